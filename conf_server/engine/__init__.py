@@ -1,0 +1,1 @@
+"""Every line that touches vLLM's private engine classes."""

@@ -1,0 +1,126 @@
+"""Starting engines and API processes: where vLLM's releases differ, and only that."""
+
+from __future__ import annotations
+
+import socket
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from vllm.config import VllmConfig
+from vllm.v1.engine import utils as engine_utils
+from vllm.v1.utils import APIServerProcessManager
+
+try:  # 0.33
+    from vllm.entrypoints.common import cli_args as vllm_cli_args
+    from vllm.entrypoints.common.startup import cli_env_setup
+except ImportError:
+    from vllm.entrypoints.launchers import cli_args as vllm_cli_args
+    from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
+
+__all__ = [
+    "ServerProcesses",
+    "cli_env_setup",
+    "import_parser_plugins",
+    "propagate_frontend_flags",
+    "start_api_processes",
+    "vllm_cli_args",
+]
+
+
+def propagate_frontend_flags(args: Namespace, engine_args: Any) -> None:
+    """Front-end flags that the engine's configuration has to know (from 0.32)."""
+    if propagate := getattr(vllm_cli_args, "propagate_flash_late_interaction", None):
+        propagate(args, engine_args)
+
+
+def import_parser_plugins(args: Namespace) -> None:
+    """Import the modules of --tool-parser-plugin and --reasoning-parser-plugin."""
+    if init := getattr(vllm_cli_args, "init_parser_plugin", None):  # 0.33
+        init(args)
+        return
+    from vllm.reasoning import ReasoningParserManager
+    from vllm.tool_parsers import ToolParserManager
+
+    if args.tool_parser_plugin:
+        ToolParserManager.import_tool_parser(args.tool_parser_plugin)
+    if args.reasoning_parser_plugin:
+        ReasoningParserManager.import_reasoning_parser(args.reasoning_parser_plugin)
+
+
+@dataclass
+class ServerProcesses:
+    """Everything a multi-process server has started."""
+
+    api_servers: Any
+    engines: Any
+    coordinator: Any
+
+    def kill(self) -> None:
+        """End every child now."""
+        for manager in (self.api_servers, self.engines, self.coordinator):
+            if manager is None:
+                continue
+            for process in getattr(manager, "processes", None) or [manager.proc]:
+                process.kill()
+
+
+def start_api_processes(
+    *,
+    vllm_config: VllmConfig,
+    executor_class: Any,
+    log_stats: bool,
+    count: int,
+    target: Callable[..., None],
+    address: str,
+    sock: socket.socket,
+    args: Namespace,
+) -> ServerProcesses:
+    """Start the engines, and `count` processes that run `target` as their clients."""
+    common = dict(
+        target_server_fn=target, listen_address=address, sock=sock, args=args, num_servers=count
+    )
+    listeners = None
+    if hasattr(engine_utils, "bind_engine_zmq_listeners"):  # from 0.32
+        listeners = engine_utils.bind_engine_zmq_listeners(vllm_config, count)
+        addresses = listeners.addresses
+    else:
+        addresses = _unbound_addresses(vllm_config, count)
+    with engine_utils.launch_core_engines(
+        vllm_config, executor_class, log_stats, addresses
+    ) as launch:
+        coordinator = launch.coordinator
+        common["tensor_queue"] = launch.tensor_queue
+        common["stats_update_address"] = (
+            coordinator.get_stats_publish_address() if coordinator else None
+        )
+        if listeners is not None:
+            api_servers = APIServerProcessManager(
+                input_listeners=listeners.inputs, output_listeners=listeners.outputs, **common
+            )
+        else:
+            api_servers = _start_with_addresses(vllm_config, launch.addresses, common)
+        # A process that dies while the engines start aborts the start.
+        launch.watched_frontend_processes = api_servers.processes
+    return ServerProcesses(api_servers, launch.engine_manager, coordinator)
+
+
+def _unbound_addresses(vllm_config: VllmConfig, count: int) -> Any:
+    """0.31: the API processes bind their ports and report them, except to Ray's actors."""
+    return engine_utils.get_engine_zmq_addresses(
+        vllm_config, count, defer_api_server_ports=not _uses_ray(vllm_config)
+    )
+
+
+def _start_with_addresses(vllm_config: VllmConfig, addresses: Any, common: dict[str, Any]) -> Any:
+    manager: Any = APIServerProcessManager(
+        input_addresses=addresses.inputs, output_addresses=addresses.outputs, **common
+    )
+    if not _uses_ray(vllm_config):
+        addresses.inputs, addresses.outputs = manager.gather_actual_addresses()
+    return manager
+
+
+def _uses_ray(vllm_config: VllmConfig) -> bool:
+    return bool(vllm_config.parallel_config.data_parallel_backend == "ray")

@@ -1,0 +1,33 @@
+"""Stock vLLM log-probabilities (a dict of `Logprob` a token) as a `TokenTrace`.
+
+For engines whose output processor is vLLM's own: the plugin in a stock server, and
+requests for the whole vocabulary's log-probabilities.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from vllm.logprobs import Logprob
+
+from conf_server.stats.trace import TokenTrace
+
+
+def append_stock_rows(
+    trace: TokenTrace, token_ids: Iterable[int], rows: Iterable[Mapping[int, Logprob] | None]
+) -> None:
+    """Append one row per token: the token itself, then its `trace.width` likeliest candidates.
+
+    vLLM's dict holds the sampled token first and once, so candidates are re-ranked by
+    log-probability; ties keep vLLM's order.
+
+    Raises:
+        ValueError: a row is missing, or has fewer candidates than the trace is wide.
+    """
+    for token_id, row in zip(token_ids, rows, strict=True):
+        if row is None or token_id not in row:
+            raise ValueError(f"no log-probabilities for token {token_id}")
+        best = sorted(row.items(), key=lambda item: -item[1].logprob)[: trace.width]
+        own = row[token_id]
+        ids = np.array([[token_id, *(candidate for candidate, _ in best)]], np.int32)
+        logprobs = np.array([[own.logprob, *(entry.logprob for _, entry in best)]], np.float32)
+        trace.append(ids, logprobs, np.array([own.rank or 0], np.int32))

@@ -1,0 +1,343 @@
+"""The fork of vLLM's API server entry: engine client -> app -> serve, in 1..N processes.
+
+vLLM's entry names its own engine client, app and handlers; this one is the same way
+down with ours. What it changes on that way: a first SIGTERM drains over HTTP while the
+engine still works, a second one is immediate, and systemd hears when the model answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from argparse import Namespace
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import uvicorn
+import uvloop
+import vllm.envs as envs
+from fastapi import FastAPI
+from vllm import AsyncEngineArgs
+from vllm.entrypoints.launchers import launcher as vllm_launcher
+from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+from vllm.entrypoints.launchers.app import build_app
+from vllm.entrypoints.launchers.utils import constants
+from vllm.entrypoints.launchers.utils.server_utils import get_uvicorn_log_config
+from vllm.entrypoints.launchers.utils.ssl import SSLCertRefresher
+from vllm.logger import init_logger
+from vllm.usage.usage_lib import UsageContext
+from vllm.utils.system_utils import decorate_logs, set_process_title
+from vllm.v1.executor import Executor
+
+from conf_server.engine.api_processes import (
+    import_parser_plugins,
+    propagate_frontend_flags,
+    start_api_processes,
+)
+from conf_server.engine.async_llm import ConfidenceAsyncLLM
+from conf_server.serving.routes import init_confidence_state, install_routes
+from conf_server.settings import ConfidenceSettings
+from conf_server.systemd import ServiceNotifier
+
+logger = init_logger("vllm.conf_server.launcher")
+
+ENGINE_STOP_TIMEOUT_S = 10
+"""How long an engine without work may take to release its device."""
+
+
+def run(args: Namespace, settings: ConfidenceSettings) -> None:
+    """Serve until a signal: in this process, in several, or headless."""
+    if args.headless:
+        _run_headless(args)
+    elif (args.api_server_count or 1) > 1:
+        run_api_processes(args, settings)
+    else:
+        args.api_server_count = None
+        uvloop.run(_run_one(args, settings))
+
+
+def _run_headless(args: Namespace) -> None:
+    """Engines for another host's API server; nothing in them is ours."""
+    from vllm.entrypoints.cli.serve import run_headless
+
+    run_headless(args)
+
+
+async def _run_one(args: Namespace, settings: ConfidenceSettings) -> None:
+    decorate_logs("APIServer", skip_if_decorated=True)
+    _stop_start_up_on_sigterm()
+    address, sock = vllm_launcher.setup_server(args, reuse_port=False)
+    await run_api_server(address, sock, args, settings)
+
+
+def _stop_start_up_on_sigterm() -> None:
+    def interrupt(*_: object) -> None:
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+async def run_api_server(
+    address: str,
+    sock: socket.socket,
+    args: Namespace,
+    settings: ConfidenceSettings,
+    client_config: dict[str, Any] | None = None,
+) -> None:
+    """One API process, from the engine client to the last connection.
+
+    Args:
+        client_config: how to reach engines that another process started; None starts one.
+
+    Raises:
+        SystemExit: 1 when the engine died.
+    """
+    import_parser_plugins(args)
+    client_config = dict(client_config or {})
+    loads = client_config.pop("api_server_loads", None)
+    peer_loads = None if loads is None else (loads, client_config["client_index"])
+    shutdown = Shutdown()
+    try:
+        async with engine_client(args, client_config, shutdown) as engine:
+            app = await build_confidence_app(engine, args, settings)
+            is_first = client_config.get("client_index", 0) == 0
+            await serve(app, engine, address, sock, args, shutdown, peer_loads, is_first)
+            if engine.errored:
+                logger.error("The engine died: exiting with status 1.")
+                raise SystemExit(1)
+    finally:
+        sock.close()
+
+
+class Shutdown:
+    """What the signals have asked for so far."""
+
+    def __init__(self) -> None:
+        self.forced = False
+
+    @property
+    def engine_timeout(self) -> float:
+        return 0 if self.forced else ENGINE_STOP_TIMEOUT_S
+
+
+@contextlib.asynccontextmanager
+async def engine_client(
+    args: Namespace, client_config: dict[str, Any], shutdown: Shutdown
+) -> AsyncIterator[ConfidenceAsyncLLM]:
+    """Our engine client, shut down on the way out."""
+    engine_args = AsyncEngineArgs.from_cli_args(args)
+    propagate_frontend_flags(args, engine_args)
+    if client_config:
+        engine_args._api_process_count = client_config.get("client_count", 1)
+        engine_args._api_process_rank = client_config.get("client_index", 0)
+    usage = UsageContext.OPENAI_API_SERVER
+    vllm_config = engine_args.create_engine_config(usage_context=usage)
+    addresses = dict(client_config)
+    engine = ConfidenceAsyncLLM.from_vllm_config(
+        vllm_config=vllm_config,
+        usage_context=usage,
+        enable_log_requests=engine_args.enable_log_requests,
+        aggregate_engine_logging=engine_args.aggregate_engine_logging,
+        disable_log_stats=engine_args.disable_log_stats,
+        client_count=addresses.pop("client_count", 1),
+        client_index=addresses.pop("client_index", 0),
+        client_addresses=addresses,
+    )
+    try:
+        await engine.reset_mm_cache()
+        yield engine
+    finally:
+        engine.shutdown(timeout=shutdown.engine_timeout)
+
+
+async def build_confidence_app(
+    engine: ConfidenceAsyncLLM, args: Namespace, settings: ConfidenceSettings
+) -> FastAPI:
+    """vLLM's app, with our routes and handlers where the model generates."""
+    tasks = await engine.get_supported_tasks()
+    logger.info("Supported tasks: %s", tasks)
+    app: FastAPI = build_app(args, tasks, engine.model_config)
+    await init_app_state(engine, app.state, args, tasks)
+    if "generate" in tasks:
+        install_routes(app)
+        init_confidence_state(engine, app.state, settings)
+    return app
+
+
+async def serve(
+    app: FastAPI,
+    engine: ConfidenceAsyncLLM,
+    address: str,
+    sock: socket.socket,
+    args: Namespace,
+    shutdown: Shutdown,
+    peer_loads: Any = None,
+    notify: bool = True,
+) -> None:
+    """Answer requests until a signal or the engine's death, then drain."""
+    config = uvicorn_config(app, args)
+    server = vllm_launcher.NoSignalServer(
+        config, **({} if peer_loads is None else {"peer_loads": peer_loads})
+    )
+    app.state.server = server
+    _handle_signals(server, engine, args.shutdown_timeout, shutdown)
+    helpers = [asyncio.create_task(vllm_launcher.watchdog_loop(server, engine))]
+    if notify:
+        notifier = ServiceNotifier.from_environ(os.environ)
+        helpers.append(asyncio.create_task(notifier.run(engine, server)))
+    refresher = None
+    if args.enable_ssl_refresh:
+        refresher = SSLCertRefresher(
+            ssl_context=config.ssl,
+            key_path=config.ssl_keyfile,
+            cert_path=config.ssl_certfile,
+            ca_path=config.ssl_ca_certs,
+        )
+    logger.info("Starting conf-server on %s", address)
+    try:
+        await server.serve(sockets=[sock])
+    finally:
+        for task in helpers:
+            task.cancel()
+        if refresher is not None:
+            refresher.stop()
+
+
+def uvicorn_config(app: FastAPI, args: Namespace) -> uvicorn.Config:
+    """vLLM's HTTP flags for uvicorn, and how long a drain may take."""
+    logging: dict[str, Any] = {}
+    if (log_config := get_uvicorn_log_config(args)) is not None:
+        logging["log_config"] = log_config
+    config = uvicorn.Config(
+        app,
+        host=args.host,
+        port=args.port,
+        log_level=args.uvicorn_log_level,
+        access_log=not args.disable_uvicorn_access_log,
+        timeout_keep_alive=envs.VLLM_HTTP_TIMEOUT_KEEP_ALIVE,
+        timeout_graceful_shutdown=args.shutdown_timeout,
+        ssl_keyfile=args.ssl_keyfile,
+        ssl_certfile=args.ssl_certfile,
+        ssl_ca_certs=args.ssl_ca_certs,
+        ssl_cert_reqs=args.ssl_cert_reqs,
+        ssl_ciphers=args.ssl_ciphers,
+        **logging,
+    )
+    # Not arguments of uvicorn's: its h11 protocol reads them off the config.
+    config.h11_max_incomplete_event_size = (  # type: ignore[assignment]
+        args.h11_max_incomplete_event_size or constants.H11_MAX_INCOMPLETE_EVENT_SIZE_DEFAULT
+    )
+    config.h11_max_header_count = (  # type: ignore[attr-defined]
+        args.h11_max_header_count or constants.H11_MAX_HEADER_COUNT_DEFAULT
+    )
+    config.load()
+    return config
+
+
+def _handle_signals(
+    server: uvicorn.Server, engine: ConfidenceAsyncLLM, drain_s: int, shutdown: Shutdown
+) -> None:
+    """First signal: no new connections, finish what runs. Second: stop now."""
+
+    def on_signal(signum: signal.Signals) -> None:
+        if not server.should_exit:
+            logger.info(
+                "%s: draining %d requests for up to %d s; once more stops at once.",
+                signum.name,
+                engine.get_num_unfinished_requests(),
+                drain_s,
+            )
+            server.should_exit = True
+        else:
+            logger.info("%s again: stopping at once.", signum.name)
+            shutdown.forced = server.force_exit = True
+
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, partial(on_signal, signum))
+
+
+def run_api_processes(args: Namespace, settings: ConfidenceSettings) -> None:
+    """Several API processes before the engines that this process starts and watches."""
+    from vllm.entrypoints.cli.serve import setup_multiprocess_prometheus
+    from vllm.v1.utils import wait_for_completion_or_failure
+
+    if envs.VLLM_ALLOW_RUNTIME_LORA_UPDATING:
+        raise ValueError("VLLM_ALLOW_RUNTIME_LORA_UPDATING cannot be used with several API servers")
+    setup_multiprocess_prometheus()
+    signals = _ParentSignals()
+    address, sock = vllm_launcher.setup_server(args, reuse_port=True)
+    engine_args = AsyncEngineArgs.from_cli_args(args)
+    propagate_frontend_flags(args, engine_args)
+    engine_args._api_process_count = args.api_server_count
+    engine_args._api_process_rank = -1
+    vllm_config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
+    processes = start_api_processes(
+        vllm_config=vllm_config,
+        executor_class=Executor.get_class(vllm_config),
+        log_stats=not engine_args.disable_log_stats,
+        count=args.api_server_count,
+        target=partial(api_process, settings=settings),
+        address=address,
+        sock=sock,
+        args=args,
+    )
+    signals.processes = processes
+    try:
+        wait_for_completion_or_failure(
+            api_server_manager=processes.api_servers,
+            engine_manager=processes.engines,
+            coordinator=processes.coordinator,
+        )
+    finally:
+        # The API processes drain first: they need their engines for it.
+        drain_s = args.shutdown_timeout + ENGINE_STOP_TIMEOUT_S if signals.received else None
+        deadline = None if drain_s is None else time.monotonic() + drain_s
+        processes.api_servers.shutdown(timeout=drain_s)
+        remaining = None if deadline is None else max(deadline - time.monotonic(), 5.0)
+        for manager in (processes.engines, processes.coordinator):
+            if manager is not None:
+                manager.shutdown(timeout=remaining)
+
+
+class _ParentSignals:
+    """First signal: leave the wait and drain. Second: kill every child and go."""
+
+    def __init__(self) -> None:
+        self.received = False
+        self.processes: Any = None
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, self._on_signal)
+
+    def _on_signal(self, signum: int, _frame: object) -> None:
+        if not self.received:
+            self.received = True
+            raise SystemExit(0)
+        logger.info("%s again: stopping at once.", signal.Signals(signum).name)
+        if self.processes is not None:
+            self.processes.kill()
+        os._exit(128 + signum)
+
+
+def api_process(
+    address: str,
+    sock: socket.socket,
+    args: Namespace,
+    client_config: dict[str, Any] | None = None,
+    *,
+    settings: ConfidenceSettings,
+) -> None:
+    """Entry of one of several API processes."""
+    if logging_config := getattr(args, "logging_config", None):
+        from vllm.logger import configure_logging
+
+        configure_logging(logging_config)
+    client_config = client_config or {}
+    set_process_title("APIServer", str(client_config.get("client_index", 0)))
+    decorate_logs()
+    uvloop.run(run_api_server(address, sock, args, settings, client_config))

@@ -1,0 +1,1 @@
+"""HTTP: request and response models, routes, and the subclasses of vLLM's serving classes."""

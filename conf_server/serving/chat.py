@@ -1,0 +1,153 @@
+"""/v1/chat/completions with confidence."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import Any, TypeVar
+
+from fastapi import Request
+from vllm.entrypoints.openai.chat_completion.protocol import (
+    ChatCompletionLogProb,
+    ChatCompletionLogProbs,
+    ChatCompletionLogProbsContent,
+    ChatCompletionRequest,
+    ChatCompletionResponse,
+)
+from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.outputs import RequestOutput
+from vllm.tokenizers import TokenizerLike
+
+from conf_server.serving.requests import ConfidenceChatCompletionRequest
+from conf_server.serving.tokens import (
+    ShownToken,
+    openai_logprob,
+    shown_tokens,
+    utf8,
+)
+from conf_server.serving.tracing import DeltaTracer, TraceDelta, traced_outputs
+from conf_server.settings import ConfidenceSettings
+
+_Entry = TypeVar("_Entry", ChatCompletionLogProb, ChatCompletionLogProbsContent)
+
+
+class ConfidenceServingChat(OpenAIServingChat):
+    """vLLM's chat handler; its answers say how sure the model was."""
+
+    confidence_settings: ConfidenceSettings
+
+    @classmethod
+    def adopt(cls, stock: OpenAIServingChat, settings: ConfidenceSettings) -> ConfidenceServingChat:
+        """Take over a handler that vLLM has built.
+
+        Its attributes are taken as they are: the constructor's arguments grow with every
+        vLLM release, and vLLM's own init code already knows them.
+        """
+        handler = cls.__new__(cls)
+        handler.__dict__.update(stock.__dict__)
+        handler.confidence_settings = settings
+        return handler
+
+    async def create_chat_completion(
+        self, request: ChatCompletionRequest, raw_request: Request | None = None
+    ) -> AsyncGenerator[str, None] | ChatCompletionResponse | ErrorResponse:
+        request = ConfidenceChatCompletionRequest.from_stock(request)
+        request.resolve_confidence(self.confidence_settings, self.model_config)
+        return await super().create_chat_completion(request, raw_request)
+
+    def chat_completion_stream_generator(
+        self,
+        request: ChatCompletionRequest,
+        result_generator: AsyncIterator[RequestOutput],
+        *args: Any,
+        **kwargs: Any,
+    ) -> AsyncGenerator[str, None]:
+        results = self._traced(request, result_generator)
+        return super().chat_completion_stream_generator(request, results, *args, **kwargs)
+
+    async def chat_completion_full_generator(
+        self,
+        request: ChatCompletionRequest,
+        result_generator: AsyncIterator[RequestOutput],
+        *args: Any,
+        **kwargs: Any,
+    ) -> ErrorResponse | ChatCompletionResponse:
+        results = self._traced(request, result_generator)
+        return await super().chat_completion_full_generator(request, results, *args, **kwargs)
+
+    def _traced(
+        self, request: ChatCompletionRequest, results: AsyncIterator[RequestOutput]
+    ) -> AsyncIterator[RequestOutput]:
+        confidence = getattr(request, "resolved_confidence", None)
+        if confidence is None:
+            return results
+        width = confidence.width(request.top_logprobs or 0, self.model_config.get_vocab_size())
+        return traced_outputs(results, DeltaTracer(confidence, width))
+
+    def _create_chat_logprobs(
+        self,
+        token_ids: Sequence[int],
+        top_logprobs: Any,
+        tokenizer: Any,
+        num_output_top_logprobs: int | None = None,
+        logprob_token_ids: list[int] | None = None,
+        return_as_token_id: bool | None = None,
+    ) -> ChatCompletionLogProbs:
+        if not isinstance(top_logprobs, TraceDelta):
+            return super()._create_chat_logprobs(
+                token_ids,
+                top_logprobs,
+                tokenizer,
+                num_output_top_logprobs,
+                logprob_token_ids,
+                return_as_token_id,
+            )
+        delta, mode = top_logprobs, top_logprobs.confidence.mode
+        if mode == "empty":
+            return ChatCompletionLogProbs(content=[])
+        content: list[ChatCompletionLogProbsContent] = []
+        if mode != "stats" and len(token_ids):
+            shown = (num_output_top_logprobs or 0) if mode == "per_token" else 0
+            as_ids = return_as_token_id
+            if as_ids is None:
+                as_ids = self.return_tokens_as_token_ids
+            content = _content(delta, shown, tokenizer, as_ids)
+        return ChatCompletionLogProbs(content=content, **delta.extras())
+
+
+def _content(
+    delta: TraceDelta, shown: int, tokenizer: TokenizerLike, as_token_ids: bool
+) -> list[ChatCompletionLogProbsContent]:
+    """`logprobs.content` of a delta: OpenAI's entries, each with its `confidence`."""
+    rows = delta.rows()
+    tokens = shown_tokens(rows, shown, tokenizer, delta.context(), as_token_ids)
+    confidences = delta.confidence.token_confidences(rows)
+    return [
+        _entry(token, shown, confidence)
+        for token, confidence in zip(tokens, confidences, strict=True)
+    ]
+
+
+def _entry(
+    token: ShownToken, shown: int, confidence: float | None
+) -> ChatCompletionLogProbsContent:
+    candidates = [
+        _build(ChatCompletionLogProb, logprob, token=text, bytes=utf8(text))
+        for text, logprob in zip(token.texts, token.logprobs, strict=True)
+    ]
+    return _build(
+        ChatCompletionLogProbsContent,
+        token.logprobs[0],
+        token=token.texts[0],
+        bytes=utf8(token.decoded),
+        # vLLM's own count: the first `shown` of the token and its candidates.
+        top_logprobs=candidates if shown == -1 else candidates[:shown],
+        confidence=confidence,
+    )
+
+
+def _build(model: type[_Entry], logprob: float, **fields: Any) -> _Entry:
+    number = openai_logprob(logprob)
+    if number is None:  # OpenAI's schema knows no null here; JSON knows no NaN
+        return model.model_construct(logprob=None, **fields)
+    return model(logprob=number, **fields)

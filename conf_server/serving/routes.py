@@ -1,0 +1,99 @@
+"""Our routes, and how they get into an app that vLLM has built."""
+
+from __future__ import annotations
+
+from copy import copy
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
+from starlette.datastructures import State
+from vllm.engine.protocol import EngineClient
+from vllm.entrypoints.openai.chat_completion import api_router as chat_router
+from vllm.entrypoints.openai.completion import api_router as completion_router
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.entrypoints.serve.utils.api_utils import (
+    load_aware_call,
+    validate_json_request,
+    with_cancellation,
+)
+
+from conf_server.serving.chat import ConfidenceServingChat
+from conf_server.serving.completion import ConfidenceServingCompletion
+from conf_server.serving.requests import (
+    ConfidenceChatCompletionRequest,
+    ConfidenceCompletionRequest,
+)
+from conf_server.settings import ConfidenceSettings
+
+router = APIRouter()
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status.value: {"model": ErrorResponse}
+    for status in (
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    )
+}
+_EVENT_STREAM: dict[int | str, dict[str, Any]] = {
+    HTTPStatus.OK.value: {"content": {"text/event-stream": {}}}
+}
+
+
+@router.post(
+    "/v1/chat/completions",
+    dependencies=[Depends(validate_json_request)],
+    responses=_ERRORS | _EVENT_STREAM,
+)
+async def create_chat_completion(
+    request: ConfidenceChatCompletionRequest, raw_request: Request
+) -> Response:
+    """OpenAI's chat completions; `confidence` says how sure the model was."""
+    return await chat_router.create_chat_completion(request, raw_request)
+
+
+@router.post(
+    "/v1/completions",
+    dependencies=[Depends(validate_json_request)],
+    responses=_ERRORS | _EVENT_STREAM,
+)
+async def create_completion(request: ConfidenceCompletionRequest, raw_request: Request) -> Response:
+    """OpenAI's completions; `confidence` says how sure the model was."""
+    return await completion_router.create_completion(request, raw_request)
+
+
+def install_routes(app: FastAPI) -> None:
+    """Add our routes to an app; a route of vLLM's with the same path and method gives way."""
+    ours = {(route.path, method) for route in _api_routes(router) for method in route.methods}
+    kept = []
+    for route in app.router.routes:
+        if isinstance(route, APIRoute):
+            methods = {method for method in route.methods if (route.path, method) not in ours}
+            if not methods:
+                continue
+            if methods != route.methods:
+                route = copy(route)
+                route.methods = methods
+        kept.append(route)
+    app.router.routes[:] = kept
+    app.include_router(router)
+    app.openapi_schema = None
+
+
+def _api_routes(router: APIRouter) -> list[APIRoute]:
+    return [route for route in router.routes if isinstance(route, APIRoute)]
+
+
+def init_confidence_state(
+    engine_client: EngineClient, state: State, settings: ConfidenceSettings
+) -> None:
+    """Replace vLLM's handlers by ours; after vLLM's own `init_app_state`."""
+    state.confidence_settings = settings
+    state.openai_serving_chat = ConfidenceServingChat.adopt(state.openai_serving_chat, settings)
+    state.openai_serving_completion = ConfidenceServingCompletion.adopt(
+        state.openai_serving_completion, settings
+    )

@@ -1,0 +1,113 @@
+"""Server-wide confidence options: flag > environment > default, validated once at start."""
+
+from __future__ import annotations
+
+from argparse import SUPPRESS, ArgumentParser, Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+Mode = Literal["per_token", "summary", "stats", "empty"]
+MODES: Final[tuple[str, ...]] = get_args(Mode)
+
+ENV_MODE: Final = "VLLM_CONF_MODE"
+ENV_TOP_K: Final = "VLLM_CONF_TOPK"
+
+_MODE_HELP = (
+    "What chat and completion answers with log-probabilities carry unless the request says "
+    "otherwise: per_token (every token with its confidence), summary (the same without "
+    "top_logprobs), stats (five numbers), empty (nothing). "
+    f"Environment: {ENV_MODE}. Default: per_token."
+)
+
+
+class SettingsError(ValueError):
+    """A start option with a value that cannot be meant. The message names the option."""
+
+
+@dataclass(frozen=True)
+class ConfidenceSettings:
+    """Defaults of every request, and limits.
+
+    Attributes:
+        mode: what an answer carries; see `MODES`.
+        top_k: candidates a token's confidence is the mean of.
+        window: sliding window of the summary, in tokens.
+        max_score_items: completions one /v1/score request may hold.
+    """
+
+    mode: Mode = "per_token"
+    top_k: int = 20
+    window: int = 2048
+    max_score_items: int = 1024
+
+    @classmethod
+    def from_args(cls, args: Namespace, environ: Mapping[str, str]) -> ConfidenceSettings:
+        """Resolve the flags of `add_cli_args`.
+
+        Raises:
+            SettingsError: an unknown mode, or a number that is none or too small.
+        """
+        mode, mode_from = _first(
+            getattr(args, "confidence_mode", None), environ, ENV_MODE, "--confidence-mode"
+        )
+        top_k, top_k_from = _first(
+            getattr(args, "confidence_top_k", None), environ, ENV_TOP_K, "--confidence-top-k"
+        )
+        mode = cls.mode if mode is None else mode
+        if mode not in MODES:
+            raise SettingsError(f"{mode_from}: must be one of {', '.join(MODES)}, got {mode!r}")
+        return cls(
+            mode=mode,  # type: ignore[arg-type]
+            top_k=_positive(cls.top_k if top_k is None else top_k, top_k_from),
+            window=_positive(args.confidence_window, "--confidence-window"),
+            max_score_items=_positive(args.max_score_items, "--max-score-items"),
+        )
+
+
+def add_cli_args(parser: ArgumentParser) -> None:
+    """Add our flags as a group of their own."""
+    defaults = ConfidenceSettings()
+    group = parser.add_argument_group(
+        "Confidence", "What conf-server adds to vLLM: confidence in answers and /v1/score."
+    )
+    # Strings, and absent where not given: from_args checks flag and environment alike.
+    group.add_argument("--confidence-mode", metavar="MODE", default=SUPPRESS, help=_MODE_HELP)
+    group.add_argument(
+        "--confidence-top-k",
+        metavar="K",
+        default=SUPPRESS,
+        help="How many of the likeliest candidates a token's confidence is the mean of. "
+        f"Environment: {ENV_TOP_K}. Default: {defaults.top_k}.",
+    )
+    group.add_argument(
+        "--confidence-window",
+        metavar="TOKENS",
+        default=defaults.window,
+        help="Sliding window of the summary, in tokens; other values rename its keys.",
+    )
+    group.add_argument(
+        "--max-score-items",
+        metavar="N",
+        default=defaults.max_score_items,
+        help="Completions one /v1/score request may hold.",
+    )
+
+
+def _first(
+    flag_value: str | None, environ: Mapping[str, str], variable: str, flag: str
+) -> tuple[str | None, str]:
+    """The value that wins and the name of where it came from."""
+    if flag_value is not None:
+        return flag_value, flag
+    return environ.get(variable) or None, variable
+
+
+def _positive(value: str | int, name: str) -> int:
+    try:
+        number = int(value)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise SettingsError(f"{name}: must be a whole number of at least 1, got {value!r}")
+    return number

@@ -1,0 +1,1 @@
+"""Token statistics to sequence summaries: numpy only, no vLLM, no HTTP."""

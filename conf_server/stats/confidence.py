@@ -1,0 +1,103 @@
+"""Token confidence and its sliding-window summary (DeepConf, arXiv 2508.15260).
+
+Natural logarithms throughout; higher = more confident. Log-probabilities are the
+model's own, before temperature, penalties and masks.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+# Exact fractions as (numerator, denominator): ceil(0.1 * 30) in floats may be 4.
+_BOTTOM_FRACTIONS: Final = {"0.1": (1, 10), "0.5": (1, 2)}
+
+
+def token_confidence(top_logprobs: ArrayLike, k: int) -> Floats:
+    """Confidence of each token: minus the mean log-probability of its k likeliest candidates.
+
+    DeepConf, section 2 ("token confidence"): C_t = -(1/k) * sum_{j<=k} log p_t(j).
+
+    Args:
+        top_logprobs: (n, w) log-probabilities in nats, each row in descending order;
+            the sampled token counts only where it is among the k likeliest.
+        k: how many candidates; 1 <= k <= w.
+
+    Returns:
+        (n,) float64. Not finite where a candidate's log-probability is not.
+
+    Raises:
+        ValueError: the rows are narrower than k. A mean over fewer candidates would
+            be another quantity under the same name.
+    """
+    rows = np.asarray(top_logprobs)
+    if rows.ndim != 2:
+        raise ValueError(f"top_logprobs must have two dimensions, got {rows.ndim}")
+    if not 1 <= k <= rows.shape[1]:
+        raise ValueError(f"k must lie between 1 and the row width {rows.shape[1]}, got {k}")
+    return -rows[:, :k].mean(axis=1, dtype=np.float64)
+
+
+def sliding_mean(values: ArrayLike, window: int) -> Floats:
+    """Mean of `values` over max(0, t-window+1)..t for every t.
+
+    The first window-1 windows are partial: the rule of the summary keys. Early
+    stopping wants full windows only, which are the entries from window-1 on.
+
+    Args:
+        values: (n,) finite numbers.
+        window: window length in tokens, at least 1.
+
+    Returns:
+        (n,) float64.
+    """
+    if window < 1:
+        raise ValueError(f"window must be at least 1, got {window}")
+    x = np.asarray(values, dtype=np.float64)
+    prefix = np.concatenate(([0.0], np.cumsum(x)))
+    end = np.arange(1, x.size + 1)
+    start = np.maximum(end - window, 0)
+    return (prefix[end] - prefix[start]) / (end - start)
+
+
+def bottom_mean(values: ArrayLike, numerator: int, denominator: int) -> float:
+    """Mean of the ceil(f*n) lowest of n values, f = numerator/denominator in (0, 1]."""
+    x = np.asarray(values, dtype=np.float64)
+    count = -(-x.size * numerator // denominator)
+    return float(np.partition(x, count - 1)[:count].mean())
+
+
+def confidence_summary(confidence: ArrayLike, window: int = 2048) -> dict[str, float | None]:
+    """The five summary statistics of a trace's token confidences.
+
+    Tokens without a finite confidence are left out before windows are laid.
+
+    Args:
+        confidence: (n,) token confidences in nats, any n.
+        window: sliding window in tokens; it is part of the keys.
+
+    Returns:
+        `mean_confidence`, `tail_W_mean_conf`, `min_sliding_W_mean_conf`,
+        `bottom_0.1_sliding_W_mean_conf`, `bottom_0.5_sliding_W_mean_conf`
+        (W the window), in this order; each None when no token had a confidence.
+    """
+    keys = [
+        "mean_confidence",
+        f"tail_{window}_mean_conf",
+        f"min_sliding_{window}_mean_conf",
+        *(f"bottom_{name}_sliding_{window}_mean_conf" for name in _BOTTOM_FRACTIONS),
+    ]
+    x = np.asarray(confidence, dtype=np.float64)
+    x = x[np.isfinite(x)]
+    if x.size == 0:
+        return dict.fromkeys(keys)
+    sliding = sliding_mean(x, window)
+    numbers = [
+        float(x.mean()),
+        float(x[-window:].mean()),
+        float(sliding.min()),
+        *(bottom_mean(sliding, *fraction) for fraction in _BOTTOM_FRACTIONS.values()),
+    ]
+    return dict(zip(keys, numbers, strict=True))

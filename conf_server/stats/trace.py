@@ -1,0 +1,94 @@
+"""The tokens of one sequence with their candidates, as arrays that grow in place."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_FIRST_CAPACITY = 32
+
+
+class TokenTrace:
+    """Log-probabilities of n tokens and of the w likeliest candidates at each.
+
+    Rows are appended as the engine yields them; no object is made per candidate.
+
+    Attributes:
+        width: w, how many candidates a row holds.
+        token_ids: (n,) int32, the sampled (or teacher-forced) tokens.
+        logprobs: (n,) float32, their log-probabilities in nats.
+        ranks: (n,) int32, their ranks in the vocabulary, 1 = likeliest.
+        candidate_ids: (n, w) int32, the likeliest tokens, likeliest first.
+        candidate_logprobs: (n, w) float32, their log-probabilities in nats.
+    """
+
+    __slots__ = ("width", "_length", "_ids", "_logprobs", "_ranks")
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self._length = 0
+        self._allocate(_FIRST_CAPACITY)
+
+    def _allocate(self, capacity: int) -> None:
+        self._ids = np.empty((capacity, self.width + 1), np.int32)
+        self._logprobs = np.empty((capacity, self.width + 1), np.float32)
+        self._ranks = np.empty(capacity, np.int32)
+
+    def _reserve(self, capacity: int) -> None:
+        if capacity <= len(self._ranks):
+            return
+        old = self._ids, self._logprobs, self._ranks
+        self._allocate(max(capacity, 2 * len(self._ranks)))
+        for source, target in zip(old, (self._ids, self._logprobs, self._ranks), strict=True):
+            target[: self._length] = source[: self._length]
+
+    def append(self, ids: NDArray, logprobs: NDArray, ranks: NDArray) -> None:
+        """Add m tokens.
+
+        Args:
+            ids: (m, at least w+1) token ids: the token itself, then its candidates,
+                likeliest first. Columns past w+1 belong to others and are left out.
+            logprobs: the same shape, nats.
+            ranks: (m,) rank of the token itself.
+
+        Raises:
+            ValueError: rows are narrower than w+1.
+        """
+        columns = self.width + 1
+        if ids.shape[1] < columns:  # numpy would broadcast a single column
+            raise ValueError(f"rows of {ids.shape[1]} candidates, expected {columns}")
+        start, stop = self._length, self._length + len(ranks)
+        self._reserve(stop)
+        self._ids[start:stop] = ids[:, :columns]
+        self._logprobs[start:stop] = logprobs[:, :columns]
+        self._ranks[start:stop] = ranks
+        self._length = stop
+
+    def __len__(self) -> int:
+        return self._length
+
+    def rows(self, start: int, stop: int) -> TraceRows:
+        """Tokens start..stop-1, without a copy."""
+        stop = min(stop, self._length)
+        part = slice(start, stop)
+        return TraceRows(self._ids[part], self._logprobs[part], self._ranks[part])
+
+    def all(self) -> TraceRows:
+        """Every token so far, without a copy."""
+        return self.rows(0, self._length)
+
+
+class TraceRows:
+    """A stretch of a trace: read-only views with the names of `TokenTrace`."""
+
+    __slots__ = ("token_ids", "logprobs", "ranks", "candidate_ids", "candidate_logprobs")
+
+    def __init__(self, ids: NDArray, logprobs: NDArray, ranks: NDArray) -> None:
+        self.token_ids = ids[:, 0]
+        self.logprobs = logprobs[:, 0]
+        self.ranks = ranks
+        self.candidate_ids = ids[:, 1:]
+        self.candidate_logprobs = logprobs[:, 1:]
+
+    def __len__(self) -> int:
+        return len(self.ranks)
