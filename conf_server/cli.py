@@ -107,8 +107,9 @@ def make_parser() -> Any:
 
 def parse_args(arguments: list[str]) -> Namespace:
     """Parse as `vllm serve` does: positional model, --config, dashes and underscores alike."""
-    from conf_server.engine.api_processes import cli_env_setup
     from vllm.logger import configure_logging_from_args
+
+    from conf_server.engine.api_processes import cli_env_setup
 
     cli_env_setup()
     args: Namespace = make_parser().parse_args(arguments)

@@ -150,7 +150,7 @@ async def engine_client(
     )
     try:
         await engine.reset_mm_cache()
-        yield engine
+        yield engine  # type: ignore[misc]  # from_vllm_config builds its own class
     finally:
         engine.shutdown(timeout=shutdown.engine_timeout)
 
@@ -192,11 +192,12 @@ async def serve(
         helpers.append(asyncio.create_task(notifier.run(engine, server)))
     refresher = None
     if args.enable_ssl_refresh:
+        assert config.ssl is not None
         refresher = SSLCertRefresher(
             ssl_context=config.ssl,
-            key_path=config.ssl_keyfile,
-            cert_path=config.ssl_certfile,
-            ca_path=config.ssl_ca_certs,
+            key_path=args.ssl_keyfile,
+            cert_path=args.ssl_certfile,
+            ca_path=args.ssl_ca_certs,
         )
     logger.info("Starting conf-server on %s", address)
     try:
@@ -229,7 +230,7 @@ def uvicorn_config(app: FastAPI, args: Namespace) -> uvicorn.Config:
         **logging,
     )
     # Not arguments of uvicorn's: its h11 protocol reads them off the config.
-    config.h11_max_incomplete_event_size = (  # type: ignore[assignment]
+    config.h11_max_incomplete_event_size = (
         args.h11_max_incomplete_event_size or constants.H11_MAX_INCOMPLETE_EVENT_SIZE_DEFAULT
     )
     config.h11_max_header_count = (  # type: ignore[attr-defined]

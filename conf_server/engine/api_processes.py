@@ -78,9 +78,13 @@ def start_api_processes(
     args: Namespace,
 ) -> ServerProcesses:
     """Start the engines, and `count` processes that run `target` as their clients."""
-    common = dict(
-        target_server_fn=target, listen_address=address, sock=sock, args=args, num_servers=count
-    )
+    common: dict[str, Any] = {
+        "target_server_fn": target,
+        "listen_address": address,
+        "sock": sock,
+        "args": args,
+        "num_servers": count,
+    }
     listeners = None
     if hasattr(engine_utils, "bind_engine_zmq_listeners"):  # from 0.32
         listeners = engine_utils.bind_engine_zmq_listeners(vllm_config, count)
@@ -108,13 +112,15 @@ def start_api_processes(
 
 def _unbound_addresses(vllm_config: VllmConfig, count: int) -> Any:
     """0.31: the API processes bind their ports and report them, except to Ray's actors."""
-    return engine_utils.get_engine_zmq_addresses(
+    old_utils: Any = engine_utils
+    return old_utils.get_engine_zmq_addresses(
         vllm_config, count, defer_api_server_ports=not _uses_ray(vllm_config)
     )
 
 
 def _start_with_addresses(vllm_config: VllmConfig, addresses: Any, common: dict[str, Any]) -> Any:
-    manager: Any = APIServerProcessManager(
+    old_manager: Any = APIServerProcessManager
+    manager = old_manager(
         input_addresses=addresses.inputs, output_addresses=addresses.outputs, **common
     )
     if not _uses_ray(vllm_config):

@@ -26,6 +26,8 @@ from conf_server.serving.requests import (
     ConfidenceChatCompletionRequest,
     ConfidenceCompletionRequest,
 )
+from conf_server.serving.score import ServingScore
+from conf_server.serving.score_protocol import ScoreRequest, ScoreResponse
 from conf_server.settings import ConfidenceSettings
 
 router = APIRouter()
@@ -66,6 +68,23 @@ async def create_completion(request: ConfidenceCompletionRequest, raw_request: R
     return await completion_router.create_completion(request, raw_request)
 
 
+@router.post(
+    "/v1/score",
+    dependencies=[Depends(validate_json_request)],
+    response_model=ScoreResponse,
+    responses=_ERRORS,
+)
+@with_cancellation
+@load_aware_call
+async def create_score(request: ScoreRequest, raw_request: Request) -> Response:
+    """Log-probability and confidence of given completions, by teacher forcing."""
+    handler: ServingScore = raw_request.app.state.conf_server_score
+    answer = await handler.create_score(request, raw_request)
+    if isinstance(answer, ErrorResponse):
+        return JSONResponse(answer.model_dump(), status_code=answer.error.code)
+    return Response(answer.model_dump_json(exclude_unset=True), media_type="application/json")
+
+
 def install_routes(app: FastAPI) -> None:
     """Add our routes to an app; a route of vLLM's with the same path and method gives way."""
     ours = {(route.path, method) for route in _api_routes(router) for method in route.methods}
@@ -97,3 +116,4 @@ def init_confidence_state(
     state.openai_serving_completion = ConfidenceServingCompletion.adopt(
         state.openai_serving_completion, settings
     )
+    state.conf_server_score = ServingScore(state.openai_serving_chat, settings)

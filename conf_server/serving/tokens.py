@@ -8,7 +8,7 @@ from typing import Any
 from vllm.entrypoints.generate.base.serving import format_token_id_placeholder
 from vllm.tokenizers import TokenizerLike
 
-from conf_server.engine.decoding import TokenDecoder
+from conf_server.engine.decoding import decode_rows
 from conf_server.stats.trace import TraceRows
 
 LOWEST_LOGPROB = -9999.0
@@ -58,7 +58,7 @@ def shown_tokens(
         others = [pair for pair in zip(candidates, logprobs, strict=True) if pair[0] != own]
         all_ids.append([own, *(token_id for token_id, _ in others)])
         all_logprobs.append([own_logprob, *(logprob for _, logprob in others)])
-    decoded = TokenDecoder(tokenizer).decode(all_ids, context)
+    decoded = decode_rows(tokenizer, all_ids, context)
     return [
         ShownToken(
             ids,

@@ -27,7 +27,7 @@ class TraceDelta:
         finished: whether the answer ends here, so that its summary is due.
     """
 
-    __slots__ = ("confidence", "trace", "start", "stop", "finished")
+    __slots__ = ("confidence", "finished", "start", "stop", "trace")
 
     def __init__(
         self,

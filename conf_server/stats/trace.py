@@ -22,7 +22,7 @@ class TokenTrace:
         candidate_logprobs: (n, w) float32, their log-probabilities in nats.
     """
 
-    __slots__ = ("width", "_length", "_ids", "_logprobs", "_ranks")
+    __slots__ = ("_ids", "_length", "_logprobs", "_ranks", "width")
 
     def __init__(self, width: int) -> None:
         self.width = width
@@ -81,7 +81,7 @@ class TokenTrace:
 class TraceRows:
     """A stretch of a trace: read-only views with the names of `TokenTrace`."""
 
-    __slots__ = ("token_ids", "logprobs", "ranks", "candidate_ids", "candidate_logprobs")
+    __slots__ = ("candidate_ids", "candidate_logprobs", "logprobs", "ranks", "token_ids")
 
     def __init__(self, ids: NDArray, logprobs: NDArray, ranks: NDArray) -> None:
         self.token_ids = ids[:, 0]

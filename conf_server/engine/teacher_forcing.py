@@ -1,0 +1,123 @@
+"""Teacher forcing: the engine's log-probabilities of a text that somebody else wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from vllm.engine.protocol import EngineClient
+from vllm.exceptions import GenerationError
+from vllm.inputs import tokens_input
+from vllm.lora.request import LoRARequest
+from vllm.outputs import RequestOutput
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+from conf_server.engine.output_processor import request_trace
+from conf_server.engine.stock_logprobs import append_stock_rows
+from conf_server.stats.trace import TokenTrace, TraceRows
+
+
+@dataclass(frozen=True)
+class ForcedText:
+    """What to force through the model.
+
+    Attributes:
+        token_ids: context and completion.
+        num_context: how many of them are context; the rest is scored.
+    """
+
+    token_ids: list[int]
+    num_context: int
+
+    @property
+    def first_scored(self) -> int:
+        """Position of the first token with a log-probability: something stands before it."""
+        return max(self.num_context, 1)
+
+
+@dataclass(frozen=True)
+class ForcedRows:
+    """The engine's answer.
+
+    Attributes:
+        rows: one row for each token from `ForcedText.first_scored` on.
+        num_cached: tokens whose computation the prefix cache saved.
+    """
+
+    rows: TraceRows
+    num_cached: int
+
+
+async def teacher_force(
+    engine: EngineClient,
+    text: ForcedText,
+    width: int,
+    request_id: str,
+    *,
+    lora_request: LoRARequest | None = None,
+    cache_salt: str | None = None,
+    priority: int = 0,
+    trace_headers: Mapping[str, str] | None = None,
+) -> ForcedRows:
+    """Log-probabilities of the text's completion, with the `width` likeliest candidates.
+
+    One prefill. A prefix-cache hit saves the context; the engine has no rows for what it
+    did not compute, so where the hit runs into the completion the text runs again without
+    the cache. Cancelling the caller aborts the request in the engine.
+    """
+
+    async def run(read_cache: bool, run_id: str) -> RequestOutput:
+        results = engine.generate(
+            tokens_input(text.token_ids, cache_salt=cache_salt),
+            _params(width, read_cache),
+            run_id,
+            lora_request=lora_request,
+            priority=priority,
+            trace_headers=trace_headers,
+        )
+        async with aclosing(results):
+            async for result in results:
+                if result.finished:
+                    return result
+        raise GenerationError("The engine gave no answer to a scoring request.")
+
+    result = await run(True, request_id)
+    # The row of position p is computed at position p-1.
+    if (result.num_cached_tokens or 0) > text.first_scored - 1:
+        result = await run(False, f"{request_id}-uncached")
+    if any(output.finish_reason == "error" for output in result.outputs):
+        raise GenerationError("The engine failed on a scoring request.")
+    return ForcedRows(_rows(result, text, width), result.num_cached_tokens or 0)
+
+
+def _params(width: int, read_cache: bool) -> SamplingParams:
+    params = SamplingParams(
+        max_tokens=1,
+        temperature=0.0,
+        prompt_logprobs=width,
+        skip_reading_prefix_cache=not read_cache,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+    request_trace(params, "prompt")
+    return params
+
+
+def _rows(result: RequestOutput, text: ForcedText, width: int) -> TraceRows:
+    needed = len(text.token_ids) - text.first_scored
+    given: Any = result.prompt_logprobs
+    if isinstance(given, TokenTrace):
+        trace = given
+    else:
+        trace = TokenTrace(width)
+        if needed:
+            append_stock_rows(trace, text.token_ids[-needed:], list(given)[-needed:])
+    # Rows before a cache hit are missing (V2) or uninitialised (V1): count from the end.
+    if len(trace) < needed:
+        raise GenerationError(f"The engine gave {len(trace)} rows of {needed}.")
+    rows = trace.rows(len(trace) - needed, len(trace))
+    if rows.token_ids.tolist() != text.token_ids[text.first_scored :]:
+        raise GenerationError("The engine's rows are not those of the text.")
+    return rows

@@ -1,0 +1,339 @@
+"""/v1/score: teacher-forced scoring of any text on the engine that serves."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from fastapi import Request
+from vllm.entrypoints.generate.base.serving import GenerateBaseServing
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse, PromptTokenUsageInfo
+from vllm.exceptions import VLLMValidationError
+from vllm.tokenizers import TokenizerLike
+
+from conf_server.engine.decoding import decode_rows
+from conf_server.engine.teacher_forcing import ForcedRows, ForcedText, teacher_force
+from conf_server.serving.confidence import Confidence, finite, sequence_metrics
+from conf_server.serving.score_protocol import (
+    ScoredCandidate,
+    ScoredToken,
+    ScoreItem,
+    ScoreRequest,
+    ScoreResponse,
+    ScoreResult,
+    ScoreUsage,
+)
+from conf_server.serving.tokenization import force_text
+from conf_server.serving.tokens import max_candidates, utf8
+from conf_server.settings import ConfidenceSettings
+from conf_server.stats.sequence import METRICS, mean_logprob, perplexity, sum_logprob, top_k_entropy
+from conf_server.stats.trace import TraceRows
+
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """One completion to score.
+
+    Attributes:
+        text: tokens and border.
+        group: number of the context it shares with others.
+        path: the field it came from, for error messages.
+    """
+
+    text: ForcedText
+    group: int
+    path: str
+
+
+class ServingScore(GenerateBaseServing):
+    """Handler of POST /v1/score."""
+
+    def __init__(self, chat: OpenAIServingChat, settings: ConfidenceSettings) -> None:
+        """Share engine, models and renderer with the chat handler."""
+        super().__init__(
+            engine_client=chat.engine_client,
+            models=chat.models,  # type: ignore[arg-type]  # annotated wider by vLLM
+            request_logger=chat.request_logger,
+        )
+        self.online_renderer = chat.online_renderer
+        self.settings = settings
+        # A tokenizer of our own, used by one thread: encoding a long item neither blocks
+        # the event loop nor meets another thread inside the same tokenizer.
+        self._tokenizer = copy.deepcopy(self.renderer.get_tokenizer())
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="score-tokenizer")
+
+    async def create_score(
+        self, request: ScoreRequest, raw_request: Request | None = None
+    ) -> ScoreResponse | ErrorResponse:
+        """Validate every item, then score them all.
+
+        Raises:
+            VLLMValidationError: naming the field; the engine has seen nothing yet.
+        """
+        error: ErrorResponse | None = await self._check_model(request)  # type: ignore[arg-type]
+        if error is not None:
+            return error
+        confidence = self._confidence(request)
+        self._check_counts(request)
+        jobs = await self._jobs(request)
+        if isinstance(jobs, ErrorResponse):
+            return jobs
+        self._preflight(len(jobs))
+        forced = await self._force_all(jobs, confidence, request, raw_request)
+        lora_request = self._maybe_get_adapters(request)  # type: ignore[arg-type]
+        results = [
+            self._result(index, job.text, rows, confidence, request.top_logprobs)
+            for index, (job, rows) in enumerate(zip(jobs, forced, strict=True))
+        ]
+        num_tokens = sum(len(job.text.token_ids) for job in jobs)
+        return ScoreResponse(
+            id=f"score-{self._base_request_id(raw_request, request.request_id)}",
+            object="score",
+            created=int(time.time()),
+            model=self.models.model_name(lora_request),
+            data=results,
+            usage=ScoreUsage(
+                prompt_tokens=num_tokens,
+                total_tokens=num_tokens,
+                prompt_tokens_details=PromptTokenUsageInfo(
+                    cached_tokens=sum(rows.num_cached for rows in forced)
+                ),
+            ),
+        )
+
+    def _confidence(self, request: ScoreRequest) -> Confidence:
+        limit = max_candidates(self.model_config)
+        if request.top_logprobs > limit:
+            raise VLLMValidationError(
+                f"`top_logprobs` must be at most {limit} (--max-logprobs).",
+                parameter="top_logprobs",
+                value=request.top_logprobs,
+            )
+        resolved = Confidence.resolve(request.confidence, self.settings, limit)
+        options = request.confidence
+        mode = request.mode or (options.mode if options else None) or "stats"
+        metrics = request.metrics
+        if metrics is None and options is not None:
+            metrics = options.metrics
+        names = tuple(METRICS) if metrics is None else tuple(metrics)
+        return Confidence(mode, resolved.top_k, resolved.window, names)
+
+    def _check_counts(self, request: ScoreRequest) -> None:
+        count = sum(len(item.texts()) for _, item in request.each_item())
+        limit = self.settings.max_score_items
+        if count > limit:
+            name = "completions" if request.items is None else "items"
+            raise VLLMValidationError(
+                f"`{name}`: {count} completions, at most {limit} a request (--max-score-items).",
+                parameter=name,
+            )
+
+    async def _jobs(self, request: ScoreRequest) -> list[ScoreJob] | ErrorResponse:
+        """Render and tokenize every item, and check what came out."""
+        contexts: list[tuple[str, ScoreItem, str | list[int]]] = []
+        for path, item in request.each_item():
+            context = item.prompt
+            if item.messages is not None:
+                rendered = await self._render(item, path)
+                if isinstance(rendered, ErrorResponse):
+                    return rendered
+                context = rendered
+            assert context is not None
+            contexts.append((path, item, context))
+        loop = asyncio.get_running_loop()
+        jobs = await loop.run_in_executor(self._encoder, self._tokenize, contexts)
+        for job in jobs:
+            self._check_tokens(job)
+        return jobs
+
+    async def _render(self, item: ScoreItem, path: str) -> list[int] | ErrorResponse:
+        chat = ChatCompletionRequest.model_validate(
+            {"messages": item.messages, "chat_template_kwargs": item.chat_template_kwargs}
+        )
+        rendered = await self.online_renderer.render_chat(chat)
+        if isinstance(rendered, ErrorResponse):
+            return rendered
+        _, (engine_input,) = rendered
+        if engine_input["type"] != "token":
+            raise VLLMValidationError(
+                f"`{path}messages`: only text can be scored.", parameter=f"{path}messages"
+            )
+        return list(engine_input["prompt_token_ids"])
+
+    def _tokenize(
+        self, contexts: Iterable[tuple[str, ScoreItem, str | list[int]]]
+    ) -> list[ScoreJob]:
+        """Runs in the tokenizer's thread."""
+        groups: dict[Any, int] = {}
+        jobs = []
+        for path, item, context in contexts:
+            key = context if isinstance(context, str) else tuple(context)
+            group = groups.setdefault(key, len(groups))
+            for number, completion in enumerate(item.texts()):
+                text = force_text(self._tokenizer, context, completion, item.add_special_tokens)
+                suffix = "completion" if item.completions is None else f"completions.{number}"
+                jobs.append(ScoreJob(text, group, path + suffix))
+        return jobs
+
+    def _check_tokens(self, job: ScoreJob) -> None:
+        ids, limit = job.text.token_ids, self.model_config.max_model_len - 1
+        if len(ids) == job.text.num_context:
+            raise VLLMValidationError(f"`{job.path}` has no tokens.", parameter=job.path)
+        if len(ids) > limit:
+            raise VLLMValidationError(
+                f"`{job.path}`: {len(ids)} tokens with its context, at most {limit} "
+                "(one below the model's context length).",
+                parameter=job.path,
+            )
+        vocabulary = self.model_config.get_vocab_size()
+        if max(ids) >= vocabulary:
+            raise VLLMValidationError(
+                f"`{job.path}`: token id {max(ids)} is outside the vocabulary of {vocabulary}.",
+                parameter=job.path,
+            )
+
+    async def _force_all(
+        self,
+        jobs: Sequence[ScoreJob],
+        confidence: Confidence,
+        request: ScoreRequest,
+        raw_request: Request | None,
+    ) -> list[ForcedRows]:
+        """Score all jobs; the first of a context runs ahead and fills the prefix cache.
+
+        The cache holds whole blocks: a context below one block is not worth the wait.
+        """
+        block_size = self.engine_client.vllm_config.cache_config.block_size
+        base = f"score-{self._base_request_id(raw_request, request.request_id)}"
+        headers = None
+        if raw_request is not None:
+            headers = await self._get_trace_headers(raw_request.headers)
+        width = max(confidence.top_k, request.top_logprobs)
+        lora_request = self._maybe_get_adapters(request)  # type: ignore[arg-type]
+        leaders: dict[int, asyncio.Task[ForcedRows]] = {}
+
+        async def force(index: int, job: ScoreJob) -> ForcedRows:
+            leader = leaders[job.group]
+            if job.text.num_context >= block_size and leader is not asyncio.current_task():
+                await asyncio.wait([leader])
+            return await teacher_force(
+                self.engine_client,
+                job.text,
+                width,
+                f"{base}-{index}",
+                lora_request=lora_request,
+                cache_salt=request.cache_salt,
+                priority=request.priority,
+                trace_headers=headers,
+            )
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = []
+                for index, job in enumerate(jobs):
+                    task = group.create_task(force(index, job))
+                    leaders.setdefault(job.group, task)
+                    tasks.append(task)
+        except BaseExceptionGroup as errors:
+            # One failure cancels the others; it is the one to report.
+            raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    def _result(
+        self,
+        index: int,
+        text: ForcedText,
+        forced: ForcedRows,
+        confidence: Confidence,
+        top_logprobs: int,
+    ) -> ScoreResult:
+        rows = forced.rows
+        fields: dict[str, Any] = {}
+        if confidence.mode != "empty":
+            fields["confidence_summary"] = confidence.summary(rows)
+            fields["uncertainty"] = sequence_metrics(rows, confidence.top_k, confidence.metrics)
+        if confidence.mode in ("per_token", "summary"):
+            shown = top_logprobs if confidence.mode == "per_token" else 0
+            fields["entropy_exact"] = False
+            fields["tokens"] = _tokens(text, rows, confidence, shown, self.renderer.get_tokenizer())
+        return ScoreResult(
+            index=index,
+            num_tokens=len(text.token_ids) - text.num_context,
+            logprob=finite(sum_logprob(rows.logprobs)),
+            mean_logprob=finite(mean_logprob(rows.logprobs)),
+            perplexity=finite(perplexity(rows.logprobs)),
+            is_greedy=_is_greedy(rows),
+            **fields,
+        )
+
+
+def _is_greedy(rows: TraceRows) -> bool | None:
+    """Whether every token was as likely as the likeliest; None where none was scored."""
+    if not len(rows):
+        return None
+    return bool(np.all(rows.logprobs >= rows.candidate_logprobs[:, 0]))
+
+
+def _tokens(
+    text: ForcedText,
+    rows: TraceRows,
+    confidence: Confidence,
+    shown: int,
+    tokenizer: TokenizerLike,
+) -> list[ScoredToken]:
+    candidate_ids = rows.candidate_ids[:, :shown].tolist()
+    own_ids = text.token_ids[text.num_context :]
+    unscored = len(own_ids) - len(rows)
+    ids = [[own] for own in own_ids[:unscored]]
+    ids += [[own, *others] for own, others in zip(own_ids[unscored:], candidate_ids, strict=True)]
+    texts = decode_rows(tokenizer, ids, text.token_ids[: text.num_context])
+    tokens = [
+        ScoredToken(
+            token=row[0],
+            token_id=own[0],
+            bytes=utf8(row[0]),
+            logprob=None,
+            rank=None,
+            confidence=None,
+            entropy=None,
+            top_logprobs=[],
+        )
+        for own, row in zip(ids[:unscored], texts[:unscored], strict=True)
+    ]
+    columns = zip(
+        ids[unscored:],
+        texts[unscored:],
+        rows.logprobs.tolist(),
+        rows.ranks.tolist(),
+        rows.candidate_logprobs[:, :shown].tolist(),
+        confidence.token_confidences(rows),
+        top_k_entropy(rows.candidate_logprobs, confidence.top_k).tolist(),
+        strict=True,
+    )
+    for row_ids, row_texts, logprob, rank, logprobs, token_confidence, entropy in columns:
+        tokens.append(
+            ScoredToken(
+                token=row_texts[0],
+                token_id=row_ids[0],
+                bytes=utf8(row_texts[0]),
+                logprob=finite(logprob),
+                rank=rank,
+                confidence=token_confidence,
+                entropy=finite(entropy),
+                top_logprobs=[
+                    ScoredCandidate(
+                        token=candidate, token_id=i, bytes=utf8(candidate), logprob=finite(lp)
+                    )
+                    for i, candidate, lp in zip(row_ids[1:], row_texts[1:], logprobs, strict=True)
+                ],
+            )
+        )
+    return tokens
