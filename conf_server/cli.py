@@ -7,6 +7,7 @@ import signal
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from conf_server import __version__
@@ -106,17 +107,40 @@ def make_parser() -> Any:
 
 
 def parse_args(arguments: list[str]) -> Namespace:
-    """Parse as `vllm serve` does: positional model, --config, dashes and underscores alike."""
+    """Parse as `vllm serve` does: positional model, --config, dashes and underscores alike.
+
+    Raises:
+        SettingsError: a config file that cannot be read, or no model.
+    """
+    import yaml  # type: ignore[import-untyped]
     from vllm.logger import configure_logging_from_args
 
     from conf_server.engine.api_processes import cli_env_setup
 
     cli_env_setup()
-    args: Namespace = make_parser().parse_args(arguments)
+    try:
+        args: Namespace = make_parser().parse_args(_separate_config(arguments))
+    except (OSError, ValueError, AttributeError, AssertionError, yaml.YAMLError) as error:
+        # vLLM's parser reads the file before argparse looks at anything.
+        raise SettingsError(f"--config: {error}") from error
     configure_logging_from_args(args)
     if args.model_tag is not None:
         args.model = args.model_tag
+    if not args.model:
+        raise SettingsError("--model: must not be empty")
     return args
+
+
+def _separate_config(arguments: list[str]) -> list[str]:
+    """`--config=FILE` as two words: vLLM's parser overlooks the file otherwise."""
+    words: list[str] = []
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        words += [flag, value] if equals and flag == "--config" else [argument]
+    for word, following in pairwise(words):
+        if word == "--config" and not os.path.isfile(following):
+            raise SettingsError(f"--config: no such file: {following}")
+    return words
 
 
 def check_flags(args: Namespace, settings: ConfidenceSettings, environ: Mapping[str, str]) -> None:

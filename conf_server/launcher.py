@@ -40,6 +40,7 @@ from conf_server.engine.api_processes import (
     start_api_processes,
 )
 from conf_server.engine.async_llm import ConfidenceAsyncLLM
+from conf_server.engine.probe import generates
 from conf_server.serving.routes import init_confidence_state, install_routes
 from conf_server.settings import ConfidenceSettings
 from conf_server.systemd import ServiceNotifier
@@ -165,7 +166,7 @@ async def build_confidence_app(
     await init_app_state(engine, app.state, args, tasks)
     if "generate" in tasks:
         install_routes(app)
-        init_confidence_state(engine, app.state, settings)
+        init_confidence_state(app.state, settings)
     return app
 
 
@@ -188,8 +189,14 @@ async def serve(
     _handle_signals(server, engine, args.shutdown_timeout, shutdown)
     helpers = [asyncio.create_task(vllm_launcher.watchdog_loop(server, engine))]
     if notify:
-        notifier = ServiceNotifier.from_environ(os.environ)
-        helpers.append(asyncio.create_task(notifier.run(engine, server)))
+        notifier = ServiceNotifier.from_environ(os.environ).run(
+            engine,
+            server,
+            partial(generates, engine),
+            # The parent of several processes grants its engines as much again.
+            stop_s=args.shutdown_timeout + 2 * ENGINE_STOP_TIMEOUT_S + 10,
+        )
+        helpers.append(asyncio.create_task(notifier))
     refresher = None
     if args.enable_ssl_refresh:
         assert config.ssl is not None
@@ -205,8 +212,12 @@ async def serve(
     finally:
         for task in helpers:
             task.cancel()
+        outcomes = await asyncio.gather(*helpers, return_exceptions=True)
         if refresher is not None:
             refresher.stop()
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):  # the model did not answer: not a clean stop
+            raise outcome
 
 
 def uvicorn_config(app: FastAPI, args: Namespace) -> uvicorn.Config:

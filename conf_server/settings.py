@@ -43,25 +43,28 @@ class ConfidenceSettings:
 
     @classmethod
     def from_args(cls, args: Namespace, environ: Mapping[str, str]) -> ConfidenceSettings:
-        """Resolve the flags of `add_cli_args`.
+        """Resolve the flags of `add_cli_args`; those that `args` does not know are not given.
 
         Raises:
             SettingsError: an unknown mode, or a number that is none or too small.
         """
+        given = vars(args)
         mode, mode_from = _first(
-            getattr(args, "confidence_mode", None), environ, ENV_MODE, "--confidence-mode"
+            given.get("confidence_mode"), environ, ENV_MODE, "--confidence-mode"
         )
         top_k, top_k_from = _first(
-            getattr(args, "confidence_top_k", None), environ, ENV_TOP_K, "--confidence-top-k"
+            given.get("confidence_top_k"), environ, ENV_TOP_K, "--confidence-top-k"
         )
         mode = cls.mode if mode is None else mode
         if mode not in MODES:
             raise SettingsError(f"{mode_from}: must be one of {', '.join(MODES)}, got {mode!r}")
+        window = given.get("confidence_window", cls.window)
+        max_score_items = given.get("max_score_items", cls.max_score_items)
         return cls(
             mode=mode,  # type: ignore[arg-type]
             top_k=_positive(cls.top_k if top_k is None else top_k, top_k_from),
-            window=_positive(args.confidence_window, "--confidence-window"),
-            max_score_items=_positive(args.max_score_items, "--max-score-items"),
+            window=_positive(window, "--confidence-window"),
+            max_score_items=_positive(max_score_items, "--max-score-items"),
         )
 
 

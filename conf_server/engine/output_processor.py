@@ -34,7 +34,8 @@ def traced(params: SamplingParams | None) -> Traced | None:
     if params is None or not params.extra_args:
         return None
     mark = params.extra_args.get(_TRACE_ARG)
-    return mark["trace"] if isinstance(mark, dict) else None
+    what = mark.get("trace") if isinstance(mark, dict) else None
+    return what if what in ("samples", "prompt") else None
 
 
 class SampleTrace:

@@ -66,6 +66,9 @@ async def teacher_force(
     One prefill. A prefix-cache hit saves the context; the engine has no rows for what it
     did not compute, so where the hit runs into the completion the text runs again without
     the cache. Cancelling the caller aborts the request in the engine.
+
+    Raises:
+        GenerationError: the engine failed, or gave no rows for what it computed.
     """
 
     async def run(read_cache: bool, run_id: str) -> RequestOutput:
@@ -84,12 +87,13 @@ async def teacher_force(
         raise GenerationError("The engine gave no answer to a scoring request.")
 
     result = await run(True, request_id)
-    # The row of position p is computed at position p-1.
-    if (result.num_cached_tokens or 0) > text.first_scored - 1:
+    rows = _rows(result, text, width)
+    if rows is None:
         result = await run(False, f"{request_id}-uncached")
-    if any(output.finish_reason == "error" for output in result.outputs):
-        raise GenerationError("The engine failed on a scoring request.")
-    return ForcedRows(_rows(result, text, width), result.num_cached_tokens or 0)
+        rows = _rows(result, text, width)
+    if rows is None:
+        raise GenerationError("The engine gave no log-probabilities for a scoring request.")
+    return ForcedRows(rows, result.num_cached_tokens or 0)
 
 
 def _params(width: int, read_cache: bool) -> SamplingParams:
@@ -105,19 +109,25 @@ def _params(width: int, read_cache: bool) -> SamplingParams:
     return params
 
 
-def _rows(result: RequestOutput, text: ForcedText, width: int) -> TraceRows:
+def _rows(result: RequestOutput, text: ForcedText, width: int) -> TraceRows | None:
+    """The completion's rows, None where the cache hit has swallowed some of them.
+
+    The row of position p is computed at position p-1. Rows before a hit are missing (V2
+    runner) or uninitialised (V1), so they are counted from the end; and a request that
+    was preempted may have lost rows that its first schedule promised.
+    """
+    if any(output.finish_reason == "error" for output in result.outputs):
+        raise GenerationError("The engine failed on a scoring request.")
     needed = len(text.token_ids) - text.first_scored
     given: Any = result.prompt_logprobs
+    if (result.num_cached_tokens or 0) > text.first_scored - 1 or len(given) < needed:
+        return None
     if isinstance(given, TokenTrace):
         trace = given
     else:
         trace = TokenTrace(width)
         if needed:
             append_stock_rows(trace, text.token_ids[-needed:], list(given)[-needed:])
-    # Rows before a cache hit are missing (V2) or uninitialised (V1): count from the end.
-    if len(trace) < needed:
-        raise GenerationError(f"The engine gave {len(trace)} rows of {needed}.")
     rows = trace.rows(len(trace) - needed, len(trace))
-    if rows.token_ids.tolist() != text.token_ids[text.first_scored :]:
-        raise GenerationError("The engine's rows are not those of the text.")
-    return rows
+    scored = text.token_ids[text.first_scored :]
+    return rows if rows.token_ids.tolist() == scored else None

@@ -10,7 +10,6 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 from starlette.datastructures import State
-from vllm.engine.protocol import EngineClient
 from vllm.entrypoints.openai.chat_completion import api_router as chat_router
 from vllm.entrypoints.openai.completion import api_router as completion_router
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
@@ -107,11 +106,8 @@ def _api_routes(router: APIRouter) -> list[APIRoute]:
     return [route for route in router.routes if isinstance(route, APIRoute)]
 
 
-def init_confidence_state(
-    engine_client: EngineClient, state: State, settings: ConfidenceSettings
-) -> None:
+def init_confidence_state(state: State, settings: ConfidenceSettings) -> None:
     """Replace vLLM's handlers by ours; after vLLM's own `init_app_state`."""
-    state.confidence_settings = settings
     state.openai_serving_chat = ConfidenceServingChat.adopt(state.openai_serving_chat, settings)
     state.openai_serving_completion = ConfidenceServingCompletion.adopt(
         state.openai_serving_completion, settings

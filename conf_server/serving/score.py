@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.tokenizers import TokenizerLike
 
 from conf_server.engine.decoding import decode_rows
+from conf_server.engine.lora import scoring_obstacle
 from conf_server.engine.teacher_forcing import ForcedRows, ForcedText, teacher_force
 from conf_server.serving.confidence import Confidence, finite, sequence_metrics
 from conf_server.serving.score_protocol import (
@@ -81,6 +83,12 @@ class ServingScore(GenerateBaseServing):
         error: ErrorResponse | None = await self._check_model(request)  # type: ignore[arg-type]
         if error is not None:
             return error
+        if obstacle := scoring_obstacle(
+            self.engine_client.vllm_config, self.models.lora_requests.values()
+        ):
+            return self.create_error_response(
+                obstacle, "NotImplementedError", HTTPStatus.NOT_IMPLEMENTED
+            )
         confidence = self._confidence(request)
         self._check_counts(request)
         jobs = await self._jobs(request)
@@ -211,7 +219,7 @@ class ServingScore(GenerateBaseServing):
 
         The cache holds whole blocks: a context below one block is not worth the wait.
         """
-        block_size = self.engine_client.vllm_config.cache_config.block_size
+        block_size = self.engine_client.vllm_config.cache_config.block_size or 1
         base = f"score-{self._base_request_id(raw_request, request.request_id)}"
         headers = None
         if raw_request is not None:

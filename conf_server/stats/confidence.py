@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
-# Exact fractions as (numerator, denominator): ceil(0.1 * 30) in floats may be 4.
+# (numerator, denominator): ceil of a float product can be one too many (0.07 * 100 is 7 + 1e-15).
 _BOTTOM_FRACTIONS: Final = {"0.1": (1, 10), "0.5": (1, 2)}
 
 
@@ -37,7 +37,7 @@ def token_confidence(top_logprobs: ArrayLike, k: int) -> Floats:
         raise ValueError(f"top_logprobs must have two dimensions, got {rows.ndim}")
     if not 1 <= k <= rows.shape[1]:
         raise ValueError(f"k must lie between 1 and the row width {rows.shape[1]}, got {k}")
-    return -rows[:, :k].mean(axis=1, dtype=np.float64)
+    return 0.0 - rows[:, :k].mean(axis=1, dtype=np.float64)  # 0.0 -: no negative zero
 
 
 def sliding_mean(values: ArrayLike, window: int) -> Floats:

@@ -24,10 +24,15 @@ def top_k_entropy(top_logprobs: ArrayLike, k: int) -> NDArray[np.float64]:
     Returns:
         (n,) float64; NaN where a candidate's log-probability is NaN. A candidate of
         probability zero adds nothing.
+
+    Raises:
+        ValueError: the rows are narrower than k.
     """
     logp = np.asarray(top_logprobs, dtype=np.float64)[:, :k]
+    if not 1 <= k <= logp.shape[1]:
+        raise ValueError(f"k must lie between 1 and the row width {logp.shape[1]}, got {k}")
     terms = np.where(np.isneginf(logp), 0.0, np.exp(logp) * np.where(np.isneginf(logp), 0.0, logp))
-    return -terms.sum(axis=1)
+    return 0.0 - terms.sum(axis=1)  # 0.0 -: no negative zero
 
 
 def _present(values: ArrayLike) -> NDArray[np.float64]:
@@ -50,19 +55,22 @@ def mean_logprob(logprobs: ArrayLike) -> float | None:
 def perplexity(logprobs: ArrayLike) -> float | None:
     """exp of minus the mean token log-probability; at least 1."""
     exponent = log_perplexity(logprobs)
-    return None if exponent is None else float(np.exp(exponent))
+    if exponent is None:
+        return None
+    with np.errstate(over="ignore"):  # a text beyond belief has an infinite one
+        return float(np.exp(exponent))
 
 
 def log_perplexity(logprobs: ArrayLike) -> float | None:
     """Minus the mean token log-probability, in nats: what lm-polygraph calls `Perplexity`."""
     mean = mean_logprob(logprobs)
-    return None if mean is None else -mean
+    return None if mean is None else 0.0 - mean
 
 
 def maximum_sequence_probability(logprobs: ArrayLike) -> float | None:
     """Minus the sequence's log-probability, in nats (lm-polygraph `MaximumSequenceProbability`)."""
     total = sum_logprob(logprobs)
-    return None if total is None else -total
+    return None if total is None else 0.0 - total
 
 
 def mean_token_entropy(entropies: ArrayLike) -> float | None:

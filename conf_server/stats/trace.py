@@ -15,16 +15,13 @@ class TokenTrace:
 
     Attributes:
         width: w, how many candidates a row holds.
-        token_ids: (n,) int32, the sampled (or teacher-forced) tokens.
-        logprobs: (n,) float32, their log-probabilities in nats.
-        ranks: (n,) int32, their ranks in the vocabulary, 1 = likeliest.
-        candidate_ids: (n, w) int32, the likeliest tokens, likeliest first.
-        candidate_logprobs: (n, w) float32, their log-probabilities in nats.
     """
 
     __slots__ = ("_ids", "_length", "_logprobs", "_ranks", "width")
 
     def __init__(self, width: int) -> None:
+        if width < 0:
+            raise ValueError(f"width must not be negative, got {width}")
         self.width = width
         self._length = 0
         self._allocate(_FIRST_CAPACITY)
@@ -52,11 +49,16 @@ class TokenTrace:
             ranks: (m,) rank of the token itself.
 
         Raises:
-            ValueError: rows are narrower than w+1.
+            ValueError: rows are narrower than w+1, or the shapes do not go together.
         """
         columns = self.width + 1
-        if ids.shape[1] < columns:  # numpy would broadcast a single column
+        if ids.shape[1] < columns:
             raise ValueError(f"rows of {ids.shape[1]} candidates, expected {columns}")
+        # numpy would broadcast a single row or column without a word.
+        if logprobs.shape != ids.shape or len(ranks) != len(ids):
+            raise ValueError(
+                f"shapes {ids.shape}, {logprobs.shape} and {ranks.shape} do not go together"
+            )
         start, stop = self._length, self._length + len(ranks)
         self._reserve(stop)
         self._ids[start:stop] = ids[:, :columns]
@@ -68,8 +70,9 @@ class TokenTrace:
         return self._length
 
     def rows(self, start: int, stop: int) -> TraceRows:
-        """Tokens start..stop-1, without a copy."""
-        stop = min(stop, self._length)
+        """Tokens start..stop-1, without a copy; bounds are clamped to the tokens there are."""
+        start = max(0, start)
+        stop = max(start, min(stop, self._length))
         part = slice(start, stop)
         return TraceRows(self._ids[part], self._logprobs[part], self._ranks[part])
 
@@ -79,7 +82,15 @@ class TokenTrace:
 
 
 class TraceRows:
-    """A stretch of a trace: read-only views with the names of `TokenTrace`."""
+    """A stretch of n tokens of a trace: views, to be read only.
+
+    Attributes:
+        token_ids: (n,) int32, the sampled (or teacher-forced) tokens.
+        logprobs: (n,) float32, their log-probabilities in nats.
+        ranks: (n,) int32, their ranks in the vocabulary, 1 = likeliest.
+        candidate_ids: (n, w) int32, the likeliest tokens, likeliest first.
+        candidate_logprobs: (n, w) float32, their log-probabilities in nats.
+    """
 
     __slots__ = ("candidate_ids", "candidate_logprobs", "logprobs", "ranks", "token_ids")
 
