@@ -1,0 +1,43 @@
+"""conf-server's routes in a stock vLLM server, through `vllm.endpoint_plugins`.
+
+No formula lives here: routes, handlers and settings are conf_server's own. What a stock
+server lacks is our output processor, so log-probabilities arrive as vLLM's objects and
+are read into the same arrays: the same numbers, at vLLM's own cost per token.
+"""
+
+import os
+from argparse import Namespace
+
+from fastapi import FastAPI
+from starlette.datastructures import State
+from vllm.engine.protocol import EngineClient
+
+from conf_server.serving.routes import init_confidence_state, router
+from conf_server.settings import ConfidenceSettings, SettingsError
+
+
+class ConfidencePlugin:
+    """The entry point `confidence_logprobs`: `VLLM_PLUGINS=confidence_logprobs vllm serve ...`."""
+
+    name = "confidence_logprobs"
+    required_tasks = ("generate",)
+
+    def attach_router(self, app: FastAPI) -> None:
+        """Add our routes; vLLM lets them replace its own of the same path."""
+        app.include_router(router)
+
+    async def init_state(
+        self, engine_client: EngineClient | None, state: State, args: Namespace
+    ) -> None:
+        """Put our handlers where vLLM's routes look for theirs.
+
+        Raises:
+            SettingsError: a bad environment variable, or fewer log-probabilities than top_k.
+        """
+        assert engine_client is not None  # required_tasks excludes the render server
+        settings = ConfidenceSettings.from_args(args, os.environ)
+        if 0 <= args.max_logprobs < settings.top_k:
+            raise SettingsError(
+                f"--max-logprobs: must be at least {settings.top_k}, the confidence top_k"
+            )
+        init_confidence_state(state, settings)
