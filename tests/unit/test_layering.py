@@ -1,0 +1,95 @@
+"""Who may import whom: serving -> engine -> stats, serving -> uncertainty -> stats."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PURE = ("stats", "uncertainty")
+
+
+def modules(folder: str = "") -> Iterator[Path]:
+    yield from sorted((ROOT / "conf_server" / folder).rglob("*.py"))
+
+
+def dotted(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(source: str, package: str = "") -> set[str]:
+    """Full names of the modules, or of the names in them, that a source imports anywhere."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = [*parents, node.module] if node.level else [node.module]
+            found |= {".".join(filter(None, [*base, alias.name])) for alias in node.names}
+    return found
+
+
+def imports_of(path: Path) -> set[str]:
+    return imports(path.read_text(), dotted(path.parent))
+
+
+def is_in(name: str, *packages: str) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def offences(paths: Iterator[Path], *forbidden: str) -> list[str]:
+    return [
+        f"{dotted(path)} imports {name}"
+        for path in paths
+        for name in sorted(imports_of(path))
+        if is_in(name, *forbidden)
+    ]
+
+
+def test_the_scan_sees_every_form_of_import() -> None:
+    source = """
+import vllm.v1.utils as utils
+def late():
+    from vllm.v1 import engine
+    from . import trace
+    from ..engine.decoding import TokenDecoder
+"""
+    assert imports(source, "conf_server.stats") == {
+        "vllm.v1.utils",
+        "vllm.v1.engine",
+        "conf_server.stats.trace",
+        "conf_server.engine.decoding.TokenDecoder",
+    }
+
+
+@pytest.mark.parametrize("folder", PURE)
+def test_the_numbers_need_numpy_alone(folder: str) -> None:
+    allowed = (*sys.stdlib_module_names, "numpy", "conf_server.stats", f"conf_server.{folder}")
+    for path in modules(folder):
+        assert not [name for name in imports_of(path) if not is_in(name, *allowed)], path
+
+
+def test_importing_the_numbers_loads_no_server() -> None:
+    names = [dotted(path) for folder in PURE for path in modules(folder)]
+    assert "conf_server.stats.confidence" in names
+    code = f"import sys, {', '.join(names)}; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"vllm", "torch", "fastapi", "pydantic"} & set(loaded)
+
+
+def test_the_engine_knows_nothing_of_http() -> None:
+    assert not offences(
+        modules("engine"), *(f"conf_server.{name}" for name in ("serving", "launcher", "cli"))
+    )
+
+
+def test_private_engine_classes_stay_in_engine_and_launcher() -> None:
+    home = ROOT / "conf_server"
+    allowed = {home / "launcher.py", *modules("engine")}
+    assert not offences((path for path in modules() if path not in allowed), "vllm.v1")

@@ -1,0 +1,210 @@
+"""Confidence options: which value wins, which is refused, and in what words."""
+
+import subprocess
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+import pytest
+
+from conf_server import cli
+from conf_server.settings import ConfidenceSettings, SettingsError, add_cli_args
+
+
+def resolve(*flags: str, **environ: str) -> ConfidenceSettings:
+    parser = ArgumentParser()
+    add_cli_args(parser)
+    return ConfidenceSettings.from_args(parser.parse_args(flags), environ)
+
+
+def test_defaults() -> None:
+    assert resolve() == ConfidenceSettings(
+        mode="per_token", top_k=20, window=2048, max_score_items=1024
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "mode", "top_k"),
+    [
+        ([], {"VLLM_CONF_MODE": "stats"}, "stats", 20),
+        ([], {"VLLM_CONF_TOPK": "5"}, "per_token", 5),
+        (["--confidence-mode=empty"], {}, "empty", 20),
+        (["--confidence-top-k=7"], {}, "per_token", 7),
+        (["--confidence-mode=summary"], {"VLLM_CONF_MODE": "stats"}, "summary", 20),
+        (["--confidence-top-k=7"], {"VLLM_CONF_TOPK": "5"}, "per_token", 7),
+        # The default, given as a flag, still beats the environment.
+        (["--confidence-mode=per_token"], {"VLLM_CONF_MODE": "stats"}, "per_token", 20),
+        (["--confidence-top-k=20"], {"VLLM_CONF_TOPK": "5"}, "per_token", 20),
+        # One does not decide for the other.
+        (["--confidence-mode=empty"], {"VLLM_CONF_TOPK": "5"}, "empty", 5),
+        # As in a unit file: a variable set to nothing is not set.
+        ([], {"VLLM_CONF_MODE": "", "VLLM_CONF_TOPK": ""}, "per_token", 20),
+    ],
+)
+def test_flag_then_environment_then_default(
+    flags: list[str], environ: dict[str, str], mode: str, top_k: int
+) -> None:
+    settings = resolve(*flags, **environ)
+    assert (settings.mode, settings.top_k) == (mode, top_k)
+
+
+def test_window_and_items_come_from_their_flags() -> None:
+    settings = resolve("--confidence-window=64", "--max-score-items=3")
+    assert (settings.window, settings.max_score_items) == (64, 3)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "abc", "", "1.5", "1e3"])
+@pytest.mark.parametrize("flag", ["--confidence-top-k", "--confidence-window", "--max-score-items"])
+def test_a_bad_number_is_refused_by_its_flags_name(flag: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^{flag}: .*{value!r}"):
+        resolve(f"{flag}={value}")
+
+
+@pytest.mark.parametrize("value", ["verbose", "Stats", "", "stats "])
+def test_an_unknown_mode_is_refused_with_the_known_ones(value: str) -> None:
+    known = "per_token, summary, stats, empty"
+    with pytest.raises(SettingsError, match=rf"^--confidence-mode: .*{known}.*{value!r}"):
+        resolve(f"--confidence-mode={value}")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("VLLM_CONF_MODE", "verbose"), *(("VLLM_CONF_TOPK", v) for v in ("0", "-1", "abc", "1.5"))],
+)
+def test_a_bad_variable_is_refused_by_its_name(variable: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^{variable}: .*{value!r}"):
+        resolve(**{variable: value})
+
+
+def test_a_flag_hides_a_bad_variable() -> None:
+    assert resolve("--confidence-top-k=5", VLLM_CONF_TOPK="abc").top_k == 5
+
+
+def test_flags_stand_in_a_group_of_their_own() -> None:
+    parser = ArgumentParser()
+    add_cli_args(parser)
+    _, group = parser.format_help().split("Confidence:")
+    for flag in ("mode", "top-k", "window"):
+        assert f"--confidence-{flag}" in group
+    assert "--max-score-items" in group
+
+
+# The command, up to the point where it would start an engine.
+
+Served = list[tuple[Namespace, ConfidenceSettings]]
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Served:
+    """What the launcher was asked to serve; nothing starts."""
+    calls: Served = []
+    monkeypatch.setattr("conf_server.launcher.run", lambda *call: calls.append(call))
+    for variable in ("VLLM_CONF_MODE", "VLLM_CONF_TOPK", "VLLM_USE_RUST_FRONTEND"):
+        monkeypatch.delenv(variable, raising=False)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--confidence-mode", "verbose"], "--confidence-mode"),
+        (["--confidence-top-k", "0"], "--confidence-top-k"),
+        (["--confidence_window", "abc"], "--confidence-window"),
+        (["serve", "m", "--max-score-items=-1"], "--max-score-items"),
+        (["--logprobs-mode", "processed_logprobs"], "--logprobs-mode processed_logprobs"),
+        (["--logprobs-mode", "raw_logits"], "--logprobs-mode raw_logits"),
+        (["--grpc"], "--grpc"),
+        (["--api-server-count", "0"], "--api-server-count"),
+        (["--enable-auto-tool-choice"], "--enable-auto-tool-choice"),  # one of vLLM's own checks
+        (["--config", "absent.yaml"], "absent.yaml"),
+        (["--config"], "config"),
+    ],
+)
+def test_a_bad_value_is_one_line_and_exit_status_2(
+    arguments: list[str], named: str, served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("conf-server: error: ")
+    assert named in line
+    assert not served
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("VLLM_CONF_MODE", "verbose"), ("VLLM_CONF_TOPK", "0"), ("VLLM_USE_RUST_FRONTEND", "1")],
+)
+def test_a_bad_variable_is_one_line_and_exit_status_2(
+    variable: str,
+    value: str,
+    served: Served,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert cli.main(["m"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"conf-server: error: {variable}: ")
+    assert not served
+
+
+def test_the_command_exits_with_mains_status() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "conf_server", "--confidence-mode", "verbose"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("conf-server: error: --confidence-mode: ") == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "top_k", "engine"), [(5, 20, 20), (20, 20, 20), (50, 20, 50), (-1, 20, -1)]
+)
+def test_the_engine_gives_top_k_candidates(given: int, top_k: int, engine: int) -> None:
+    args = cli.parse_args(["m", f"--max-logprobs={given}", f"--confidence-top-k={top_k}"])
+    cli.check_flags(args, ConfidenceSettings.from_args(args, {}), {})
+    assert args.max_logprobs == engine
+
+
+def test_the_default_of_max_logprobs_follows_top_k(served: Served) -> None:
+    assert cli.main(["m", "--confidence-top-k", "64"]) == 0
+    ((args, settings),) = served
+    assert args.max_logprobs == settings.top_k == 64
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    path = tmp_path / "conf-server.yaml"
+    path.write_text("model: from-file\nconfidence-mode: stats\nconfidence_top_k: 5\nport: 8123\n")
+    return str(path)
+
+
+def test_a_config_file_takes_our_flags(
+    config: str, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_CONF_MODE", "empty")
+    assert cli.main(["--config", config]) == 0
+    ((args, settings),) = served
+    assert (args.model, args.port) == ("from-file", 8123)
+    assert (settings.mode, settings.top_k) == ("stats", 5)
+
+
+@pytest.mark.parametrize("command", [[], ["serve"]])
+@pytest.mark.parametrize("model", [["mine"], ["--model", "mine"]])
+def test_the_command_line_beats_the_file(
+    command: list[str], model: list[str], config: str, served: Served
+) -> None:
+    arguments = [*model, "--config", config, "--confidence-mode", "summary", "--port=9"]
+    assert cli.main([*command, *arguments]) == 0
+    ((args, settings),) = served
+    assert (args.model, args.port) == ("mine", 9)
+    assert (settings.mode, settings.top_k) == ("summary", 5)
+
+
+def test_help_shows_our_group_whole_above_vllms() -> None:
+    ours, vllms = cli.make_parser().format_help().split("Config Groups:")
+    assert "Confidence:" in ours
+    assert "--confidence-top-k K" in ours
+    assert "ModelConfig" in vllms
