@@ -1,0 +1,203 @@
+"""Log-probabilities from vLLM's V2 model runner, which GPUs use by default.
+
+V2's own code is Triton kernels. Here Triton's interpreter runs them on the CPU: slow, but
+the same sampler and the same prompt log-probabilities. One engine answers every request.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from conf_server.stats.confidence import token_confidence
+from tests.reference import Reference
+
+pytestmark = pytest.mark.skipif(
+    find_spec("triton") is None, reason="V2 needs Triton's interpreter; triton is not installed"
+)
+
+HERE = Path(__file__).parent
+TRITON_CPU = HERE.parent / "triton_cpu"
+START_AND_ANSWER_S = 400
+
+TOP = 20
+BLOCK = 32
+CHUNK = 32  # tokens a step: every prompt longer than this is prefilled in chunks
+
+QUESTION = "The capital of France is"
+CONTEXT = (
+    "Bread is made of flour, water, salt and yeast. Knead the dough for ten minutes, let it "
+    "rise for an hour in a warm place, then bake it until the crust is brown."
+)
+COMPLETION = (
+    " While it bakes, the kitchen fills with a smell that nobody can resist, and the neighbours "
+    "find one reason after the other to knock at the door and to stay for a slice with butter."
+)
+
+
+@dataclass
+class Answer:
+    """What the engine said to one request."""
+
+    num_cached_tokens: int
+    token_ids: NDArray[np.int64]
+    logprobs: NDArray[np.float64]
+    ranks: NDArray[np.int64]
+    candidate_ids: NDArray[np.int64]
+    candidate_logprobs: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+
+@dataclass
+class Run:
+    """Everything that came out of the one engine."""
+
+    names: dict[str, str]
+    prompts: dict[str, list[int]]
+    answers: dict[str, Answer]
+
+
+@pytest.fixture(scope="module")
+def reference(model_path: Path) -> Reference:
+    return Reference(model_path)
+
+
+@pytest.fixture(scope="module")
+def run(model_path: Path, reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One V2 engine that has answered every request of this file, in this order."""
+    encode = reference.tokenizer.encode
+    context = encode(CONTEXT)
+    prompts = {
+        "generated": encode(QUESTION),
+        "scored": context,
+        "again": context,
+        "continued": encode(CONTEXT + COMPLETION),
+        "one_new_token": context[: BLOCK + 1],
+    }
+    score = {"max_tokens": 1, "prompt_logprobs": TOP, "skip_reading_prefix_cache": False}
+    requests = {
+        name: {"prompt": ids, "trace": "prompt", "params": score} for name, ids in prompts.items()
+    }
+    requests["generated"] |= {"trace": "samples", "params": {"max_tokens": 4, "logprobs": TOP}}
+    engine_args = {
+        "model": str(model_path),
+        "dtype": "float32",
+        "enforce_eager": True,
+        "block_size": BLOCK,
+        "kv_cache_memory_bytes": 2**28,
+        "max_model_len": 256,
+        "max_num_batched_tokens": CHUNK,
+        "max_num_seqs": 4,
+    }
+    task = {"engine_args": engine_args, "requests": requests}
+    result = run_engine(task, tmp_path_factory.mktemp("v2"))
+    answers = {
+        name: Answer(
+            num_cached_tokens=answer["num_cached_tokens"],
+            **{field: np.array(values) for field, values in answer["rows"].items()},
+        )
+        for name, answer in result["answers"].items()
+    }
+    return Run(result["names"], prompts, answers)
+
+
+def run_engine(task: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Run `v2_engine.py` on a task; nothing it has started outlives this call."""
+    (folder / "task.json").write_text(json.dumps(task))
+    command = [sys.executable, HERE / "v2_engine.py", folder / "task.json", folder / "result.json"]
+    path = [str(TRITON_CPU), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path),
+        "TRITON_INTERPRET": "1",
+        "VLLM_USE_V2_MODEL_RUNNER": "1",
+    }
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            status = process.wait(START_AND_ANSWER_S)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert status == 0, (folder / "log").read_text()[-10_000:]
+    return json.loads((folder / "result.json").read_text())
+
+
+def assert_matches(answer: Answer, expected: NDArray[np.float64]) -> None:
+    """Token, candidates, confidence and rank of every row are the reference's."""
+    own = np.take_along_axis(expected, answer.token_ids[:, None], axis=1)
+    best = -np.sort(-expected, axis=1)[:, :TOP]
+    chosen = np.take_along_axis(expected, answer.candidate_ids, axis=1)
+    confidence = token_confidence(answer.candidate_logprobs, TOP)
+    close = {"rtol": 0, "atol": 1e-3}
+    np.testing.assert_allclose(answer.logprobs, own[:, 0], **close)
+    np.testing.assert_allclose(answer.candidate_logprobs, best, **close)
+    np.testing.assert_allclose(chosen, best, **close)
+    np.testing.assert_allclose(confidence, token_confidence(best, TOP), **close)
+    # Deep in the vocabulary, tokens lie closer together than float32 tells apart.
+    np.testing.assert_allclose(answer.ranks, (expected >= own).sum(axis=1), rtol=1e-3)
+
+
+def test_v2_is_in_use(run: Run) -> None:
+    assert run.names == {
+        "model_runner": "vllm.v1.worker.cpu.model_runner.CPUModelRunner",
+        "sampler": "vllm.v1.worker.gpu.sample.sampler.Sampler",
+        "prompt_logprobs_worker": "vllm.v1.worker.gpu.sample.prompt_logprob.PromptLogprobsWorker",
+    }
+
+
+def test_generated_tokens(run: Run, reference: Reference) -> None:
+    answer, prompt = run.answers["generated"], run.prompts["generated"]
+    expected = reference.logprobs([*prompt, *answer.token_ids.tolist()])[len(prompt) - 1 :]
+    assert len(answer) == 4
+    assert answer.token_ids.tolist() == expected.argmax(axis=1).tolist()
+    assert_matches(answer, expected)
+
+
+def test_scored_prompt(run: Run, reference: Reference) -> None:
+    answer, prompt = run.answers["scored"], run.prompts["scored"]
+    assert len(prompt) > CHUNK
+    assert answer.num_cached_tokens == 0
+    assert answer.token_ids.tolist() == prompt[1:]
+    assert_matches(answer, reference.logprobs(prompt))
+
+
+def test_cached_rows_are_left_out_and_the_others_unchanged(run: Run) -> None:
+    cold, warm = run.answers["scored"], run.answers["again"]
+    new = len(run.prompts["again"]) - BLOCK - 1
+    assert warm.num_cached_tokens == BLOCK
+    assert len(warm) == new
+    assert warm.token_ids.tolist() == cold.token_ids[-new:].tolist()
+    assert warm.candidate_ids.tolist() == cold.candidate_ids[-new:].tolist()
+    np.testing.assert_allclose(warm.logprobs, cold.logprobs[-new:], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(
+        warm.candidate_logprobs, cold.candidate_logprobs[-new:], rtol=0, atol=1e-4
+    )
+
+
+def test_new_rows_after_a_cached_context_in_chunks(run: Run, reference: Reference) -> None:
+    answer, prompt = run.answers["continued"], run.prompts["continued"]
+    assert len(prompt) - BLOCK > CHUNK
+    assert answer.num_cached_tokens == BLOCK
+    assert answer.token_ids.tolist() == prompt[BLOCK + 1 :]
+    assert_matches(answer, reference.logprobs(prompt)[BLOCK:])
+
+
+def test_no_row_is_left_when_only_the_last_token_is_new(run: Run) -> None:
+    answer = run.answers["one_new_token"]
+    assert answer.num_cached_tokens == BLOCK
+    assert len(answer) == 0

@@ -1,0 +1,78 @@
+"""One engine on vLLM's V2 model runner: requests in, token traces out, both as JSON files.
+
+A script of its own because the switch to V2 and to Triton's interpreter is thrown by
+environment variables that every process of the engine must find before it imports vLLM.
+
+Two kernels of vLLM 0.32 are beyond the interpreter, and a request that needs one kills the
+engine: top-k/top-p sampling and structured outputs. Greedy, temperature, min-p and penalties
+work.
+"""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from vllm import AsyncEngineArgs, SamplingParams, TokensPrompt
+from vllm.sampling_params import RequestOutputKind
+
+from conf_server.engine.async_llm import ConfidenceAsyncLLM
+from conf_server.engine.output_processor import request_trace
+from conf_server.stats.trace import TraceRows
+
+
+class WorkerNames:
+    """Joins the worker's class: tells which implementations it has loaded."""
+
+    model_runner: Any
+
+    def names(self) -> dict[str, str]:
+        """Qualified class names of the model runner and of what makes log-probabilities."""
+        runner = self.model_runner
+        parts = ("sampler", "prompt_logprobs_worker")
+        return {"model_runner": _name(runner)} | {
+            part: _name(getattr(runner, part, None)) for part in parts
+        }
+
+
+def _name(thing: object) -> str:
+    return f"{type(thing).__module__}.{type(thing).__qualname__}"
+
+
+async def answer_all(
+    engine_args: dict[str, Any], requests: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Start the engine, answer the requests one after the other, stop it."""
+    engine = ConfidenceAsyncLLM.from_engine_args(
+        AsyncEngineArgs(**engine_args, worker_extension_cls="v2_engine.WorkerNames")
+    )
+    try:
+        (names,) = await engine.collective_rpc("names")
+        answers = {name: await answer(engine, name, **what) for name, what in requests.items()}
+    finally:
+        engine.shutdown()
+    return {"names": names, "answers": answers}
+
+
+async def answer(
+    engine: ConfidenceAsyncLLM, name: str, prompt: list[int], trace: Any, params: dict[str, Any]
+) -> dict[str, Any]:
+    """One request's cached prompt tokens and the rows of its trace."""
+    sampling = SamplingParams(
+        temperature=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, **params
+    )
+    request_trace(sampling, trace)
+    async for output in engine.generate(TokensPrompt(prompt_token_ids=prompt), sampling, name):
+        final: Any = output
+    found = final.outputs[0].logprobs.trace if trace == "samples" else final.prompt_logprobs
+    rows = found.all()
+    return {
+        "num_cached_tokens": final.num_cached_tokens,
+        "rows": {field: getattr(rows, field).tolist() for field in TraceRows.__slots__},
+    }
+
+
+if __name__ == "__main__":
+    task, result = map(Path, sys.argv[1:])
+    result.write_text(json.dumps(asyncio.run(answer_all(**json.loads(task.read_text())))))
