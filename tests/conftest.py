@@ -1,0 +1,58 @@
+"""Fixtures for all tests: the model, and servers that a session shares."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.adapter import write_lora_adapter
+from tests.reference import Reference
+from tests.server import Server
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def model_path() -> Path:
+    """A folder with the embedded model; `make test` puts it there."""
+    default = REPOSITORY / ".cache/models/SmolLM2-135M-Instruct"
+    path = Path(os.environ.get("CONF_SERVER_TEST_MODEL", default))
+    if not (path / "config.json").is_file():
+        pytest.fail(f"no model in {path}: run `make model`")
+    return path
+
+
+@pytest.fixture(scope="session")
+def reference(model_path: Path) -> Reference:
+    return Reference(model_path)
+
+
+@pytest.fixture(scope="session")
+def lora_path(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_lora_adapter(model_path, tmp_path_factory.mktemp("lora"))
+
+
+@pytest.fixture(scope="session")
+def server(
+    model_path: Path, lora_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """The server that most tests talk to."""
+    flags = [
+        "--served-model-name=smol",
+        "--api-key=secret",
+        "--max-model-len=2048",
+        "--max-score-items=64",
+        "--enable-auto-tool-choice",
+        "--tool-call-parser=hermes",
+        "--enable-lora",
+        "--max-lora-rank=8",
+        "--lora-target-modules=q_proj",
+        f"--lora-modules=adapter={lora_path}",
+        "--enable-prompt-tokens-details",
+    ]
+    log = tmp_path_factory.mktemp("server") / "log"
+    with Server(model_path, flags, log, api_key="secret") as server:
+        yield server

@@ -1,0 +1,189 @@
+"""Bad input is refused with the field's name before the engine sees it; nothing leaks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.server import Server
+
+CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+COMPLETION: dict[str, Any] = {"prompt": "Hi", "max_tokens": 2}
+SCORE: dict[str, Any] = {"prompt": "Hi", "completion": " there"}
+
+BAD_BODIES: list[tuple[str, dict[str, Any], str]] = [
+    ("/v1/chat/completions", CHAT | {"confidence": {"mode": "all"}}, "confidence.mode"),
+    ("/v1/chat/completions", CHAT | {"confidence": {"top_k": 0}}, "confidence.top_k"),
+    ("/v1/chat/completions", CHAT | {"confidence": {"top_k": 21}}, "confidence.top_k"),
+    ("/v1/chat/completions", CHAT | {"confidence": {"top_k": "5"}}, "confidence.top_k"),
+    ("/v1/chat/completions", CHAT | {"confidence": {"window": -1}}, "confidence.window"),
+    ("/v1/chat/completions", CHAT | {"confidence": {"metrics": ["x"]}}, "confidence.metrics.0"),
+    ("/v1/chat/completions", CHAT | {"confidence": {"topk": 5}}, "confidence.topk"),
+    ("/v1/chat/completions", CHAT | {"confidence": "stats"}, "confidence"),
+    ("/v1/chat/completions", CHAT | {"confidence": {}, "use_beam_search": True}, "confidence"),
+    (
+        "/v1/chat/completions",
+        CHAT | {"confidence": {}, "logprobs": True, "logprob_token_ids": [1]},
+        "confidence",
+    ),
+    ("/v1/completions", COMPLETION | {"confidence": {"top_k": 21}}, "confidence.top_k"),
+    ("/v1/completions", COMPLETION | {"confidence": {}, "echo": True}, "confidence"),
+    ("/v1/score", {"completion": " there"}, "prompt"),
+    ("/v1/score", {"prompt": "Hi"}, "completion"),
+    ("/v1/score", SCORE | {"completion": ""}, "completion"),
+    ("/v1/score", SCORE | {"completion": []}, "completion"),
+    ("/v1/score", SCORE | {"completion": 5}, "completion"),
+    ("/v1/score", SCORE | {"completions": [" a"]}, "completion"),
+    ("/v1/score", {"prompt": "Hi", "completions": []}, "completions"),
+    ("/v1/score", {"prompt": "Hi", "completions": ["a", ""]}, "completions.1"),
+    ("/v1/score", {"prompt": "Hi", "completions": ["a"] * 65}, "completions"),
+    ("/v1/score", SCORE | {"messages": CHAT["messages"]}, "prompt"),
+    ("/v1/score", {"messages": [], "completion": "a"}, "messages"),
+    ("/v1/score", {"messages": [{"role": "user"}, 3], "completion": "a"}, "messages.1"),
+    ("/v1/score", {"messages": "Hi", "completion": "a"}, "messages"),
+    ("/v1/score", SCORE | {"prompt": [-1]}, "prompt"),
+    ("/v1/score", SCORE | {"prompt": [True]}, "prompt"),
+    ("/v1/score", SCORE | {"completion": [49152]}, "completion"),
+    ("/v1/score", SCORE | {"completion": [7] * 2048}, "completion"),
+    ("/v1/score", SCORE | {"mode": "loud"}, "mode"),
+    ("/v1/score", SCORE | {"mode": "stats", "confidence": {"mode": "stats"}}, "mode"),
+    ("/v1/score", SCORE | {"top_logprobs": 21}, "top_logprobs"),
+    ("/v1/score", SCORE | {"top_logprobs": -1}, "top_logprobs"),
+    ("/v1/score", SCORE | {"metrics": ["magic"]}, "metrics.0"),
+    ("/v1/score", SCORE | {"confidence": {"top_k": 21}}, "confidence.top_k"),
+    ("/v1/score", SCORE | {"compeltion": "a"}, "compeltion"),
+    ("/v1/score", SCORE | {"items": [SCORE]}, "completion"),
+    ("/v1/score", {"items": []}, "items"),
+    ("/v1/score", {"items": [SCORE, {"prompt": "Hi"}]}, "items.1.completion"),
+    ("/v1/score", {"items": [SCORE, SCORE | {"completion": [99999]}]}, "items.1.completion"),
+    ("/v1/score", {"items": [SCORE] * 65}, "items"),
+    ("/v1/score", {"text_1": "a", "text_2": "b"}, "text_1"),
+    ("/v1/score", {"queries": "a", "documents": ["b"]}, "queries"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "field"), BAD_BODIES)
+def test_a_bad_body_is_a_400_that_names_the_field(
+    server: Server, path: str, body: dict[str, Any], field: str
+) -> None:
+    before = server.metric("vllm:prompt_tokens_total")
+    response = server.post(path, body)
+    error = response.json()["error"]
+    assert response.status_code == error["code"] == 400, response.text
+    assert (error["param"] or "").removeprefix("body.").startswith(field)
+    assert error["message"]
+    assert server.metric("vllm:prompt_tokens_total") == before
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/score"])
+def test_unreadable_bodies(server: Server, path: str) -> None:
+    with server.http() as http:
+        json_type = {"content-type": "application/json"}
+        for content, headers in ((b"{", json_type), (b"[]", json_type), (b"{}", {})):
+            response = http.post(path, content=content, headers=headers)
+            assert response.status_code in (400, 415), response.text
+            assert response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/v1/chat/completions", CHAT), ("/v1/completions", COMPLETION), ("/v1/score", SCORE)],
+)
+def test_keys_and_models(server: Server, path: str, body: dict[str, Any]) -> None:
+    for headers in ({}, {"Authorization": "Bearer wrong"}):
+        response = httpx.post(server.url + path, json=body, headers=headers)
+        assert response.status_code == 401
+    response = server.post(path, body | {"model": "nobody"})
+    assert response.status_code == 404
+    assert response.json()["error"]["param"] == "model"
+
+
+def test_one_bad_item_keeps_all_from_the_engine(server: Server) -> None:
+    before = server.metric("vllm:prompt_tokens_total")
+    items = [SCORE, SCORE, {"prompt": "x", "completion": [50000]}]
+    assert server.post("/v1/score", {"items": items}).status_code == 400
+    assert server.metric("vllm:prompt_tokens_total") == before
+
+
+def test_curl(server: Server) -> None:
+    command = [
+        "curl",
+        "--silent",
+        "--show-error",
+        "--fail-with-body",
+        f"{server.url}/v1/score",
+        "--header",
+        f"Authorization: Bearer {server.api_key}",
+        "--json",
+        json.dumps(SCORE),
+    ]
+    done = subprocess.run(command, capture_output=True, check=True, text=True)
+    assert json.loads(done.stdout)["object"] == "score"
+
+
+def wait_until_idle(server: Server, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        running = server.metric("vllm:num_requests_running")
+        if running + server.metric("vllm:num_requests_waiting") == 0:
+            return True
+        time.sleep(0.2)
+    return False
+
+
+async def test_a_client_that_leaves_frees_its_work(server: Server) -> None:
+    """Far more work than the wait allows, for a stream, an answer and a score."""
+    headers = {"Authorization": f"Bearer {server.api_key}"}
+    long_chat = CHAT | {
+        "max_tokens": 1900,
+        "ignore_eos": True,
+        "n": 8,
+        "confidence": {"mode": "summary"},
+    }
+    long_score = {"items": [{"prompt": [i + 1] * 1000, "completion": [5] * 900} for i in range(60)]}
+    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=300) as client:
+
+        async def leave_stream() -> None:
+            body = long_chat | {"stream": True}
+            async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+                async for _ in response.aiter_lines():
+                    return
+
+        async def leave(path: str, body: dict[str, Any]) -> None:
+            with pytest.raises(httpx.ReadTimeout):
+                await client.post(path, json=body, timeout=3)
+
+        await asyncio.gather(
+            leave_stream(), leave("/v1/chat/completions", long_chat), leave("/v1/score", long_score)
+        )
+    assert await asyncio.to_thread(wait_until_idle, server, 20)
+
+
+async def test_64_at_once_each_get_their_own_answer(server: Server) -> None:
+    async with server.async_client() as client:
+
+        async def ask(number: int) -> str:
+            answer = await client.completions.create(
+                model="smol",
+                prompt=f"{number}, {number + 1}, {number + 2},",
+                max_tokens=4,
+                temperature=0,
+                logprobs=1,
+                extra_body={"confidence": {"mode": "summary"}},
+            )
+            logprobs = answer.choices[0].logprobs
+            assert logprobs is not None
+            assert len(logprobs.model_dump()["confidence"]) == 4
+            assert "".join(logprobs.tokens or ()) == answer.choices[0].text
+            return answer.choices[0].text
+
+        answers = await asyncio.gather(*(ask(number) for number in range(64)))
+    right = sum(str(number + 3) in answer for number, answer in enumerate(answers))
+    assert right >= 48  # a small model, but it can count
+    assert wait_until_idle(server, 10)

@@ -1,0 +1,303 @@
+"""How servers start, stop and are reached; and the plugin in a stock one."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from tests.server import Server
+
+CHAT: dict[str, Any] = {
+    "messages": [{"role": "user", "content": "Count to one hundred."}],
+    "confidence": {"mode": "stats"},
+}
+LONG_STREAM = CHAT | {"stream": True, "max_tokens": 120, "ignore_eos": True}
+
+
+class Stream(threading.Thread):
+    """Reads a streamed answer in the background."""
+
+    def __init__(self, http: httpx.Client, body: dict[str, Any] = LONG_STREAM) -> None:
+        super().__init__(daemon=True)
+        self._http, self._body = http, body
+        self.lines: list[str] = []
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            with self._http.stream("POST", "/v1/chat/completions", json=self._body) as response:
+                for line in response.iter_lines():
+                    if line:
+                        self.lines.append(line)
+        except httpx.HTTPError as error:
+            self.error = error
+
+    def wait_for_tokens(self, count: int = 5) -> None:
+        wait_for(lambda: len(self.lines) >= count or self.error is not None, 60)
+        assert self.error is None
+
+    @property
+    def complete(self) -> bool:
+        return self.error is None and self.lines[-1:] == ["data: [DONE]"]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A self-signed certificate for localhost, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    (folder / "cert.pem").write_bytes(built.public_bytes(pem))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return folder / "cert.pem", folder / "key.pem"
+
+
+class SocketServer(Server):
+    """Listens on a Unix socket, with TLS on it."""
+
+    def __init__(self, *args: Any, uds: Path, certificate: tuple[Path, Path], **kw: Any) -> None:
+        super().__init__(*args, **kw)
+        self._uds, self._certificate = uds, certificate
+        self._command += [
+            f"--uds={uds}",
+            f"--ssl-certfile={certificate[0]}",
+            f"--ssl-keyfile={certificate[1]}",
+        ]
+
+    def http(self) -> httpx.Client:
+        context = ssl.create_default_context(cafile=str(self._certificate[0]))
+        transport = httpx.HTTPTransport(uds=str(self._uds), verify=context)
+        return httpx.Client(base_url="https://localhost", transport=transport, timeout=120)
+
+    def _health(self) -> int:
+        with self.http() as http:
+            return http.get("/health").status_code
+
+
+class NotifySocket:
+    """Plays the service manager's end of sd_notify."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self.messages: list[str] = []
+
+    def read(self) -> list[str]:
+        self._socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.messages += self._socket.recv(4096).decode().splitlines()
+        return self.messages
+
+
+def test_socket_tls_notify_reasoning_and_a_draining_stop(
+    model_path: Path, tmp_path: Path, certificate: tuple[Path, Path]
+) -> None:
+    """One start for everything that one process does on its own."""
+    notify = NotifySocket(tmp_path / "notify")
+    server = SocketServer(
+        model_path,
+        ["--max-model-len=1024", "--reasoning-parser=granite", "--confidence-mode=summary"],
+        tmp_path / "log",
+        uds=tmp_path / "http",
+        certificate=certificate,
+        environ={
+            "NOTIFY_SOCKET": str(notify.path),
+            "WATCHDOG_USEC": "3000000",
+            "VLLM_CONF_MODE": "empty",  # the flag wins
+            "VLLM_CONF_TOPK": "3",
+        },
+    )
+    with server:
+        assert wait_for(lambda: "READY=1" in notify.read(), 30)
+        assert wait_for(lambda: notify.read().count("WATCHDOG=1") >= 2, 30)
+        with server.http() as http:
+            check_defaults(http)
+            check_hidden_reasoning(http)
+            stream = Stream(http)
+            stream.start()
+            stream.wait_for_tokens()
+            server.terminate()
+            assert wait_for(
+                lambda: "STOPPING=1" in notify.read() or "STATUS=draining" in notify.read(), 10
+            )
+            stream.join(60)
+            assert stream.complete
+            assert "confidence_summary" in "".join(stream.lines)
+        assert server.process.wait(30) == 0
+    assert notify.read().count("READY=1") == 1
+    assert "STOPPING=1" in notify.read()
+
+
+def check_defaults(http: httpx.Client) -> None:
+    body = {"prompt": "Hi", "max_tokens": 3, "logprobs": 5, "temperature": 0}
+    logprobs = http.post("/v1/completions", json=body).json()["choices"][0]["logprobs"]
+    assert logprobs["top_logprobs"] == []
+    shown = http.post("/v1/completions", json=body | {"confidence": {"mode": "per_token"}})
+    for confidence, candidates in zip(
+        logprobs["confidence"],
+        shown.json()["choices"][0]["logprobs"]["top_logprobs"],
+        strict=True,
+    ):
+        top_three = sorted(candidates.values(), reverse=True)[:3]
+        assert confidence == pytest.approx(-sum(top_three) / 3, abs=1e-4)
+
+
+def check_hidden_reasoning(http: httpx.Client) -> None:
+    body = CHAT | {"max_tokens": 6, "logprobs": True, "include_reasoning": False}
+    choice = http.post("/v1/chat/completions", json=body).json()["choices"][0]
+    assert choice["logprobs"] is None
+    lines = http.post("/v1/chat/completions", json=body | {"stream": True}).text
+    assert "confidence" not in lines
+    shown = http.post("/v1/chat/completions", json=body | {"include_reasoning": True})
+    choice = shown.json()["choices"][0]
+    assert choice["logprobs"]["confidence_summary"]["mean_confidence"] > 0
+
+
+@pytest.fixture(scope="module")
+def two_processes(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Two API processes before two data-parallel engines."""
+    log = tmp_path_factory.mktemp("two") / "log"
+    flags = ["--api-server-count=2", "--data-parallel-size=2", "--max-model-len=1024"]
+    # One core an engine: left to itself, vLLM binds each to all there are.
+    with Server(model_path, flags, log, environ={"VLLM_CPU_OMP_THREADS_BIND": "0|1"}) as server:
+        yield server
+
+
+def test_two_api_processes_and_two_engines(two_processes: Server) -> None:
+    server = two_processes
+    body = {"prompt": "The capital of France is", "completion": " Paris"}
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: server.post("/v1/score", body), range(16)))
+        chat = CHAT | {"max_tokens": 4}
+        chats = list(pool.map(lambda _: server.post("/v1/chat/completions", chat), range(16)))
+    assert {response.status_code for response in [*answers, *chats]} == {200}
+    numbers = [response.json()["data"][0]["logprob"] for response in answers]
+    assert max(numbers) - min(numbers) < 1e-4
+    for response in chats:
+        summary = response.json()["choices"][0]["logprobs"]["confidence_summary"]
+        assert summary["mean_confidence"] > 0
+    text = server.log.read_text(errors="replace")
+    assert "ApiServer_0" in text
+    assert "ApiServer_1" in text
+
+
+def test_a_second_signal_is_immediate_with_several_processes(two_processes: Server) -> None:
+    stop_twice_in_mid_stream(two_processes)
+
+
+def stop_twice_in_mid_stream(server: Server) -> None:
+    with server.http() as http:
+        stream = Stream(http, LONG_STREAM | {"max_tokens": 900})
+        stream.start()
+        stream.wait_for_tokens()
+        server.terminate()
+        time.sleep(1)
+        assert server.process.poll() is None
+        stopped_at = time.monotonic()
+        server.terminate()
+        server.process.wait(20)
+        assert time.monotonic() - stopped_at < 5
+        stream.join(20)
+        assert not stream.complete
+
+
+def test_a_second_signal_is_immediate_in_one_process(model_path: Path, tmp_path: Path) -> None:
+    with Server(model_path, ["--max-model-len=1024"], tmp_path / "log") as server:
+        stop_twice_in_mid_stream(server)
+
+
+def test_the_plugin_in_a_stock_server_gives_the_same_numbers(
+    server: Server, model_path: Path, tmp_path: Path
+) -> None:
+    plugin = Path(__file__).parents[2] / "patches/vllm_confidence_plugin"
+    site = tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--target", str(site), str(plugin)], check=True)
+    chat = CHAT | {"max_tokens": 12, "temperature": 0, "confidence": {"mode": "summary"}}
+    score = {
+        "items": [
+            {"prompt": "The capital of France is", "completion": " Paris, of course."},
+            {"prompt": list(range(3000, 3600)), "completions": [[9, 10, 11], [12, 13]]},
+        ]
+    }
+    stock = Server(
+        model_path,
+        ["--max-model-len=1024", "--dtype=float32", "--enforce-eager"],
+        tmp_path / "log",
+        environ={"VLLM_PLUGINS": "confidence_logprobs", "PYTHONPATH": str(site)},
+        module=("vllm.entrypoints.openai.api_server",),
+    )
+    with stock:
+        for path, body in (("/v1/chat/completions", chat), ("/v1/score", score)):
+            ours, theirs = server.post(path, body), stock.post(path, body)
+            assert theirs.status_code == 200, theirs.text
+            compare(numbers_of(ours.json()), numbers_of(theirs.json()))
+        with stock.http() as http:
+            stream = Stream(http, chat | {"stream": True})
+            stream.start()
+            stream.join(60)
+            assert stream.complete
+            assert "confidence_summary" in "".join(stream.lines)
+
+
+def numbers_of(answer: dict[str, Any]) -> Any:
+    return answer["data"] if "data" in answer else answer["choices"][0]["logprobs"]
+
+
+def compare(ours: Any, theirs: Any) -> None:
+    """The same structure, the same numbers up to rounding."""
+    if isinstance(ours, dict):
+        assert list(ours) == list(theirs)
+        for key in ours:
+            compare(ours[key], theirs[key])
+    elif isinstance(ours, list):
+        assert len(ours) == len(theirs)
+        for pair in zip(ours, theirs, strict=True):
+            compare(*pair)
+    elif isinstance(ours, float):
+        assert theirs == pytest.approx(ours, abs=1e-3, rel=1e-4)
+    else:
+        assert ours == theirs
