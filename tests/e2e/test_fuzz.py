@@ -1,0 +1,82 @@
+"""schemathesis over our own routes: whatever the schema allows, the server stays in charge."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis.checks import not_a_server_error
+
+from tests.server import Server
+
+ROUTES = {
+    "/v1/chat/completions": "ConfidenceChatCompletionRequest",
+    "/v1/completions": "ConfidenceCompletionRequest",
+    "/v1/score": "ScoreRequest",
+}
+# vLLM's own fields are vLLM's to fuzz: of its two routes only what meets ours stays.
+OURS = {
+    "messages": {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 3,
+        "items": {
+            "type": "object",
+            "properties": {
+                "role": {"enum": ["system", "user", "assistant"]},
+                "content": {"type": "string"},
+            },
+            "required": ["role", "content"],
+            "additionalProperties": False,
+        },
+    },
+    "prompt": {"type": "string", "minLength": 1},
+    "max_tokens": {"enum": [1, 2]},
+    "temperature": {"type": "number", "minimum": 0, "maximum": 2},
+    "n": {"enum": [1, 2]},
+    "top_logprobs": {"type": "integer", "minimum": -1, "maximum": 30},
+    "stream": {"type": "boolean"},
+    "echo": {"type": "boolean"},
+}
+
+
+@pytest.fixture(scope="session")
+def api_schema(server: Server) -> Any:
+    with server.http() as http:
+        document = http.get("/openapi.json").json()
+    document["paths"] = {path: document["paths"][path] for path in ROUTES}
+    models = document["components"]["schemas"]
+    for path, name in ROUTES.items():
+        model = models[name]
+        if path != "/v1/score":
+            kept = {"confidence", "logprobs", *OURS} & set(model["properties"])
+            model["properties"] = {
+                field: OURS.get(field, model["properties"][field]) for field in kept
+            }
+            model["additionalProperties"] = False
+            model["required"] = ["max_tokens", "messages" if "chat" in path else "prompt"]
+    return schemathesis.openapi.from_dict(document)
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_no_request_is_a_server_error(path: str, api_schema: Any, server: Server) -> None:
+    headers = {"Authorization": f"Bearer {server.api_key}"}
+
+    @given(case=api_schema[path]["POST"].as_strategy())
+    @settings(
+        max_examples=25,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    def check(case: schemathesis.Case) -> None:
+        response = case.call(base_url=server.url, headers=headers)
+        case.validate_response(response, checks=[not_a_server_error])
+        if response.status_code >= 400:
+            error = response.json()["error"]
+            assert error["code"] == response.status_code
+            assert error["message"]
+
+    check()
