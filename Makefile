@@ -1,0 +1,72 @@
+# From a fresh checkout to a running server: `make serve`. To the tests: `make test`.
+# `make help` lists the targets, docs/install.md says what gets installed and where.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   ?= .venv
+EXTRA  ?= $(if $(shell command -v nvidia-smi 2>/dev/null),cuda,cpu)
+PORT   ?= 8000
+
+EMBEDDED := .cache/models/SmolLM2-135M-Instruct
+
+# One stamp for each of pyproject.toml's extras that the targets need.
+# test includes model, dev includes test, and scripts/install.sh stamps what is included too.
+INSTALLED := $(VENV)/.installed-$(EXTRA)
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
+
+ifeq ($(MODEL),)
+SERVED := --model $(EMBEDDED) --served-model-name $(notdir $(EMBEDDED))
+serve: model
+else
+SERVED := --model $(MODEL)
+endif
+
+.PHONY: serve
+serve: $(INSTALLED)-model ## Serve MODEL= (or the embedded model) on PORT=8000, more flags in ARGS=
+	exec $(VENV)/bin/conf-server $(SERVED) --port $(PORT) $(ARGS)
+
+.PHONY: model
+model: $(INSTALLED)-model ## Make the embedded model, if it is not there yet
+	@$(VENV)/bin/python scripts/embedded_model.py $(EMBEDDED)
+
+.PHONY: test
+test: $(INSTALLED)-test model ## Run the tests, or those in TESTS=, with PYTEST_ARGS=
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS) $(TESTS)
+
+.PHONY: lint
+lint: $(INSTALLED)-dev ## Check formatting and style
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+
+.PHONY: types
+types: $(INSTALLED)-dev ## Check the types
+	$(VENV)/bin/mypy
+
+.PHONY: format
+format: $(INSTALLED)-dev ## Rewrite the code as `make lint` wants it
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+.PHONY: upstream-check
+upstream-check: $(INSTALLED)-dev ## Check VLLM=x.y.z (or each supported vLLM) for what we rely on
+	$(VENV)/bin/python patches/upstream/check.py $(if $(VLLM),--vllm $(VLLM))
+
+.PHONY: upstream-update
+upstream-update: $(INSTALLED)-dev ## Write the records of VLLM=x.y.z (or of each) anew
+	$(VENV)/bin/python patches/upstream/check.py --update $(if $(VLLM),--vllm $(VLLM))
+
+.PHONY: install-service
+install-service: ## Install the systemd service, with ARGS= for its installer
+	$(PYTHON) deploy/systemd/install.py $(ARGS)
+
+.PHONY: clean
+clean: ## Remove .venv, the embedded model, caches and build outputs
+	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED)-%: pyproject.toml
+	PYTHON="$(PYTHON)" scripts/install.sh "$(VENV)" $(EXTRA) $*
