@@ -16,12 +16,14 @@ import time
 from argparse import Namespace
 from collections.abc import AsyncIterator
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import uvicorn
 import uvloop
 import vllm.envs as envs
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 from vllm import AsyncEngineArgs
 from vllm.entrypoints.launchers import launcher as vllm_launcher
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
@@ -29,9 +31,11 @@ from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.utils import constants
 from vllm.entrypoints.launchers.utils.server_utils import get_uvicorn_log_config
 from vllm.entrypoints.launchers.utils.ssl import SSLCertRefresher
+from vllm.entrypoints.serve import create_error_response
 from vllm.logger import init_logger
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.system_utils import decorate_logs, set_process_title
+from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.executor import Executor
 
 from conf_server.engine.api_processes import (
@@ -108,7 +112,8 @@ async def run_api_server(
             app = await build_confidence_app(engine, args, settings)
             is_first = client_config.get("client_index", 0) == 0
             await serve(app, engine, address, sock, args, shutdown, peer_loads, is_first)
-            if engine.errored:
+            # A signal to the whole process group may have ended the engine first.
+            if engine.errored and not shutdown.requested:
                 logger.error("The engine died: exiting with status 1.")
                 raise SystemExit(1)
     finally:
@@ -119,6 +124,7 @@ class Shutdown:
     """What the signals have asked for so far."""
 
     def __init__(self) -> None:
+        self.requested = False
         self.forced = False
 
     @property
@@ -167,7 +173,17 @@ async def build_confidence_app(
     if "generate" in tasks:
         install_routes(app)
         init_confidence_state(app.state, settings)
+    app.add_exception_handler(EngineDeadError, engine_gone)
     return app
+
+
+async def engine_gone(request: Request, _error: Exception) -> JSONResponse:
+    """503, so that clients and load balancers go elsewhere, and the end of this server."""
+    state = request.app.state
+    vllm_launcher.terminate_if_errored(state.server, state.engine_client)
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    answer = create_error_response("The engine has died.", "ServiceUnavailableError", status)
+    return JSONResponse(answer.model_dump(), status_code=status)
 
 
 async def serve(
@@ -264,7 +280,7 @@ def _handle_signals(
                 engine.get_num_unfinished_requests(),
                 drain_s,
             )
-            server.should_exit = True
+            shutdown.requested = server.should_exit = True
         else:
             logger.info("%s again: stopping at once.", signum.name)
             shutdown.forced = server.force_exit = True

@@ -25,7 +25,7 @@ from conf_server.serving.tokens import (
     shown_tokens,
     utf8,
 )
-from conf_server.serving.tracing import DeltaTracer, TraceDelta, traced_outputs
+from conf_server.serving.tracing import TraceDelta, request_tracers, traced_outputs
 from conf_server.settings import ConfidenceSettings
 
 _Entry = TypeVar("_Entry", ChatCompletionLogProb, ChatCompletionLogProbsContent)
@@ -78,11 +78,8 @@ class ConfidenceServingChat(OpenAIServingChat):
     def _traced(
         self, request: ChatCompletionRequest, results: AsyncIterator[RequestOutput]
     ) -> AsyncIterator[RequestOutput]:
-        confidence = getattr(request, "resolved_confidence", None)
-        if confidence is None:
-            return results
-        width = confidence.width(request.top_logprobs or 0, self.model_config.get_vocab_size())
-        return traced_outputs(results, DeltaTracer(confidence, width))
+        tracers = request_tracers(request, 1, self.model_config)
+        return traced_outputs(results, *tracers) if tracers else results
 
     def _create_chat_logprobs(
         self,

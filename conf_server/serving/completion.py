@@ -18,7 +18,7 @@ from vllm.tokenizers import TokenizerLike
 
 from conf_server.serving.requests import ConfidenceCompletionRequest
 from conf_server.serving.tokens import openai_logprob, shown_tokens
-from conf_server.serving.tracing import DeltaTracer, TraceDelta, traced_prompt_outputs
+from conf_server.serving.tracing import TraceDelta, request_tracers, traced_prompt_outputs
 from conf_server.settings import ConfidenceSettings
 
 _EMPTY: dict[str, Any] = {"text_offset": [], "token_logprobs": [], "tokens": [], "top_logprobs": []}
@@ -54,7 +54,7 @@ class ConfidenceServingCompletion(OpenAIServingCompletion):
         *args: Any,
         **kwargs: Any,
     ) -> AsyncGenerator[str, None]:
-        if tracers := self._tracers(request, len(engine_inputs)):
+        if tracers := request_tracers(request, len(engine_inputs), self.model_config):
             result_generator = traced_prompt_outputs(result_generator, tracers)
         return super().completion_stream_generator(
             request, engine_inputs, result_generator, *args, **kwargs
@@ -67,20 +67,12 @@ class ConfidenceServingCompletion(OpenAIServingCompletion):
         *args: Any,
         **kwargs: Any,
     ) -> CompletionResponse:
-        tracers = self._tracers(request, len(final_res_batch))
+        tracers = request_tracers(request, len(final_res_batch), self.model_config)
         for tracer, result in zip(tracers, final_res_batch, strict=False):
             tracer.annotate(result)
         return super().request_output_to_completion_response(
             final_res_batch, request, *args, **kwargs
         )
-
-    def _tracers(self, request: CompletionRequest, num_prompts: int) -> list[DeltaTracer]:
-        """One tracer a prompt; none where the request gets vLLM's own answer."""
-        confidence = getattr(request, "resolved_confidence", None)
-        if confidence is None:
-            return []
-        width = confidence.width(request.logprobs or 0, self.model_config.get_vocab_size())
-        return [DeltaTracer(confidence, width) for _ in range(num_prompts)]
 
     def _create_completion_logprobs(
         self,

@@ -69,7 +69,7 @@ class ServingScore(GenerateBaseServing):
         self.settings = settings
         # A tokenizer of our own, used by one thread: encoding a long item neither blocks
         # the event loop nor meets another thread inside the same tokenizer.
-        self._tokenizer = copy.deepcopy(self.renderer.get_tokenizer())
+        self._tokenizer = copy.deepcopy(self.renderer.tokenizer)
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="score-tokenizer")
 
     async def create_score(
@@ -83,9 +83,7 @@ class ServingScore(GenerateBaseServing):
         error: ErrorResponse | None = await self._check_model(request)  # type: ignore[arg-type]
         if error is not None:
             return error
-        if obstacle := scoring_obstacle(
-            self.engine_client.vllm_config, self.models.lora_requests.values()
-        ):
+        if obstacle := self._obstacle():
             return self.create_error_response(
                 obstacle, "NotImplementedError", HTTPStatus.NOT_IMPLEMENTED
             )
@@ -116,6 +114,12 @@ class ServingScore(GenerateBaseServing):
                 ),
             ),
         )
+
+    def _obstacle(self) -> str | None:
+        """Why this server cannot score at all."""
+        if self._tokenizer is None:
+            return "scoring needs a tokenizer: start without --skip-tokenizer-init"
+        return scoring_obstacle(self.engine_client.vllm_config, self.models.lora_requests.values())
 
     def _confidence(self, request: ScoreRequest) -> Confidence:
         limit = max_candidates(self.model_config)
@@ -180,6 +184,7 @@ class ServingScore(GenerateBaseServing):
         self, contexts: Iterable[tuple[str, ScoreItem, str | list[int]]]
     ) -> list[ScoreJob]:
         """Runs in the tokenizer's thread."""
+        assert self._tokenizer is not None
         groups: dict[Any, int] = {}
         jobs = []
         for path, item, context in contexts:

@@ -6,11 +6,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from vllm.config import ModelConfig
 from vllm.outputs import CompletionOutput, RequestOutput
 
 from conf_server.engine.output_processor import SampleTrace
 from conf_server.engine.stock_logprobs import append_stock_rows
 from conf_server.serving.confidence import Confidence
+from conf_server.serving.requests import ConfidenceRequest
 from conf_server.stats.trace import TokenTrace, TraceRows
 
 
@@ -86,6 +88,15 @@ class DeltaTracer:
         trace = self._stock.setdefault(output.index, TokenTrace(self._width))
         append_stock_rows(trace, output.token_ids, rows or ())
         return trace
+
+
+def request_tracers(request: Any, num_prompts: int, model_config: ModelConfig) -> list[DeltaTracer]:
+    """One tracer a prompt; none where the request gets vLLM's own answer."""
+    if not isinstance(request, ConfidenceRequest) or request.resolved_confidence is None:
+        return []
+    confidence = request.resolved_confidence
+    width = confidence.width(request.shown_candidates, model_config.get_vocab_size())
+    return [DeltaTracer(confidence, width) for _ in range(num_prompts)]
 
 
 async def traced_outputs(

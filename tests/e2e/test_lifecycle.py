@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -28,6 +29,7 @@ CHAT: dict[str, Any] = {
     "messages": [{"role": "user", "content": "Count to one hundred."}],
     "confidence": {"mode": "stats"},
 }
+SCORE = {"prompt": "The capital of France is", "completion": " Paris"}
 LONG_STREAM = CHAT | {"stream": True, "max_tokens": 120, "ignore_eos": True}
 
 
@@ -208,9 +210,8 @@ def two_processes(model_path: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 def test_two_api_processes_and_two_engines(two_processes: Server) -> None:
     server = two_processes
-    body = {"prompt": "The capital of France is", "completion": " Paris"}
     with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(lambda _: server.post("/v1/score", body), range(16)))
+        answers = list(pool.map(lambda _: server.post("/v1/score", SCORE), range(16)))
         chat = CHAT | {"max_tokens": 4}
         chats = list(pool.map(lambda _: server.post("/v1/chat/completions", chat), range(16)))
     assert {response.status_code for response in [*answers, *chats]} == {200}
@@ -247,6 +248,26 @@ def stop_twice_in_mid_stream(server: Server) -> None:
 def test_a_second_signal_is_immediate_in_one_process(model_path: Path, tmp_path: Path) -> None:
     with Server(model_path, ["--max-model-len=1024"], tmp_path / "log") as server:
         stop_twice_in_mid_stream(server)
+
+
+def test_a_dead_engine_is_a_503_and_a_failed_exit(model_path: Path, tmp_path: Path) -> None:
+    with Server(model_path, ["--max-model-len=1024"], tmp_path / "log") as server:
+        (engine,) = [
+            child
+            for child in psutil.Process(server.process.pid).children()
+            if "EngineCore" in " ".join(child.cmdline())
+        ]
+        engine.kill()
+        statuses: list[int] = []
+
+        def is_gone() -> bool:
+            with contextlib.suppress(httpx.TransportError):
+                statuses.append(server.post("/v1/score", SCORE).status_code)
+            return server.process.poll() is not None
+
+        assert wait_for(is_gone, 30)
+        assert server.process.wait() == 1
+        assert set(statuses) <= {503}
 
 
 def test_the_plugin_in_a_stock_server_gives_the_same_numbers(
