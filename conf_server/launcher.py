@@ -174,6 +174,7 @@ async def build_confidence_app(
         install_routes(app)
         init_confidence_state(app.state, settings)
     app.add_exception_handler(EngineDeadError, engine_gone)
+    app.middleware_stack = None  # vLLM's build_app has built it without our handler
     return app
 
 
