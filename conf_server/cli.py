@@ -7,6 +7,7 @@ import signal
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +23,10 @@ DESCRIPTION = (
 )
 
 
+SUBCOMMANDS = {"check": "conf_server.check.command"}
+"""First words that do not serve. The module's `main` takes the rest, and returns the status."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, check, serve. Returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -32,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if problem := broken_torch_companions():
         return _refuse(problem)
+    if arguments and (module := SUBCOMMANDS.get(arguments[0])):
+        return import_module(module).main(arguments[1:])
     try:
         args = parse_args(arguments)
         settings = ConfidenceSettings.from_args(args, os.environ)
@@ -159,6 +166,7 @@ def check_flags(args: Namespace, settings: ConfidenceSettings, environ: Mapping[
     refuse_processed_logprobs(args)
     resolve_api_server_count(args)
     raise_max_logprobs(args, settings)
+    ask_for_token_statistics(args)
     log_cpu_defaults(args)
 
 
@@ -217,6 +225,29 @@ def raise_max_logprobs(args: Namespace, settings: ConfidenceSettings) -> None:
             settings.top_k,
         )
         args.max_logprobs = settings.top_k
+
+
+def ask_for_token_statistics(args: Namespace) -> None:
+    """Have the workers load what `install_token_statistics` needs, where it can work.
+
+    Raises:
+        SettingsError: `engine` where it cannot.
+    """
+    from vllm.logger import init_logger
+
+    from conf_server.engine.token_statistics_support import WORKER_EXTENSION, obstacle
+
+    if args.token_statistics == "topk":
+        return
+    reason = obstacle(args)
+    if reason is None:
+        args.worker_extension_cls = WORKER_EXTENSION
+    elif args.token_statistics == "engine":
+        raise SettingsError(f"--token-statistics engine: {reason}")
+    else:
+        init_logger("vllm.conf_server.cli").info(
+            "Token statistics from top-k log-probabilities, marked inexact: %s.", reason
+        )
 
 
 def log_cpu_defaults(args: Namespace) -> None:

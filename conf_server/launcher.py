@@ -15,6 +15,7 @@ import socket
 import time
 from argparse import Namespace
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -45,6 +46,7 @@ from conf_server.engine.api_processes import (
 )
 from conf_server.engine.async_llm import ConfidenceAsyncLLM
 from conf_server.engine.probe import generates
+from conf_server.engine.token_statistics_support import install_token_statistics
 from conf_server.serving.routes import init_confidence_state, install_routes
 from conf_server.settings import ConfidenceSettings
 from conf_server.systemd import ServiceNotifier
@@ -171,8 +173,9 @@ async def build_confidence_app(
     app: FastAPI = build_app(args, tasks, engine.model_config)
     await init_app_state(engine, app.state, args, tasks)
     if "generate" in tasks:
+        enabled = await install_token_statistics(engine, args)
         install_routes(app)
-        init_confidence_state(app.state, settings)
+        init_confidence_state(app.state, replace(settings, engine_statistics=enabled))
     app.add_exception_handler(EngineDeadError, engine_gone)
     app.middleware_stack = None  # vLLM's build_app has built it without our handler
     return app

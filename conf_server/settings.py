@@ -10,6 +10,8 @@ from typing import Final, Literal, get_args
 Mode = Literal["per_token", "summary", "stats", "empty"]
 MODES: Final[tuple[str, ...]] = get_args(Mode)
 
+TOKEN_STATISTICS: Final = ("auto", "engine", "topk")
+
 ENV_MODE: Final = "VLLM_CONF_MODE"
 ENV_TOP_K: Final = "VLLM_CONF_TOPK"
 
@@ -34,12 +36,15 @@ class ConfidenceSettings:
         top_k: candidates a token's confidence is the mean of.
         window: sliding window of the summary, in tokens.
         max_score_items: completions one /v1/score request may hold.
+        engine_statistics: the workers compute exact token statistics; the launcher finds
+            out at start, no flag sets it alone.
     """
 
     mode: Mode = "per_token"
     top_k: int = 20
     window: int = 2048
     max_score_items: int = 1024
+    engine_statistics: bool = False
 
     @classmethod
     def from_args(cls, args: Namespace, environ: Mapping[str, str]) -> ConfidenceSettings:
@@ -88,6 +93,13 @@ def add_cli_args(parser: ArgumentParser) -> None:
         metavar="TOKENS",
         default=defaults.window,
         help="Sliding window of the summary, in tokens; other values rename its keys.",
+    )
+    group.add_argument(
+        "--token-statistics",
+        choices=TOKEN_STATISTICS,
+        default="auto",
+        help="Where token statistics come from: engine (exact, computed by the workers), topk "
+        "(top-k log-probabilities), auto (engine where it can).",
     )
     group.add_argument(
         "--max-score-items",

@@ -12,6 +12,43 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.adapter import merge_lora_adapter
 
 
+def token_statistics(rows: NDArray[np.float64], k: int) -> NDArray[np.float64]:
+    """(n, 7): `TokenStatistic`'s columns of (n, V) log-probabilities, term by term."""
+    best = -np.sort(-rows, axis=1)
+    return np.column_stack(
+        (
+            -best[:, :k].mean(axis=1),
+            -(np.exp(rows) * rows).sum(axis=1),
+            rows.mean(axis=1),
+            np.log(np.exp(rows / 2).sum(axis=1)),
+            np.log(np.exp(rows / 4).sum(axis=1)),
+            best[:, 0],
+            best[:, 1],
+        )
+    )
+
+
+def lm_polygraph_metrics(rows: NDArray[np.float64], token_ids: list[int]) -> dict[str, float]:
+    """lm-polygraph 0.7.0's estimators of one answer from its tokens' full log-probabilities."""
+    own = rows[np.arange(len(rows)), token_ids]
+    entropy = -(np.exp(rows) * rows).sum(axis=1)
+    vocabulary = rows.shape[1]
+    softened = np.exp(rows / 2) / np.exp(rows / 2).sum(axis=1, keepdims=True)
+    renyi = (np.log(np.sqrt(softened).sum(axis=1)) + 0.5 * np.log(vocabulary)) / -0.5
+    fisher_rao = 2 / np.pi * np.arccos(np.sqrt(softened).sum(axis=1) / np.sqrt(vocabulary))
+    best = np.exp(-np.sort(-rows, axis=1)[:, :2])
+    return {
+        "perplexity": -own.mean(),
+        "maximum_sequence_probability": -own.sum(),
+        "mean_token_entropy": entropy.mean(),
+        "max_token_entropy": entropy.max(),
+        "self_certainty": (rows.mean(axis=1) + np.log(vocabulary)).mean(),
+        "renyi_neg": renyi.mean(),
+        "fisher_rao": fisher_rao.mean(),
+        "probability_gap": (1 - best[:, 0] + best[:, 1]).mean(),
+    }
+
+
 class Reference:
     """Full log-probabilities of a text, one forward pass."""
 

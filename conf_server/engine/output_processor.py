@@ -1,41 +1,23 @@
 """Log-probabilities of confidence requests stay arrays on their way through the API process.
 
 vLLM turns every candidate of every token into a Python object with its decoded text.
-A request marked by `request_trace` gets a processor that appends the engine's rows to a
+A request marked by `marks.request_trace` gets a processor that appends the engine's rows to a
 `TokenTrace` instead; every other request keeps vLLM's own.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
-from vllm.sampling_params import SamplingParams
 from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.logprobs import LogprobsProcessor
 from vllm.v1.engine.output_processor import OutputProcessor
 from vllm.v1.engine.parallel_sampling import ParentRequest
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
+from conf_server.engine.marks import Traced, statistics_top_k, traced
+from conf_server.stats.columns import NUM_TOKEN_STATISTICS
 from conf_server.stats.trace import TokenTrace
-
-_TRACE_ARG = "conf_server"
-
-Traced = Literal["samples", "prompt"]
-
-
-def request_trace(params: SamplingParams, what: Traced) -> None:
-    """Mark a request: these log-probabilities shall arrive as a `TokenTrace`."""
-    # A dict: `vllm_xargs`, the clients' way into extra_args, cannot carry one.
-    params.extra_args = {**(params.extra_args or {}), _TRACE_ARG: {"trace": what}}
-
-
-def traced(params: SamplingParams | None) -> Traced | None:
-    """What `request_trace` marked this request for, if it did."""
-    if params is None or not params.extra_args:
-        return None
-    mark = params.extra_args.get(_TRACE_ARG)
-    what = mark.get("trace") if isinstance(mark, dict) else None
-    return what if what in ("samples", "prompt") else None
 
 
 class SampleTrace:
@@ -47,8 +29,8 @@ class SampleTrace:
 
     __slots__ = ("trace",)
 
-    def __init__(self, width: int) -> None:
-        self.trace = TokenTrace(width)
+    def __init__(self, width: int, num_statistics: int = 0) -> None:
+        self.trace = TokenTrace(width, num_statistics)
 
     def __len__(self) -> int:
         return len(self.trace)
@@ -115,7 +97,9 @@ def _trace_processor(
     if what == "samples":
         samples = SampleTraceProcessor.from_new_request(stock.tokenizer, request)
         assert samples.num_logprobs is not None
-        samples.logprobs = SampleTrace(samples.num_logprobs)  # type: ignore[assignment]
+        num_statistics = NUM_TOKEN_STATISTICS if statistics_top_k(request.sampling_params) else 0
+        trace: Any = SampleTrace(samples.num_logprobs, num_statistics)
+        samples.logprobs = trace
         samples.cumulative_logprob = None
         return samples
     prompt = PromptTraceProcessor.from_new_request(None, request)

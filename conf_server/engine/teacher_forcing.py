@@ -14,7 +14,7 @@ from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from conf_server.engine.output_processor import request_trace
+from conf_server.engine.marks import request_trace
 from conf_server.engine.stock_logprobs import append_stock_rows
 from conf_server.stats.trace import TokenTrace, TraceRows
 

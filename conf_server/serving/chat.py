@@ -78,7 +78,7 @@ class ConfidenceServingChat(OpenAIServingChat):
     def _traced(
         self, request: ChatCompletionRequest, results: AsyncIterator[RequestOutput]
     ) -> AsyncIterator[RequestOutput]:
-        tracers = request_tracers(request, 1, self.model_config)
+        tracers = request_tracers(request, 1)
         return traced_outputs(results, *tracers) if tracers else results
 
     def _create_chat_logprobs(
@@ -118,16 +118,15 @@ def _content(
     """`logprobs.content` of a delta: OpenAI's entries, each with its `confidence`."""
     rows = delta.rows()
     tokens = shown_tokens(rows, shown, tokenizer, delta.context(), as_token_ids)
-    confidences = delta.confidence.token_confidences(rows)
-    return [
-        _entry(token, shown, confidence)
-        for token, confidence in zip(tokens, confidences, strict=True)
+    extras: list[dict[str, Any]] = [
+        {"confidence": value} for value in delta.confidence.token_confidences(rows)
     ]
+    for extra, metrics in zip(extras, delta.confidence.token_uncertainties(rows), strict=False):
+        extra["uncertainty"] = metrics
+    return [_entry(token, shown, extra) for token, extra in zip(tokens, extras, strict=True)]
 
 
-def _entry(
-    token: ShownToken, shown: int, confidence: float | None
-) -> ChatCompletionLogProbsContent:
+def _entry(token: ShownToken, shown: int, extra: dict[str, Any]) -> ChatCompletionLogProbsContent:
     candidates = [
         _build(ChatCompletionLogProb, logprob, token=text, bytes=utf8(text))
         for text, logprob in zip(token.texts, token.logprobs, strict=True)
@@ -139,7 +138,7 @@ def _entry(
         bytes=utf8(token.decoded),
         # vLLM's own count: the first `shown` of the token and its candidates.
         top_logprobs=candidates if shown == -1 else candidates[:shown],
-        confidence=confidence,
+        **extra,
     )
 
 

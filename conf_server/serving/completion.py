@@ -54,7 +54,7 @@ class ConfidenceServingCompletion(OpenAIServingCompletion):
         *args: Any,
         **kwargs: Any,
     ) -> AsyncGenerator[str, None]:
-        if tracers := request_tracers(request, len(engine_inputs), self.model_config):
+        if tracers := request_tracers(request, len(engine_inputs)):
             result_generator = traced_prompt_outputs(result_generator, tracers)
         return super().completion_stream_generator(
             request, engine_inputs, result_generator, *args, **kwargs
@@ -67,7 +67,7 @@ class ConfidenceServingCompletion(OpenAIServingCompletion):
         *args: Any,
         **kwargs: Any,
     ) -> CompletionResponse:
-        tracers = request_tracers(request, len(final_res_batch), self.model_config)
+        tracers = request_tracers(request, len(final_res_batch))
         for tracer, result in zip(tracers, final_res_batch, strict=False):
             tracer.annotate(result)
         return super().request_output_to_completion_response(

@@ -5,18 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from vllm.config import ModelConfig
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import SamplingParams
 
-from conf_server.engine.output_processor import request_trace
+from conf_server.engine.marks import request_trace
+from conf_server.serving.tokens import max_candidates
 from conf_server.settings import ConfidenceSettings, Mode
+from conf_server.stats.columns import TokenStatistic
 from conf_server.stats.confidence import confidence_summary, token_confidence
-from conf_server.stats.sequence import METRICS, top_k_entropy
+from conf_server.stats.metrics import MetricValues, metric_values
 from conf_server.stats.trace import TraceRows
 
 MetricName = Literal[
-    "perplexity", "maximum_sequence_probability", "mean_token_entropy", "max_token_entropy"
+    "perplexity",
+    "maximum_sequence_probability",
+    "mean_token_entropy",
+    "max_token_entropy",
+    "self_certainty",
+    "renyi_neg",
+    "fisher_rao",
+    "probability_gap",
 ]
 
 
@@ -39,30 +51,39 @@ class ConfidenceOptions(BaseModel):
 
 @dataclass(frozen=True)
 class Confidence:
-    """The options of one request with the server's defaults filled in."""
+    """The options of one request with the server's defaults filled in.
+
+    Attributes:
+        engine_statistics: the worker computes exact statistics; else they come from the
+            top k log-probabilities.
+        vocab_size: V.
+    """
 
     mode: Mode
     top_k: int
     window: int
     metrics: tuple[str, ...]
+    engine_statistics: bool
+    vocab_size: int
 
     @classmethod
     def resolve(
-        cls, options: ConfidenceOptions | None, settings: ConfidenceSettings, max_logprobs: int
+        cls,
+        options: ConfidenceOptions | None,
+        settings: ConfidenceSettings,
+        model_config: ModelConfig,
     ) -> Confidence:
         """Request over server.
 
-        Args:
-            max_logprobs: most candidates the engine may be asked for (`--max-logprobs`).
-
         Raises:
-            VLLMValidationError: top_k above that.
+            VLLMValidationError: a top_k above what the engine may be asked for.
         """
         given = options or ConfidenceOptions()
         top_k = given.top_k or settings.top_k
-        if top_k > max_logprobs:
+        limit = max_candidates(model_config)
+        if top_k > limit:
             raise VLLMValidationError(
-                f"confidence.top_k must be at most {max_logprobs} (--max-logprobs), got {top_k}.",
+                f"confidence.top_k must be at most {limit} (--max-logprobs), got {top_k}.",
                 parameter="confidence.top_k",
                 value=top_k,
             )
@@ -71,57 +92,64 @@ class Confidence:
             top_k=top_k,
             window=given.window or settings.window,
             metrics=tuple(given.metrics or ()),
+            engine_statistics=settings.engine_statistics,
+            vocab_size=model_config.get_vocab_size(),
         )
 
-    def width(self, shown: int, vocab_size: int) -> int:
+    def width(self, shown: int) -> int:
         """Candidates a row has to hold when the client wants to see `shown` (-1: all)."""
         if self.mode != "per_token":
             shown = 0
-        return vocab_size if shown == -1 else max(self.top_k, shown)
+        if shown == -1:
+            return self.vocab_size
+        return shown if self.engine_statistics else max(self.top_k, shown)
 
-    def ask_engine(self, params: SamplingParams, shown: int, vocab_size: int) -> None:
+    def ask_engine(self, params: SamplingParams, shown: int) -> None:
         """Make `params` ask for what the mode needs."""
         if self.mode == "empty":
             params.logprobs = None
             return
-        params.logprobs = self.width(shown, vocab_size)
-        request_trace(params, "samples")
+        params.logprobs = self.width(shown)
+        request_trace(params, "samples", self.top_k if self.engine_statistics else 0)
 
     def token_confidences(self, rows: TraceRows) -> list[float | None]:
         """Confidence of each token, None where it has none."""
-        values = token_confidence(rows.candidate_logprobs, self.top_k)
-        return [finite(value) for value in values.tolist()]
+        return [finite(value) for value in self._confidences(rows).tolist()]
+
+    def _confidences(self, rows: TraceRows) -> NDArray[np.floating]:
+        if rows.statistics is not None:
+            return rows.statistics[:, TokenStatistic.CONFIDENCE]
+        return token_confidence(rows.candidate_logprobs, self.top_k)
 
     def summary(self, rows: TraceRows) -> dict[str, float | None]:
         """`confidence_summary` of a whole answer."""
-        return confidence_summary(
-            token_confidence(rows.candidate_logprobs, self.top_k), self.window
-        )
+        return confidence_summary(self._confidences(rows), self.window)
+
+    def uncertainty(self, rows: TraceRows) -> dict[str, dict[str, Any]]:
+        """The metrics of a whole answer: `{name: {"value", "exact"}}`."""
+        values = {name: self._metric(rows, name) for name in self.metrics}
+        return {
+            name: {"value": finite(metric.value), "exact": metric.exact}
+            for name, metric in values.items()
+        }
+
+    def token_uncertainties(self, rows: TraceRows) -> list[dict[str, float | None]]:
+        """The metrics of each token: `{name: value}`."""
+        columns = [self._metric(rows, name).tokens.tolist() for name in self.metrics]
+        return [
+            dict(zip(self.metrics, map(finite, values), strict=True))
+            for values in zip(*columns, strict=True)
+        ]
+
+    def _metric(self, rows: TraceRows, name: str) -> MetricValues:
+        return metric_values(rows, name, self.top_k, self.vocab_size)
 
     def extras(self, rows: TraceRows) -> dict[str, Any]:
         """What a finished answer gains: its summary, and metrics where asked for."""
         extras: dict[str, Any] = {"confidence_summary": self.summary(rows)}
         if self.metrics:
-            extras["uncertainty"] = sequence_metrics(rows, self.top_k, self.metrics)
+            extras["uncertainty"] = self.uncertainty(rows)
         return extras
-
-
-def sequence_metrics(
-    rows: TraceRows, top_k: int, names: tuple[str, ...]
-) -> dict[str, dict[str, Any]]:
-    """Metrics by name; an entropy of the top k says that it is not exact."""
-    entropy = None
-    answer: dict[str, dict[str, Any]] = {}
-    for name in names:
-        metric = METRICS[name]
-        if metric.needs == "entropy":
-            if entropy is None:
-                entropy = top_k_entropy(rows.candidate_logprobs, top_k)
-            value = metric.compute(entropy)
-        else:
-            value = metric.compute(rows.logprobs)
-        answer[name] = {"value": finite(value), "exact": metric.needs != "entropy"}
-    return answer
 
 
 def finite(value: float | None) -> float | None:

@@ -12,7 +12,6 @@ from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import SamplingParams
 
 from conf_server.serving.confidence import Confidence, ConfidenceOptions
-from conf_server.serving.tokens import max_candidates
 from conf_server.settings import ConfidenceSettings
 
 
@@ -25,7 +24,6 @@ class ConfidenceRequest(BaseModel):
         "an answer with log-probabilities carries what the server's own options say.",
     )
     _resolved: Confidence | None = PrivateAttr(default=None)
-    _vocab_size: int = PrivateAttr(default=0)
 
     @classmethod
     def from_stock(cls, request: BaseModel) -> Self:
@@ -55,15 +53,14 @@ class ConfidenceRequest(BaseModel):
                 return
         if self.confidence is None and not self._asks_for_logprobs():
             return
-        self._resolved = Confidence.resolve(self.confidence, settings, max_candidates(model_config))
-        self._vocab_size = model_config.get_vocab_size()
+        self._resolved = Confidence.resolve(self.confidence, settings, model_config)
         self._ask_for_logprobs()
 
     def to_sampling_params(self, *args: Any, **kwargs: Any) -> SamplingParams:
         parent: Any = super()
         params: SamplingParams = parent.to_sampling_params(*args, **kwargs)
         if self._resolved is not None:
-            self._resolved.ask_engine(params, self.shown_candidates, self._vocab_size)
+            self._resolved.ask_engine(params, self.shown_candidates)
         return params
 
     @property

@@ -7,7 +7,7 @@ import copy
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -23,7 +23,7 @@ from vllm.tokenizers import TokenizerLike
 from conf_server.engine.decoding import decode_rows
 from conf_server.engine.lora import scoring_obstacle
 from conf_server.engine.teacher_forcing import ForcedRows, ForcedText, teacher_force
-from conf_server.serving.confidence import Confidence, finite, sequence_metrics
+from conf_server.serving.confidence import Confidence, finite
 from conf_server.serving.score_protocol import (
     ScoredCandidate,
     ScoredToken,
@@ -36,7 +36,8 @@ from conf_server.serving.score_protocol import (
 from conf_server.serving.tokenization import force_text
 from conf_server.serving.tokens import max_candidates, utf8
 from conf_server.settings import ConfidenceSettings
-from conf_server.stats.sequence import METRICS, mean_logprob, perplexity, sum_logprob, top_k_entropy
+from conf_server.stats.metrics import TOP_K_METRICS
+from conf_server.stats.sequence import mean_logprob, perplexity, sum_logprob, top_k_entropy
 from conf_server.stats.trace import TraceRows
 
 
@@ -129,14 +130,16 @@ class ServingScore(GenerateBaseServing):
                 parameter="top_logprobs",
                 value=request.top_logprobs,
             )
-        resolved = Confidence.resolve(request.confidence, self.settings, limit)
+        resolved = Confidence.resolve(request.confidence, self.settings, self.model_config)
         options = request.confidence
-        mode = request.mode or (options.mode if options else None) or "stats"
         metrics = request.metrics
         if metrics is None and options is not None:
             metrics = options.metrics
-        names = tuple(METRICS) if metrics is None else tuple(metrics)
-        return Confidence(mode, resolved.top_k, resolved.window, names)
+        return replace(
+            resolved,
+            mode=request.mode or (options.mode if options else None) or "stats",
+            metrics=TOP_K_METRICS if metrics is None else tuple(metrics),
+        )
 
     def _check_counts(self, request: ScoreRequest) -> None:
         count = sum(len(item.texts()) for _, item in request.each_item())
@@ -272,7 +275,7 @@ class ServingScore(GenerateBaseServing):
         fields: dict[str, Any] = {}
         if confidence.mode != "empty":
             fields["confidence_summary"] = confidence.summary(rows)
-            fields["uncertainty"] = sequence_metrics(rows, confidence.top_k, confidence.metrics)
+            fields["uncertainty"] = confidence.uncertainty(rows)
         if confidence.mode in ("per_token", "summary"):
             shown = top_logprobs if confidence.mode == "per_token" else 0
             fields["entropy_exact"] = False

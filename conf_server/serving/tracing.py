@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from vllm.config import ModelConfig
 from vllm.outputs import CompletionOutput, RequestOutput
 
 from conf_server.engine.output_processor import SampleTrace
@@ -90,12 +89,12 @@ class DeltaTracer:
         return trace
 
 
-def request_tracers(request: Any, num_prompts: int, model_config: ModelConfig) -> list[DeltaTracer]:
+def request_tracers(request: Any, num_prompts: int) -> list[DeltaTracer]:
     """One tracer a prompt; none where the request gets vLLM's own answer."""
     if not isinstance(request, ConfidenceRequest) or request.resolved_confidence is None:
         return []
     confidence = request.resolved_confidence
-    width = confidence.width(request.shown_candidates, model_config.get_vocab_size())
+    width = confidence.width(request.shown_candidates)
     return [DeltaTracer(confidence, width) for _ in range(num_prompts)]
 
 

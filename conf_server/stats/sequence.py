@@ -1,12 +1,8 @@
-"""Sequence-level statistics of token log-probabilities.
+"""Sums and means of token log-probabilities, and the entropy that a top k can tell.
 
-Names are lm-polygraph's, in snake_case. All are uncertainties: higher = more uncertain.
 Natural logarithms. A token with no log-probability (NaN: nothing stood before it) is
 left out; a sequence with no token left has no value (None).
 """
-
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -54,50 +50,8 @@ def mean_logprob(logprobs: ArrayLike) -> float | None:
 
 def perplexity(logprobs: ArrayLike) -> float | None:
     """exp of minus the mean token log-probability; at least 1."""
-    exponent = log_perplexity(logprobs)
-    if exponent is None:
+    mean = mean_logprob(logprobs)
+    if mean is None:
         return None
     with np.errstate(over="ignore"):  # a text beyond belief has an infinite one
-        return float(np.exp(exponent))
-
-
-def log_perplexity(logprobs: ArrayLike) -> float | None:
-    """Minus the mean token log-probability, in nats: what lm-polygraph calls `Perplexity`."""
-    mean = mean_logprob(logprobs)
-    return None if mean is None else 0.0 - mean
-
-
-def maximum_sequence_probability(logprobs: ArrayLike) -> float | None:
-    """Minus the sequence's log-probability, in nats (lm-polygraph `MaximumSequenceProbability`)."""
-    total = sum_logprob(logprobs)
-    return None if total is None else 0.0 - total
-
-
-def mean_token_entropy(entropies: ArrayLike) -> float | None:
-    """Mean of the tokens' entropies, in nats (lm-polygraph `MeanTokenEntropy`)."""
-    x = _present(entropies)
-    return float(x.mean()) if x.size else None
-
-
-def max_token_entropy(entropies: ArrayLike) -> float | None:
-    """Largest of the tokens' entropies, in nats (lm-polygraph `MaxTokenEntropy`)."""
-    x = _present(entropies)
-    return float(x.max()) if x.size else None
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A sequence statistic: what it is computed from, and how."""
-
-    needs: str
-    """`logprob` or `entropy`: the per-token row it reduces."""
-    compute: Callable[[ArrayLike], float | None]
-
-
-METRICS: dict[str, Metric] = {
-    "perplexity": Metric("logprob", log_perplexity),
-    "maximum_sequence_probability": Metric("logprob", maximum_sequence_probability),
-    "mean_token_entropy": Metric("entropy", mean_token_entropy),
-    "max_token_entropy": Metric("entropy", max_token_entropy),
-}
-"""What `metrics` may name, and in which order it is answered by default."""
+        return float(np.exp(-mean))

@@ -15,14 +15,25 @@ class TokenTrace:
 
     Attributes:
         width: w, how many candidates a row holds.
+        num_statistics: s, how many of the engine's statistics (`TokenStatistic`) follow
+            them; 0 where the engine computes none.
     """
 
-    __slots__ = ("_ids", "_length", "_logprobs", "_ranks", "width")
+    __slots__ = (
+        "_ids",
+        "_length",
+        "_logprobs",
+        "_ranks",
+        "_statistics",
+        "num_statistics",
+        "width",
+    )
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, num_statistics: int = 0) -> None:
         if width < 0:
             raise ValueError(f"width must not be negative, got {width}")
         self.width = width
+        self.num_statistics = num_statistics
         self._length = 0
         self._allocate(_FIRST_CAPACITY)
 
@@ -30,14 +41,18 @@ class TokenTrace:
         self._ids = np.empty((capacity, self.width + 1), np.int32)
         self._logprobs = np.empty((capacity, self.width + 1), np.float32)
         self._ranks = np.empty(capacity, np.int32)
+        self._statistics = np.empty((capacity, self.num_statistics), np.float32)
 
     def _reserve(self, capacity: int) -> None:
         if capacity <= len(self._ranks):
             return
-        old = self._ids, self._logprobs, self._ranks
+        old = self._buffers()
         self._allocate(max(capacity, 2 * len(self._ranks)))
-        for source, target in zip(old, (self._ids, self._logprobs, self._ranks), strict=True):
+        for source, target in zip(old, self._buffers(), strict=True):
             target[: self._length] = source[: self._length]
+
+    def _buffers(self) -> tuple[NDArray, ...]:
+        return self._ids, self._logprobs, self._ranks, self._statistics
 
     def append(self, ids: NDArray, logprobs: NDArray, ranks: NDArray) -> None:
         """Add m tokens.
@@ -45,15 +60,17 @@ class TokenTrace:
         Args:
             ids: (m, at least w+1) token ids: the token itself, then its candidates,
                 likeliest first. Columns past w+1 belong to others and are left out.
-            logprobs: the same shape, nats.
+            logprobs: the same shape, nats; the last s columns are statistics.
             ranks: (m,) rank of the token itself.
 
         Raises:
-            ValueError: rows are narrower than w+1, or the shapes do not go together.
+            ValueError: rows are narrower than w+1+s, or the shapes do not go together.
         """
-        columns = self.width + 1
-        if ids.shape[1] < columns:
-            raise ValueError(f"rows of {ids.shape[1]} candidates, expected {columns}")
+        columns, width = self.width + 1, ids.shape[1]
+        if width < columns + self.num_statistics:
+            raise ValueError(
+                f"rows of {width} candidates, expected {columns + self.num_statistics}"
+            )
         # numpy would broadcast a single row or column without a word.
         if logprobs.shape != ids.shape or len(ranks) != len(ids):
             raise ValueError(
@@ -64,6 +81,8 @@ class TokenTrace:
         self._ids[start:stop] = ids[:, :columns]
         self._logprobs[start:stop] = logprobs[:, :columns]
         self._ranks[start:stop] = ranks
+        if self.num_statistics:
+            self._statistics[start:stop] = logprobs[:, width - self.num_statistics :]
         self._length = stop
 
     def __len__(self) -> int:
@@ -74,7 +93,8 @@ class TokenTrace:
         start = max(0, start)
         stop = max(start, min(stop, self._length))
         part = slice(start, stop)
-        return TraceRows(self._ids[part], self._logprobs[part], self._ranks[part])
+        statistics = self._statistics[part] if self.num_statistics else None
+        return TraceRows(self._ids[part], self._logprobs[part], self._ranks[part], statistics)
 
     def all(self) -> TraceRows:
         """Every token so far, without a copy."""
@@ -90,14 +110,30 @@ class TraceRows:
         ranks: (n,) int32, their ranks in the vocabulary, 1 = likeliest.
         candidate_ids: (n, w) int32, the likeliest tokens, likeliest first.
         candidate_logprobs: (n, w) float32, their log-probabilities in nats.
+        statistics: (n, s) float32, columns as in `TokenStatistic`; None where the engine
+            computed none.
     """
 
-    __slots__ = ("candidate_ids", "candidate_logprobs", "logprobs", "ranks", "token_ids")
+    __slots__ = (
+        "candidate_ids",
+        "candidate_logprobs",
+        "logprobs",
+        "ranks",
+        "statistics",
+        "token_ids",
+    )
 
-    def __init__(self, ids: NDArray, logprobs: NDArray, ranks: NDArray) -> None:
+    def __init__(
+        self,
+        ids: NDArray,
+        logprobs: NDArray,
+        ranks: NDArray,
+        statistics: NDArray | None = None,
+    ) -> None:
         self.token_ids = ids[:, 0]
         self.logprobs = logprobs[:, 0]
         self.ranks = ranks
+        self.statistics = statistics
         self.candidate_ids = ids[:, 1:]
         self.candidate_logprobs = logprobs[:, 1:]
 

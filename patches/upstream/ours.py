@@ -175,7 +175,9 @@ class OurCode:
                 targets = [
                     target
                     for found in self._targets(file, owner.id)
-                    if (target := _attribute(found, name, modules)) is not None
+                    # triton and tl: their members are Triton's, not vLLM's.
+                    if found[0] != "vllm.triton_utils"
+                    and (target := _attribute(found, name, modules)) is not None
                 ]
                 if targets:
                     how = "called" if node in called else "read"

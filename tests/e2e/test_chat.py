@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from openai.types.chat import ChatCompletion
 
-from tests.reference import Reference
+from tests.reference import Reference, lm_polygraph_metrics
 from tests.server import Server
 
 QUESTION: Any = [{"role": "user", "content": "What is the capital of France?"}]
@@ -117,10 +118,69 @@ def test_window_renames_the_keys_and_metrics_are_marked(server: Server) -> None:
     )
     assert list(logprobs["confidence_summary"]) == [k.replace("2048", "3") for k in SUMMARY_KEYS]
     assert logprobs["confidence_summary"]["min_sliding_3_mean_conf"] > 0
-    uncertainty = logprobs["uncertainty"]
-    assert list(uncertainty) == ["perplexity", "max_token_entropy"]
-    assert uncertainty["perplexity"]["exact"] is True
-    assert uncertainty["max_token_entropy"]["exact"] is False
+    assert list(logprobs["uncertainty"]) == ["perplexity", "max_token_entropy"]
+
+
+def test_metrics_are_exact(server: Server, reference: Reference) -> None:
+    """Against transformers' whole distribution, by lm-polygraph's own formulas."""
+    names = list(lm_polygraph_metrics(np.log(np.full((1, 2), 0.5)), [0]))
+    answer = ask(
+        server,
+        {"mode": "summary", "metrics": names},
+        extra_body={"return_token_ids": True},
+    )
+    generated = answer.choices[0].model_dump()["token_ids"]
+    context = answer.model_dump()["prompt_token_ids"]
+    rows = reference.logprobs([*context, *generated])[-len(generated) :]
+    logprobs = choice_logprobs(answer)
+    for name, expected in lm_polygraph_metrics(rows, generated).items():
+        got = logprobs["uncertainty"][name]
+        assert got["exact"] is True
+        assert got["value"] == pytest.approx(expected, abs=5e-3), name
+    for entry, row, token in zip(logprobs["content"], rows, generated, strict=True):
+        of_token = lm_polygraph_metrics(row[None], [token])
+        assert entry["uncertainty"] == pytest.approx(of_token, abs=5e-3)
+
+
+async def test_a_mixed_batch_gives_everybody_their_own(server: Server) -> None:
+    """Statistics of several k, candidates, and vLLM's own log-probabilities, in one step."""
+    bodies: list[dict[str, Any]] = [
+        {"confidence": {"mode": "stats", "top_k": 3}},
+        {"confidence": {"mode": "stats", "top_k": 17, "metrics": ["fisher_rao"]}},
+        {"confidence": {"mode": "summary", "top_k": 3}},
+        {"logprobs": True, "top_logprobs": 20},
+        {"logprobs": True, "top_logprobs": 1, "confidence": {"mode": "per_token", "top_k": 9}},
+        {"prompt_logprobs": 1},
+        {},
+    ]
+    common = {"messages": QUESTION, "max_tokens": 12, "temperature": 0, "ignore_eos": True}
+
+    def answer(body: dict[str, Any]) -> Any:
+        response = server.post("/v1/chat/completions", common | body)
+        assert response.status_code == 200, response.text
+        return response.json()["choices"][0]
+
+    alone = [answer(body) for body in bodies]
+    together = await asyncio.gather(*(asyncio.to_thread(answer, body) for body in bodies * 2))
+    for got, expected in zip(together, alone * 2, strict=True):
+        assert got["message"] == expected["message"]
+        compare_numbers(got["logprobs"], expected["logprobs"])
+
+
+def compare_numbers(got: Any, expected: Any) -> None:
+    """The same structure, and numbers up to the rounding of another batch shape."""
+    if isinstance(expected, dict):
+        assert set(got) == set(expected)
+        for key in expected:
+            compare_numbers(got[key], expected[key])
+    elif isinstance(expected, list):
+        assert len(got) == len(expected)
+        for pair in zip(got, expected, strict=True):
+            compare_numbers(*pair)
+    elif isinstance(expected, float):
+        assert got == pytest.approx(expected, abs=1e-3)
+    else:
+        assert got == expected
 
 
 def test_every_choice_has_its_own_summary(server: Server) -> None:

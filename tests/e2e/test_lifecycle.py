@@ -141,7 +141,12 @@ def test_socket_tls_notify_reasoning_and_a_draining_stop(
     notify = NotifySocket(tmp_path / "notify")
     server = SocketServer(
         model_path,
-        ["--max-model-len=1024", "--reasoning-parser=granite", "--confidence-mode=summary"],
+        [
+            "--max-model-len=1024",
+            "--reasoning-parser=granite",
+            "--confidence-mode=summary",
+            "--token-statistics=topk",
+        ],
         tmp_path / "log",
         uds=tmp_path / "http",
         certificate=certificate,

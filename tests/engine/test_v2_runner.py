@@ -20,7 +20,7 @@ import pytest
 from numpy.typing import NDArray
 
 from conf_server.stats.confidence import token_confidence
-from tests.reference import Reference
+from tests.reference import Reference, token_statistics
 
 pytestmark = pytest.mark.skipif(
     find_spec("triton") is None, reason="V2 needs Triton's interpreter; triton is not installed"
@@ -55,6 +55,7 @@ class Answer:
     ranks: NDArray[np.int64]
     candidate_ids: NDArray[np.int64]
     candidate_logprobs: NDArray[np.float64]
+    statistics: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -67,11 +68,6 @@ class Run:
     names: dict[str, str]
     prompts: dict[str, list[int]]
     answers: dict[str, Answer]
-
-
-@pytest.fixture(scope="module")
-def reference(model_path: Path) -> Reference:
-    return Reference(model_path)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +85,12 @@ def run(model_path: Path, reference: Reference, tmp_path_factory: pytest.TempPat
     score = {"max_tokens": 1, "prompt_logprobs": TOP, "skip_reading_prefix_cache": False}
     requests = {
         name: {"prompt": ids, "trace": "prompt", "params": score} for name, ids in prompts.items()
+    }
+    requests["statistics"] = {
+        "prompt": prompts["generated"],
+        "trace": "samples",
+        "params": {"max_tokens": 3, "logprobs": 0},
+        "statistics_top_k": 7,
     }
     requests["generated"] |= {"trace": "samples", "params": {"max_tokens": 4, "logprobs": TOP}}
     engine_args = {
@@ -166,6 +168,14 @@ def test_generated_tokens(run: Run, reference: Reference) -> None:
     assert len(answer) == 4
     assert answer.token_ids.tolist() == expected.argmax(axis=1).tolist()
     assert_matches(answer, expected)
+
+
+def test_generated_tokens_with_statistics(run: Run, reference: Reference) -> None:
+    answer, prompt = run.answers["statistics"], run.prompts["generated"]
+    expected = reference.logprobs([*prompt, *answer.token_ids.tolist()])[len(prompt) - 1 :]
+    assert answer.candidate_ids.shape == (3, 0)
+    np.testing.assert_allclose(answer.logprobs, expected.max(axis=1), rtol=0, atol=1e-3)
+    np.testing.assert_allclose(answer.statistics, token_statistics(expected, 7), rtol=0, atol=2e-3)
 
 
 def test_scored_prompt(run: Run, reference: Reference) -> None:

@@ -18,11 +18,12 @@ from vllm import AsyncEngineArgs, SamplingParams, TokensPrompt
 from vllm.sampling_params import RequestOutputKind
 
 from conf_server.engine.async_llm import ConfidenceAsyncLLM
-from conf_server.engine.output_processor import request_trace
+from conf_server.engine.marks import request_trace
+from conf_server.engine.statistics_sampler import StatisticsExtension
 from conf_server.stats.trace import TraceRows
 
 
-class WorkerNames:
+class WorkerNames(StatisticsExtension):
     """Joins the worker's class: tells which implementations it has loaded."""
 
     model_runner: Any
@@ -49,6 +50,7 @@ async def answer_all(
     )
     try:
         (names,) = await engine.collective_rpc("names")
+        assert await engine.collective_rpc("install_token_statistics") == [True]
         answers = {name: await answer(engine, name, **what) for name, what in requests.items()}
     finally:
         engine.shutdown()
@@ -56,20 +58,29 @@ async def answer_all(
 
 
 async def answer(
-    engine: ConfidenceAsyncLLM, name: str, prompt: list[int], trace: Any, params: dict[str, Any]
+    engine: ConfidenceAsyncLLM,
+    name: str,
+    prompt: list[int],
+    trace: Any,
+    params: dict[str, Any],
+    statistics_top_k: int = 0,
 ) -> dict[str, Any]:
     """One request's cached prompt tokens and the rows of its trace."""
     sampling = SamplingParams(
         temperature=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, **params
     )
-    request_trace(sampling, trace)
+    request_trace(sampling, trace, statistics_top_k)
     async for output in engine.generate(TokensPrompt(prompt_token_ids=prompt), sampling, name):
         final: Any = output
     found = final.outputs[0].logprobs.trace if trace == "samples" else final.prompt_logprobs
     rows = found.all()
     return {
         "num_cached_tokens": final.num_cached_tokens,
-        "rows": {field: getattr(rows, field).tolist() for field in TraceRows.__slots__},
+        "rows": {
+            field: values.tolist()
+            for field in TraceRows.__slots__
+            if (values := getattr(rows, field)) is not None
+        },
     }
 
 

@@ -16,12 +16,8 @@ from vllm.v1.engine.output_processor import OutputProcessor, RequestOutputCollec
 from vllm.v1.engine.parallel_sampling import ParentRequest
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
-from conf_server.engine.output_processor import (
-    ConfidenceOutputProcessor,
-    SampleTrace,
-    request_trace,
-    traced,
-)
+from conf_server.engine.marks import request_trace, traced
+from conf_server.engine.output_processor import ConfidenceOutputProcessor, SampleTrace
 from conf_server.engine.stock_logprobs import append_stock_rows
 from conf_server.stats.trace import TokenTrace
 

@@ -27,10 +27,6 @@ REFERENCE: dict[str, Callable[[list[float]], float]] = {
     "sum_logprob": math.fsum,
     "mean_logprob": fmean,
     "perplexity": lambda x: math.prod(math.exp(-v / len(x)) for v in x),
-    "log_perplexity": lambda x: -fmean(x),
-    "maximum_sequence_probability": lambda x: -math.fsum(x),
-    "mean_token_entropy": fmean,
-    "max_token_entropy": max,
 }
 each_statistic = pytest.mark.parametrize("name", REFERENCE)
 
@@ -53,8 +49,6 @@ def test_statistics_by_hand() -> None:
     assert sequence.sum_logprob(halves) == pytest.approx(math.log(1 / 16))
     assert sequence.mean_logprob(halves) == pytest.approx(math.log(1 / 4))
     assert sequence.perplexity(halves) == pytest.approx(4)
-    assert sequence.mean_token_entropy([math.nan, 1, 4]) == 2.5
-    assert sequence.max_token_entropy([4, math.nan, 1]) == 4
 
 
 def test_an_impossible_token_makes_the_sequence_impossible() -> None:
@@ -91,16 +85,3 @@ def test_probability_zero_adds_nothing_and_nan_stays() -> None:
     rows = [[half, half, -math.inf], [half, half, math.nan], [0.0, -math.inf, -math.inf]]
     got = sequence.top_k_entropy(rows, 3)
     assert got.tolist() == pytest.approx([math.log(2), math.nan, 0.0], nan_ok=True)
-
-
-def test_metrics_are_lm_polygraphs() -> None:
-    """lm-polygraph's Perplexity is the exponent, not its exp."""
-    logprobs, entropies = [-1.0, -3.0], [0.5, 1.5]
-    rows = {"logprob": logprobs, "entropy": entropies}
-    got = {name: metric.compute(rows[metric.needs]) for name, metric in sequence.METRICS.items()}
-    assert list(got.items()) == [
-        ("perplexity", 2.0),
-        ("maximum_sequence_probability", 4.0),
-        ("mean_token_entropy", 1.0),
-        ("max_token_entropy", 1.5),
-    ]

@@ -1,0 +1,200 @@
+"""Samplers that add exact token statistics to the log-probabilities channel, in the worker.
+
+A request marked with `statistics` gets `NUM_TOKEN_STATISTICS` columns at the right end of
+its log-probability rows. They travel through scheduler and ZMQ untouched; requests that
+asked for plain log-probabilities read their own width and never see them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from vllm.sampling_params import SamplingParams
+from vllm.v1.outputs import LogprobsTensors, SamplerOutput
+from vllm.v1.sample.sampler import Sampler as V1Sampler
+from vllm.v1.worker.gpu.sample.sampler import Sampler as V2Sampler
+
+from conf_server.engine.marks import statistics_top_k
+from conf_server.engine.token_statistics import token_statistics
+from conf_server.stats.columns import NUM_TOKEN_STATISTICS, TokenStatistic
+
+
+class StatisticsExtension:
+    """Mixed into vLLM's worker through `--worker-extension-cls`."""
+
+    def install_token_statistics(self) -> bool:
+        """Replace the runner's sampler by one that knows token statistics.
+
+        Returns:
+            False where the sampler is of a kind that we do not know (platforms with a
+            sampler of their own): nothing is replaced then.
+        """
+        runner = self.model_runner  # type: ignore[attr-defined]
+        sampler = getattr(runner, "sampler", None)
+        if sampler is None:  # a pipeline stage that does not sample
+            return True
+        if isinstance(sampler, (V1StatisticsSampler, V2StatisticsSampler)):
+            return True
+        if type(sampler) is V1Sampler:
+            runner.sampler = V1StatisticsSampler.adopt(sampler, runner)
+        elif type(sampler) is V2Sampler:
+            runner.sampler = V2StatisticsSampler.adopt(sampler)
+        else:
+            return False
+        warm_up(runner)
+        return True
+
+
+def warm_up(runner: Any) -> None:
+    """Compile the kernels before the first request has to wait for them."""
+    config = runner.model_config
+    logits = torch.zeros((2, config.get_vocab_size()), dtype=config.dtype, device=runner.device)
+    for dtype in {config.dtype, torch.float32}:
+        token_statistics(logits.to(dtype), torch.tensor([1, 2], dtype=torch.int32))
+
+
+class V1StatisticsSampler(V1Sampler):
+    """For `vllm.v1.worker.gpu_model_runner`, which CPU uses."""
+
+    _runner: Any
+
+    @classmethod
+    def adopt(cls, stock: V1Sampler, runner: Any) -> V1StatisticsSampler:
+        """Take over a sampler with its state."""
+        sampler = cls.__new__(cls)
+        sampler.__dict__.update(stock.__dict__)
+        # Past nn.Module's __setattr__: the runner is no submodule of its sampler.
+        sampler.__dict__["_runner"] = runner
+        return sampler
+
+    def forward(
+        self, logits: torch.Tensor, sampling_metadata: Any, *args: Any, **kwargs: Any
+    ) -> SamplerOutput:
+        req_ids = self._runner.input_batch.req_ids
+        top_k = _top_k_by_row(req_ids, self._runner.requests)
+        if top_k is None or logits.shape[0] != len(req_ids):
+            return super().forward(logits, sampling_metadata, *args, **kwargs)
+        # First of all: logits processors and temperature work in place.
+        rows, statistics = _statistics(logits, top_k)
+        if not _only_statistics(self._runner.input_batch, req_ids, top_k):
+            output = super().forward(logits, sampling_metadata, *args, **kwargs)
+            output.logprobs_tensors = _widen(output.logprobs_tensors, rows, statistics)
+            return output
+        # Nobody wants candidates or ranks: spare the whole vocabulary's log-softmax.
+        raw = logits.clone()
+        output = super().forward(
+            logits, replace(sampling_metadata, max_num_logprobs=None), *args, **kwargs
+        )
+        output.logprobs_tensors = _sampled_only(
+            raw, output.sampled_token_ids[:, 0], rows, statistics
+        )
+        return output
+
+
+class V2StatisticsSampler(V2Sampler):
+    """For `vllm.v1.worker.gpu.model_runner`, which CUDA uses."""
+
+    _statistics_top_k: np.ndarray
+
+    @classmethod
+    def adopt(cls, stock: V2Sampler) -> V2StatisticsSampler:
+        """Take over a sampler with its state; no request is in it yet."""
+        sampler = cls.__new__(cls)
+        sampler.__dict__.update(stock.__dict__)
+        sampler._statistics_top_k = np.zeros(len(stock.needs_logits_processing), np.int32)
+        return sampler
+
+    def add_request(self, req_idx: int, sampling_params: SamplingParams) -> None:
+        super().add_request(req_idx, sampling_params)
+        self._statistics_top_k[req_idx] = statistics_top_k(sampling_params)
+
+    def __call__(self, logits: torch.Tensor, input_batch: Any) -> Any:
+        output = super().__call__(logits, input_batch)
+        top_k = self._statistics_top_k[input_batch.idx_mapping_np]
+        # One row a request: speculative decoding, which has more, never gets here.
+        if top_k.any() and output.logprobs_tensors is not None:
+            # V2 copies logits before it changes them.
+            rows, statistics = _statistics(logits, top_k)
+            output.logprobs_tensors = _widen(output.logprobs_tensors, rows, statistics)
+        return output
+
+
+def _top_k_by_row(req_ids: list[str], requests: Mapping[str, Any]) -> np.ndarray | None:
+    """(n,) int32: k of each row that wants statistics, 0 elsewhere; None where none does."""
+    top_k = np.fromiter(
+        (statistics_top_k(requests[req_id].sampling_params) for req_id in req_ids),
+        np.int32,
+        len(req_ids),
+    )
+    return top_k if top_k.any() else None
+
+
+def _only_statistics(input_batch: Any, req_ids: list[str], top_k: np.ndarray) -> bool:
+    """Whether every request that wants log-probabilities wants nothing but statistics."""
+    if input_batch.max_num_logprobs != 0 or input_batch.logprob_token_ids:
+        return False
+    wanting = {req_id for req_id, k in zip(req_ids, top_k, strict=True) if k}
+    return set(input_batch.num_logprobs) <= wanting
+
+
+def _statistics(
+    logits: torch.Tensor, top_k: np.ndarray
+) -> tuple[torch.Tensor | None, torch.Tensor]:
+    """Statistics of the rows that want them, and which those are (None: all)."""
+    if top_k.all():
+        return None, token_statistics(logits, torch.from_numpy(top_k))
+    rows = torch.from_numpy(np.flatnonzero(top_k)).to(logits.device, non_blocking=True)
+    return rows, token_statistics(logits[rows], torch.from_numpy(top_k[top_k > 0]))
+
+
+def _widen(
+    tensors: LogprobsTensors | None, rows: torch.Tensor | None, statistics: torch.Tensor
+) -> LogprobsTensors:
+    """Append the statistics as columns; rows that did not ask get NaN."""
+    assert tensors is not None  # whoever wants statistics asks for log-probabilities
+    n, device = len(tensors.logprobs), tensors.logprobs.device
+    ids = tensors.logprob_token_ids
+    padding = torch.zeros((n, NUM_TOKEN_STATISTICS), dtype=ids.dtype, device=device)
+    return tensors._replace(
+        logprob_token_ids=torch.cat((ids, padding), dim=1),
+        logprobs=torch.cat((tensors.logprobs, _all_rows(n, rows, statistics)), dim=1),
+    )
+
+
+def _all_rows(n: int, rows: torch.Tensor | None, statistics: torch.Tensor) -> torch.Tensor:
+    if rows is None:
+        return statistics
+    columns = torch.full(
+        (n, NUM_TOKEN_STATISTICS), torch.nan, dtype=torch.float32, device=statistics.device
+    )
+    columns[rows] = statistics
+    return columns
+
+
+def _sampled_only(
+    raw: torch.Tensor, sampled: torch.Tensor, rows: torch.Tensor | None, statistics: torch.Tensor
+) -> LogprobsTensors:
+    """Rows of the sampled token and the statistics; the rank, which nobody reads, is 0."""
+    wanted = raw if rows is None else raw[rows]
+    tokens = sampled.long() if rows is None else sampled[rows].long()
+    # Largest log p = largest logit - log-sum-exp, so the logits need no further exp.
+    normalizer = wanted.amax(dim=-1).float() - statistics[:, TokenStatistic.LOGPROB_1ST]
+    own = wanted.gather(1, tokens.unsqueeze(1)).float() - normalizer.unsqueeze(1)
+    n = len(sampled)
+    logprobs = _all_rows(n, rows, statistics)
+    first = torch.full((n, 1), torch.nan, dtype=torch.float32, device=raw.device)
+    if rows is None:
+        first = own
+    else:
+        first[rows] = own
+    ids = torch.zeros((n, 1 + NUM_TOKEN_STATISTICS), dtype=torch.int32, device=raw.device)
+    ids[:, 0] = sampled
+    return LogprobsTensors(
+        logprob_token_ids=ids,
+        logprobs=torch.cat((first, logprobs), dim=1),
+        selected_token_ranks=torch.zeros(n, dtype=torch.int64, device=raw.device),
+    )

@@ -1,0 +1,49 @@
+"""Whether the workers can compute token statistics, and asking them to."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Final
+
+from vllm.engine.protocol import EngineClient
+from vllm.logger import init_logger
+from vllm.platforms import current_platform
+
+logger = init_logger("vllm.conf_server.token_statistics")
+
+WORKER_EXTENSION: Final = "conf_server.engine.statistics_sampler.StatisticsExtension"
+
+
+def obstacle(args: Namespace) -> str | None:
+    """What in the flags keeps the workers from it; None where nothing does."""
+    if getattr(args, "speculative_config", None):
+        return "speculative decoding samples elsewhere"
+    if getattr(args, "enable_batch_sharded_sampling", False):
+        return "batch-sharded sampling cuts extra columns off"
+    if getattr(args, "enable_elastic_ep", False):
+        return "elastic expert parallelism starts workers later"
+    if getattr(args, "runner", None) == "pooling":
+        return "a pooling model samples nothing"
+    if getattr(args, "worker_extension_cls", "") not in ("", WORKER_EXTENSION):
+        return "--worker-extension-cls is taken"
+    if not (current_platform.is_cpu() or current_platform.is_cuda()):
+        return f"not tried on {current_platform.device_name}"
+    return None
+
+
+async def install_token_statistics(engine: EngineClient, args: Namespace) -> bool:
+    """Replace the samplers in all workers; before the first request.
+
+    Raises:
+        RuntimeError: --token-statistics engine, and a worker could not.
+    """
+    if args.worker_extension_cls != WORKER_EXTENSION:
+        return False
+    answers = await engine.collective_rpc("install_token_statistics")
+    if answers and all(answers):
+        logger.info("Exact token statistics are computed in the workers.")
+        return True
+    if args.token_statistics == "engine":
+        raise RuntimeError("--token-statistics engine: a worker's sampler is not known to us")
+    logger.info("Token statistics from top-k log-probabilities, marked inexact: unknown sampler.")
+    return False

@@ -1,0 +1,235 @@
+# mypy: disallow-untyped-defs=False
+# ruff: noqa: N803
+"""Exact token statistics on CUDA: one fused Triton kernel, one program per row.
+
+A row is read twice, the second time mostly from L2. The first pass keeps the three largest logits
+of each of BLOCK interleaved lanes; the second sums the powers of p. The row's k largest are among
+those kept, unless some lane's third is above the k-th of them: in about k^3 / (6 BLOCK^2) of rows
+(7 in 100,000 for k = 20). For these a binary search over the row itself finds the k-th. So any k
+works, the host need not know it, and nothing synchronizes.
+
+Importing this needs no Triton: vLLM stands placeholders in where it is missing or disabled.
+"""
+
+from typing import Final
+
+import torch
+from torch import Tensor
+from vllm.triton_utils import HAS_TRITON, tl, triton
+
+from conf_server.stats.columns import TokenStatistic
+
+_BLOCK: Final = 4096
+_NUM_WARPS: Final = 16
+
+# Trailing bits that are zero in every float32 that was widened from this type.
+_ZERO_BITS: Final = {torch.float32: 0, torch.float16: 13, torch.bfloat16: 16}
+
+
+def is_available() -> bool:
+    """Whether Triton is installed and has a driver here."""
+    return HAS_TRITON
+
+
+def statistics(logits: Tensor, top_k: Tensor, block: int = _BLOCK) -> Tensor:
+    """`token_statistics` on a Triton device.
+
+    Args:
+        logits: (n, V) float32, bfloat16 or float16; any layout, copied unless rows are dense.
+        top_k: (n,) int32 on the same device.
+        block: logits handled at a time, a power of two.
+
+    Returns:
+        (n, 7) float32.
+    """
+    if logits.stride(1) != 1:
+        logits = logits.contiguous()
+    n, size = logits.shape
+    out = torch.empty((n, len(TokenStatistic)), dtype=torch.float32, device=logits.device)
+    _token_statistics[(n,)](
+        logits,
+        logits.stride(0),
+        size,
+        top_k,
+        out,
+        BLOCK=block,
+        ZERO_BITS=_ZERO_BITS[logits.dtype],
+        COLUMNS=len(TokenStatistic),
+        num_warps=_NUM_WARPS,
+    )
+    return out
+
+
+@triton.jit
+def _token_statistics(
+    logits,
+    row_stride,
+    size,
+    top_k,
+    out,
+    BLOCK: tl.constexpr,
+    ZERO_BITS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Fill one row of `out`. The columns stand in the order of `TokenStatistic`."""
+    n = tl.program_id(0).to(tl.int64)
+    row = logits + n * row_stride
+    out += n * COLUMNS
+    first, second, third = _three_largest(row, size, BLOCK)
+    best = tl.max(first, 0)
+    log_z, entropy, mean, half, quarter = _whole_row(row, size, best, BLOCK)
+
+    k = tl.load(top_k + n)
+    is_k = (k >= 1) & (k <= size)
+    mean_best = _mean_of_largest(
+        row, size, tl.where(is_k, k, 1), best, first, second, third, BLOCK, ZERO_BITS
+    )
+    lane = tl.argmax(first, 0)
+    runner_up = tl.max(tl.where(tl.arange(0, BLOCK) == lane, second, first), 0)
+
+    tl.store(out, tl.where(is_k, log_z - mean_best, float("nan")))
+    tl.store(out + 1, entropy)
+    tl.store(out + 2, mean)
+    tl.store(out + 3, half)
+    tl.store(out + 4, quarter)
+    tl.store(out + 5, 0.0 - log_z)
+    tl.store(out + 6, runner_up - best - log_z)
+
+
+@triton.jit
+def _load(row, size, start, BLOCK: tl.constexpr):
+    """(BLOCK,) float32 logits from `start` on; -inf past the end."""
+    index = start + tl.arange(0, BLOCK)
+    return tl.load(row + index, mask=index < size, other=float("-inf")).to(tl.float32)
+
+
+@triton.jit
+def _three_largest(row, size, BLOCK: tl.constexpr):
+    """The three largest logits of each lane, a lane being every BLOCK-th logit."""
+    first = tl.full([BLOCK], float("-inf"), tl.float32)
+    second = first
+    third = first
+    for start in range(0, size, BLOCK):
+        x = _load(row, size, start, BLOCK)
+        below_first = tl.minimum(first, x)
+        first = tl.maximum(first, x)
+        below_second = tl.minimum(second, below_first)
+        second = tl.maximum(second, below_first)
+        third = tl.maximum(third, below_second)
+    return first, second, third
+
+
+@triton.jit
+def _whole_row(row, size, best, BLOCK: tl.constexpr):
+    """log Z, entropy, mean log p, log sum p^(1/2), log sum p^(1/4); Z = sum exp(x - best)."""
+    totals = tl.zeros([BLOCK], tl.float32)
+    quarters = totals
+    halves = totals
+    weights = totals
+    weighted = totals
+    for start in range(0, size, BLOCK):
+        shifted = _load(row, size, start, BLOCK) - best
+        quarter = tl.exp(shifted * 0.25)
+        half = quarter * quarter
+        weight = half * half
+        quarters += quarter
+        halves += half
+        weights += weight
+        weighted += weight * tl.maximum(shifted, -3e38)  # p = 0: 0 * -inf would be NaN
+        totals += tl.where(start + tl.arange(0, BLOCK) < size, shifted, 0.0)
+    z = tl.sum(weights, 0)
+    log_z = tl.log(z)
+    entropy = log_z - tl.sum(weighted, 0) / z
+    mean = tl.sum(totals, 0) / size - log_z
+    half = tl.log(tl.sum(halves, 0)) - log_z / 2
+    quarter = tl.log(tl.sum(quarters, 0)) - log_z / 4
+    return log_z, entropy, mean, half, quarter
+
+
+@triton.jit
+def _key(x, ZERO_BITS: tl.constexpr):
+    """int32 that sorts as the float32 does, without the bits that are the same in all."""
+    bits = x.to(tl.int32, bitcast=True)
+    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)) >> ZERO_BITS
+
+
+@triton.jit
+def _above(x, key, best, ZERO_BITS: tl.constexpr):
+    """Of the logits above `key`: x - best or 0, and 1 or 0. Of those that are no less: x or inf."""
+    keys = _key(x, ZERO_BITS)
+    is_above = keys > key
+    at_least = tl.where(keys >= key, x, float("inf"))
+    return tl.where(is_above, x - best, 0.0), is_above.to(tl.int32), at_least
+
+
+@triton.jit
+def _mean_of_largest(
+    row,
+    size,
+    k,
+    best,
+    first,
+    second,
+    third,
+    BLOCK: tl.constexpr,
+    ZERO_BITS: tl.constexpr,
+):
+    """Mean of the row's k largest logits, less `best`: those above the k-th, and copies of it."""
+    key_1 = _key(first, ZERO_BITS)
+    key_2 = _key(second, ZERO_BITS)
+    key_3 = _key(third, ZERO_BITS)
+    low = tl.full([], -0x7F800001 >> ZERO_BITS, tl.int64)  # the key of -inf
+    high = _key(best, ZERO_BITS).to(tl.int64)
+    while low < high:
+        middle = low + (high - low + 1) // 2
+        key = middle.to(tl.int32)
+        reached = (key_1 >= key).to(tl.int32) + (key_2 >= key) + (key_3 >= key)
+        enough = tl.sum(reached, 0) >= k
+        low = tl.where(enough, middle, low)
+        high = tl.where(enough, high, middle - 1)
+
+    key = low.to(tl.int32)
+    sums, counts, kth = _above(first, key, best, ZERO_BITS)
+    sums_2, counts_2, kth_2 = _above(second, key, best, ZERO_BITS)
+    sums_3, counts_3, kth_3 = _above(third, key, best, ZERO_BITS)
+    sums += sums_2 + sums_3
+    counts += counts_2 + counts_3
+    kth = tl.minimum(kth, tl.minimum(kth_2, kth_3))
+    if tl.max(key_3, 0) > key:
+        sums, counts, kth = _search_row(row, size, k, best, low, BLOCK, ZERO_BITS)
+    copies = (k - tl.sum(counts, 0)).to(tl.float32)
+    return (tl.sum(sums, 0) + copies * (tl.min(kth, 0) - best)) / k
+
+
+@triton.jit
+def _search_row(
+    row,
+    size,
+    k,
+    best,
+    low,
+    BLOCK: tl.constexpr,
+    ZERO_BITS: tl.constexpr,
+):
+    """`_above` for the whole row and its k-th largest, of a key from `low` on: (BLOCK,) each."""
+    high = _key(best, ZERO_BITS).to(tl.int64)
+    while low < high:
+        middle = low + (high - low + 1) // 2
+        reached = tl.zeros([BLOCK], tl.int32)
+        for start in range(0, size, BLOCK):
+            keys = _key(_load(row, size, start, BLOCK), ZERO_BITS)
+            reached += (keys >= middle.to(tl.int32)).to(tl.int32)
+        enough = tl.sum(reached, 0) >= k
+        low = tl.where(enough, middle, low)
+        high = tl.where(enough, high, middle - 1)
+
+    sums = tl.zeros([BLOCK], tl.float32)
+    counts = tl.zeros([BLOCK], tl.int32)
+    kth = tl.full([BLOCK], float("inf"), tl.float32)
+    for start in range(0, size, BLOCK):
+        x = _load(row, size, start, BLOCK)
+        above, count, at_least = _above(x, low.to(tl.int32), best, ZERO_BITS)
+        sums += above
+        counts += count
+        kth = tl.minimum(kth, at_least)
+    return sums, counts, kth

@@ -1,0 +1,87 @@
+"""Metrics of an answer from its rows, with the engine's statistics and without."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from conf_server.stats.columns import NUM_TOKEN_STATISTICS
+from conf_server.stats.metrics import METRICS, TOP_K_METRICS, metric_values
+from conf_server.stats.trace import TokenTrace, TraceRows
+from tests.reference import lm_polygraph_metrics, token_statistics
+
+VOCABULARY = 50
+K = 4
+
+
+def distributions(n: int, seed: int = 0) -> NDArray[np.float64]:
+    logits = np.random.default_rng(seed).normal(scale=3, size=(n, VOCABULARY))
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+def rows_of(rows: NDArray[np.float64], tokens: list[int], with_statistics: bool) -> TraceRows:
+    order = np.argsort(-rows, axis=1)[:, :K]
+    ids = np.column_stack((tokens, order))
+    logprobs = np.take_along_axis(rows, ids, axis=1)
+    count = NUM_TOKEN_STATISTICS if with_statistics else 0
+    if count:
+        ids = np.column_stack((ids, np.zeros((len(rows), count), int)))
+        logprobs = np.column_stack((logprobs, token_statistics(rows, K)))
+    trace = TokenTrace(K, count)
+    trace.append(ids, logprobs, np.ones(len(rows), int))
+    return trace.all()
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_with_statistics_every_metric_is_exact(name: str) -> None:
+    rows, tokens = distributions(6), [3, 1, 4, 1, 5, 9]
+    metric = metric_values(rows_of(rows, tokens, True), name, K, VOCABULARY)
+    assert metric.exact
+    assert metric.value == pytest.approx(lm_polygraph_metrics(rows, tokens)[name], abs=1e-5)
+    for value, row, token in zip(metric.tokens, rows, tokens, strict=True):
+        assert value == pytest.approx(lm_polygraph_metrics(row[None], [token])[name], abs=1e-5)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_without_them_only_what_the_top_k_can_tell_has_a_value(name: str) -> None:
+    rows, tokens = distributions(6), [3, 1, 4, 1, 5, 9]
+    metric = metric_values(rows_of(rows, tokens, False), name, K, VOCABULARY)
+    exact = lm_polygraph_metrics(rows, tokens)[name]
+    if name in ("perplexity", "maximum_sequence_probability"):
+        assert metric.exact
+        assert metric.value == pytest.approx(exact, abs=1e-5)
+        return
+    assert not metric.exact
+    assert (metric.value is not None) == (name in TOP_K_METRICS)
+    if metric.value is not None:
+        assert 0 < metric.value < exact  # a lower bound of the entropy
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_tokens_without_numbers_are_left_out(name: str) -> None:
+    rows, tokens = distributions(3), [7, 8, 9]
+    whole = metric_values(rows_of(rows[1:], tokens[1:], True), name, K, VOCABULARY)
+    rows[0] = np.nan
+    part = metric_values(rows_of(rows, tokens, True), name, K, VOCABULARY)
+    assert part.value == pytest.approx(whole.value, abs=1e-6)
+    assert np.isnan(part.tokens[0])
+    nothing = metric_values(rows_of(rows[:1], tokens[:1], True), name, K, VOCABULARY)
+    assert nothing.value is None
+
+
+def test_a_flat_distribution() -> None:
+    # fisher_rao and renyi_neg are lm-polygraph's: distances from the flat one, so lowest here.
+    flat = np.full((1, VOCABULARY), -np.log(VOCABULARY))
+    rows = rows_of(flat, [0], True)
+    values = {name: metric_values(rows, name, K, VOCABULARY).value for name in METRICS}
+    assert values["fisher_rao"] == pytest.approx(0, abs=1e-3)
+    assert values["renyi_neg"] == pytest.approx(-2 * np.log(VOCABULARY), abs=1e-5)
+    assert values["self_certainty"] == pytest.approx(0, abs=1e-5)
+    assert values["probability_gap"] == pytest.approx(1, abs=1e-5)
+    assert values["mean_token_entropy"] == pytest.approx(np.log(VOCABULARY), abs=1e-5)
+
+
+def test_an_unknown_metric_is_an_error() -> None:
+    with pytest.raises(KeyError):
+        metric_values(rows_of(distributions(1), [0], True), "magic", K, VOCABULARY)
