@@ -1,0 +1,128 @@
+"""How far two sets of log-probabilities are apart. Pure numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conf_server.stats.trace import TraceRows
+
+
+@dataclass(frozen=True)
+class ReferenceRows:
+    """What the reference says about n tokens that the engine has given rows for.
+
+    Attributes:
+        logprobs: (n,) log-probabilities of the tokens, nats.
+        candidate_logprobs: (n, w) those of the *engine's* candidates, nats.
+        best_ids: (n,) the reference's likeliest tokens.
+        best_logprobs: (n,) their log-probabilities, nats.
+    """
+
+    logprobs: NDArray
+    candidate_logprobs: NDArray
+    best_ids: NDArray
+    best_logprobs: NDArray
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Engine against reference, over n tokens.
+
+    Attributes:
+        num_tokens: n.
+        mean: mean over the tokens of |log p_engine - log p_ref|, nats; inf where a value
+            is not a number on one side only, or infinite on one side only.
+        max: the largest of them.
+        kl: mean over the tokens of the Kullback-Leibler divergence from the engine to the
+            reference, cut off after the engine's w likeliest candidates: sum over them of
+            p_ref (log p_ref - log p_engine), nats. May be slightly negative, and near 0
+            although all is wrong where the reference thinks little of all w: see coverage.
+        coverage: mean over the tokens of the reference's probability of those w candidates.
+        agreement: share of the tokens where both have the same likeliest token.
+        regret: the largest amount, over the tokens, by which the reference finds the engine's
+            likeliest token less likely than its own, nats; 0 is none. A near-tie that
+            rounding has turned costs little, a wrong choice much.
+        worst: index of the token with the largest difference.
+    """
+
+    num_tokens: int
+    mean: float
+    max: float
+    kl: float
+    coverage: float
+    agreement: float
+    regret: float
+    worst: int
+
+
+def compare(engine: TraceRows, reference: ReferenceRows, sampled: bool) -> Difference | None:
+    """None where there is no token to compare.
+
+    Args:
+        sampled: whether the tokens are what the engine generated greedily. Its likeliest
+            token is then the one it chose: of candidates that tie, not always the first.
+
+    Raises:
+        ValueError: the two do not have the same tokens and candidates.
+    """
+    if reference.candidate_logprobs.shape != engine.candidate_ids.shape:
+        raise ValueError(
+            f"reference rows of {reference.candidate_logprobs.shape} candidates "
+            f"for {engine.candidate_ids.shape}"
+        )
+    if not len(engine):
+        return None
+    apart = distances(engine.logprobs, reference.logprobs)
+    best, likelihood = engine.candidate_ids[:, 0], reference.candidate_logprobs[:, 0]
+    if sampled:
+        best, likelihood = engine.token_ids, reference.logprobs
+    mass = np.exp(reference.candidate_logprobs.astype(np.float64))
+    return Difference(
+        num_tokens=len(engine),
+        mean=float(apart.mean()),
+        max=float(apart.max()),
+        kl=float(_kl_terms(engine, reference, mass).sum(1).mean()),
+        coverage=float(mass.sum(1).mean()),
+        agreement=float((best == reference.best_ids).mean()),
+        regret=float(distances(reference.best_logprobs, likelihood).max()),
+        worst=int(apart.argmax()),
+    )
+
+
+def distances(left: NDArray, right: NDArray) -> NDArray[np.float64]:
+    """|left - right|: 0 for the same infinity, inf for what cannot be subtracted."""
+    left, right = left.astype(np.float64), right.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        apart = np.where(left == right, 0.0, np.abs(left - right))
+    return np.where(np.isnan(apart), np.inf, apart)
+
+
+def _kl_terms(engine: TraceRows, reference: ReferenceRows, mass: NDArray) -> NDArray[np.float64]:
+    ours = engine.candidate_logprobs.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        terms = mass * (reference.candidate_logprobs - ours)
+    return np.where(mass == 0, 0.0, terms)
+
+
+def pooled(differences: Sequence[Difference]) -> Difference:
+    """As if all their tokens had been compared at once. `worst` has lost its meaning: -1."""
+    counts = np.array([one.num_tokens for one in differences])
+
+    def mean(name: str) -> float:
+        values = [getattr(one, name) for one in differences]
+        return float(np.average(values, weights=counts))
+
+    return Difference(
+        num_tokens=int(counts.sum()),
+        mean=mean("mean"),
+        max=max(one.max for one in differences),
+        kl=mean("kl"),
+        coverage=mean("coverage"),
+        agreement=mean("agreement"),
+        regret=max(one.regret for one in differences),
+        worst=-1,
+    )

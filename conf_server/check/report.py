@@ -1,0 +1,186 @@
+"""What the check found: a table for people, an object for machines, a verdict for both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from conf_server.check.compare import Difference, pooled
+from conf_server.check.tolerance import Tolerance
+
+ALL: Final = "all"
+"""Stands for a text's name where the texts of one kind are taken together."""
+
+_HEAD: Final = (
+    "text",
+    "rows",
+    "tokens",
+    "mean",
+    "max",
+    "KL top-k",
+    "argmax",
+    "regret",
+    "worst token",
+)
+
+
+@dataclass(frozen=True)
+class WorstToken:
+    """The token with the largest difference.
+
+    Attributes:
+        position: in the sequence, counted from 0.
+        context: the text before it, its end.
+        token: its own text.
+        logprob: the engine's, nats.
+        reference: transformers', nats.
+    """
+
+    position: int
+    context: str
+    token: str
+    logprob: float
+    reference: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.context + '[' + self.token + ']'!r} {self.logprob:.3f} for {self.reference:.3f}"
+        )
+
+
+@dataclass(frozen=True)
+class Line:
+    """One text (or `ALL`), one kind of rows; `worst` is None in the lines of `ALL`."""
+
+    text: str
+    kind: str
+    difference: Difference
+    worst: WorstToken | None = None
+
+    def cells(self) -> tuple[str, ...]:
+        apart = self.difference
+        return (
+            self.text,
+            self.kind,
+            str(apart.num_tokens),
+            _small(apart.mean),
+            _small(apart.max),
+            _small(apart.kl),
+            f"{apart.agreement:.1%}",
+            _small(apart.regret),
+            str(self.worst or ""),
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """The whole check.
+
+    Attributes:
+        model: what was served.
+        reference: what transformers loaded.
+        dtype: the engine's.
+        quantization: the engine's, None for none.
+        top_k: candidates compared at each token.
+        tolerance: what was held against the lines.
+        lines: one for each text and kind.
+    """
+
+    model: str
+    reference: str
+    dtype: str
+    quantization: str | None
+    top_k: int
+    tolerance: Tolerance
+    lines: Sequence[Line]
+
+    @property
+    def ok(self) -> bool:
+        """False, too, where nothing was compared: that proves nothing."""
+        return bool(self.lines) and not self.failures()
+
+    def totals(self) -> list[Line]:
+        """For each kind, all texts together."""
+        kinds: dict[str, list[Difference]] = {}
+        for line in self.lines:
+            kinds.setdefault(line.kind, []).append(line.difference)
+        return [Line(ALL, kind, pooled(differences)) for kind, differences in kinds.items()]
+
+    def failures(self) -> list[str]:
+        """What is past the tolerance, one entry a line of the table.
+
+        Agreement is judged over all texts of a kind: of five tokens, one near-tie is 20%.
+        """
+        single = [
+            f"{line.text}/{line.kind}: {why}"
+            for line in self.lines
+            if (why := self.tolerance.exceeded(line.difference))
+        ]
+        together = [
+            f"{line.text}/{line.kind}: {why}"
+            for line in self.totals()
+            if (why := self.tolerance.disagreement(line.difference))
+        ]
+        return single + together
+
+    def verdict(self) -> str:
+        numbers = self.dtype + (f", {self.quantization}" if self.quantization else "")
+        compared = f"{len(self.lines)} comparisons, {numbers}; tolerance: {self.tolerance}"
+        if self.ok:
+            return f"PASS: {compared}."
+        found = "\n  ".join(self.failures() or ["nothing was compared"])
+        return f"FAIL: {compared}. Past it:\n  {found}"
+
+    def table(self) -> str:
+        """Differences of log-probabilities in nats, then the verdict."""
+        rows = [_HEAD, *(line.cells() for line in [*self.lines, *self.totals()])]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [_aligned(row, widths) for row in rows]
+        head = f"engine {self.model} against transformers float32 {self.reference}"
+        return "\n".join([head, "", *lines, "", self.verdict()])
+
+    def as_json(self) -> dict[str, Any]:
+        """Finite numbers or null: JSON has no infinity."""
+        return {
+            "object": "check",
+            "ok": self.ok,
+            "model": self.model,
+            "reference": self.reference,
+            "dtype": self.dtype,
+            "quantization": self.quantization,
+            "top_k": self.top_k,
+            "tolerance": asdict(self.tolerance),
+            "failures": self.failures(),
+            "lines": [_finite(_line_json(line)) for line in self.lines],
+            "totals": [_finite(_line_json(line)) for line in self.totals()],
+        }
+
+
+def _line_json(line: Line) -> dict[str, Any]:
+    difference = asdict(line.difference)
+    del difference["worst"]  # an index into arrays that the reader does not have
+    worst = None if line.worst is None else _finite(asdict(line.worst))
+    return {"text": line.text, "rows": line.kind, **difference, "worst": worst}
+
+
+def _finite(fields: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in fields.items()
+    }
+
+
+def _small(number: float) -> str:
+    """One width, for differences of rounding in float32 and for large ones."""
+    return f"{number:.6f}" if abs(number) < 0.1 else f"{number:.3f}"
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
+    left = (0, 1, len(row) - 1)
+    cells = (
+        cell.ljust(width) if place in left else cell.rjust(width)
+        for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+    )
+    return "  ".join(cells).rstrip()

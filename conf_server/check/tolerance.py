@@ -1,0 +1,77 @@
+"""How far apart is too far. docs/check.md has the measurements behind the limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from conf_server.check.compare import Difference
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Limits of a `Difference`; what is equal to a limit is within it.
+
+    Attributes:
+        mean: of the mean difference of each text and kind, nats.
+        max: of each token's difference, and of its regret, nats.
+        agreement: least share of equal likeliest tokens over all texts of a kind.
+    """
+
+    mean: float
+    max: float
+    agreement: float
+
+    def __str__(self) -> str:
+        return f"mean {self.mean:g}, max {self.max:g}, argmax {self.agreement:.0%}"
+
+    def exceeded(self, difference: Difference) -> str:
+        """Why one text's rows are past the limits; empty where they are not."""
+        parts = [
+            f"{name} {value:.4g} > {limit:g}"
+            for name, value, limit in (
+                ("mean", difference.mean, self.mean),
+                ("max", difference.max, self.max),
+                ("regret", difference.regret, self.max),
+            )
+            if not value <= limit
+        ]
+        return ", ".join(parts)
+
+    def disagreement(self, difference: Difference) -> str:
+        """Why the likeliest tokens of one kind differ too often; empty where they do not."""
+        if difference.agreement >= self.agreement:
+            return ""
+        return f"argmax {difference.agreement:.1%} < {self.agreement:.0%}"
+
+
+BY_DTYPE: Final = {
+    "float32": Tolerance(mean=1e-3, max=1e-2, agreement=0.99),
+    "float16": Tolerance(mean=0.05, max=0.5, agreement=0.95),
+    "bfloat16": Tolerance(mean=0.15, max=1.5, agreement=0.9),
+}
+
+QUANTIZED: Final = Tolerance(mean=0.5, max=5.0, agreement=0.75)
+"""Against the original weights: what is lost on purpose, whatever the dtype of activations."""
+
+
+def tolerance_for(
+    dtype: str,
+    quantization: str | None,
+    mean: float | None = None,
+    max: float | None = None,  # noqa: A002  # the field's name
+) -> Tolerance:
+    """The limits for an engine.
+
+    Args:
+        dtype: of its activations; an unknown one gets bfloat16's.
+        quantization: of its weights, None for none.
+        mean: the user's limit instead.
+        max: the user's limit instead.
+    """
+    default = QUANTIZED if quantization else BY_DTYPE.get(dtype, BY_DTYPE["bfloat16"])
+    return replace(
+        default,
+        mean=default.mean if mean is None else mean,
+        max=default.max if max is None else max,
+    )
