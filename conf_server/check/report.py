@@ -174,7 +174,8 @@ def _finite(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _small(number: float) -> str:
     """One width, for differences of rounding in float32 and for large ones."""
-    return f"{number:.6f}" if abs(number) < 0.1 else f"{number:.3f}"
+    # Adding 0.0 turns -0.0 into 0.0.
+    return f"{round(number, 6) + 0.0:.6f}" if abs(number) < 0.1 else f"{number:.3f}"
 
 
 def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:

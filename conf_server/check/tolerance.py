@@ -47,8 +47,8 @@ class Tolerance:
 
 BY_DTYPE: Final = {
     "float32": Tolerance(mean=1e-3, max=1e-2, agreement=0.99),
-    "float16": Tolerance(mean=0.05, max=0.5, agreement=0.95),
-    "bfloat16": Tolerance(mean=0.15, max=1.5, agreement=0.9),
+    "float16": Tolerance(mean=0.03, max=0.3, agreement=0.95),
+    "bfloat16": Tolerance(mean=0.1, max=1.0, agreement=0.9),
 }
 
 QUANTIZED: Final = Tolerance(mean=0.5, max=5.0, agreement=0.75)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-CHECK_S = 240
+CHECK_S = 500  # 45 on two idle cores
 FLAGS = ("--max-model-len=1024", "--gpu-memory-utilization=0.1")
 DAMAGED = "model.layers.15.mlp.down_proj.weight"
 

@@ -333,19 +333,9 @@ def test_a_file_without_texts_is_refused(tmp_path: Path, content: bytes | None) 
 
 
 def test_our_flags_are_taken_and_the_engines_left() -> None:
+    ours = ["--json", "--reference=ORIGINAL", "--tolerance-max", "0.5"]
     options, others = parse_options(
-        [
-            "PATH",
-            "--json",
-            "--dtype",
-            "bfloat16",
-            "--reference=ORIGINAL",
-            "-tp",
-            "2",
-            "--tolerance-max",
-            "0.5",
-            "--no-enforce-eager",
-        ]
+        ["PATH", "--dtype", "bfloat16", *ours, "-tp", "2", "--no-enforce-eager"]
     )
     assert others == ["PATH", "--dtype", "bfloat16", "-tp", "2", "--no-enforce-eager"]
     assert (options.json, options.reference, options.new_tokens) == (True, "ORIGINAL", 32)
