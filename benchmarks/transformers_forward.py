@@ -1,0 +1,118 @@
+"""transformers as a scorer: what people do without a server.
+
+A process of its own (`python -m benchmarks.transformers_forward MODEL`), started once: JSON
+lines of token ids in, JSON lines of log-probabilities and the time they took out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.servers import ROOT, ServerError
+
+Item = tuple[list[int], list[int]]
+
+
+@dataclass(frozen=True)
+class Forward:
+    """A batch of items, one forward pass each."""
+
+    seconds: float
+    cpu_seconds: float
+    mean_logprobs: list[float]
+
+
+class TransformersProcess:
+    """The parent's end."""
+
+    def __init__(self, model: str, log: Path) -> None:
+        self._log = log
+        with log.open("wb") as stderr:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.transformers_forward", model],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                cwd=ROOT,
+                text=True,
+                start_new_session=True,
+            )
+
+    def wait_until_ready(self) -> None:
+        self._read()
+
+    def score(self, items: Sequence[Item]) -> Forward:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(items) + "\n")
+        self._process.stdin.flush()
+        return Forward(**self._read())
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            tail = self._log.read_text(errors="replace")[-3000:]
+            raise ServerError(f"transformers failed.\n{tail}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@contextlib.contextmanager
+def transformers_process(model: str, logs: Path) -> Iterator[TransformersProcess]:
+    """transformers with the model loaded, until the context ends."""
+    logs.mkdir(parents=True, exist_ok=True)
+    process = TransformersProcess(model, logs / "transformers.log")
+    try:
+        process.wait_until_ready()
+        yield process
+    finally:
+        process.stop()
+
+
+def main() -> None:
+    # Here, not above: the parent has no use for torch, and these imports take seconds.
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32).to(device)
+
+    @torch.inference_mode()
+    def mean_logprob(context: list[int], completion: list[int]) -> float:
+        ids = torch.tensor([context + completion], device=device)
+        logits = model(ids).logits[0, len(context) - 1 : -1]
+        chosen = torch.tensor(completion, device=device)[:, None]
+        return logits.log_softmax(-1).gather(1, chosen).mean().item()
+
+    def answer(message: dict[str, Any]) -> None:
+        print(json.dumps(message), flush=True)
+
+    mean_logprob([0] * 64, [0] * 8)  # the first pass allocates and plans
+    answer({"ready": True})
+    for line in sys.stdin:
+        items = json.loads(line)
+        start, cpu = time.perf_counter(), time.process_time()
+        means = [mean_logprob(*item) for item in items]
+        answer(
+            {
+                "seconds": time.perf_counter() - start,
+                "cpu_seconds": time.process_time() - cpu,
+                "mean_logprobs": means,
+            }
+        )
+
+
+if __name__ == "__main__":
+    main()
