@@ -103,7 +103,11 @@ def check(options: CheckOptions, args: Namespace) -> Report:
         quantization=numerics.quantization,
         top_k=TOP_K,
         tolerance=tolerance_for(
-            numerics.dtype, numerics.quantization, options.tolerance_mean, options.tolerance_max
+            numerics.dtype,
+            numerics.quantization,
+            mean=options.tolerance_mean,
+            max=options.tolerance_max,
+            agreement=options.tolerance_agreement,
         ),
         lines=compared(readings, reference, tokenizer),
     )

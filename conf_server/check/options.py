@@ -23,6 +23,7 @@ class CheckOptions:
         new_tokens: how many to generate for each text.
         tolerance_mean: instead of the dtype's, nats.
         tolerance_max: instead of the dtype's, nats.
+        tolerance_agreement: instead of the dtype's, a share.
         json: print an object, no table.
     """
 
@@ -32,6 +33,7 @@ class CheckOptions:
     new_tokens: int
     tolerance_mean: float | None
     tolerance_max: float | None
+    tolerance_agreement: float | None
     json: bool
 
 
@@ -96,7 +98,14 @@ def _add_judgement(parser: argparse.ArgumentParser) -> None:
         "--tolerance-max",
         metavar="NATS",
         type=_limit,
-        help="Largest difference of a token's log-probability. Default: by dtype.",
+        help="Largest difference of a token's log-probability, and of its regret. Default: by "
+        "dtype.",
+    )
+    parser.add_argument(
+        "--tolerance-agreement",
+        metavar="SHARE",
+        type=_limit,
+        help="Least share, 0 to 1, of tokens with the same argmax. Default: by dtype.",
     )
     parser.add_argument("--json", action="store_true", help="Print one JSON object, no table.")
 

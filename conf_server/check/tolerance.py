@@ -55,23 +55,13 @@ QUANTIZED: Final = Tolerance(mean=0.5, max=5.0, agreement=0.75)
 """Against the original weights: what is lost on purpose, whatever the dtype of activations."""
 
 
-def tolerance_for(
-    dtype: str,
-    quantization: str | None,
-    mean: float | None = None,
-    max: float | None = None,  # noqa: A002  # the field's name
-) -> Tolerance:
+def tolerance_for(dtype: str, quantization: str | None, **given: float | None) -> Tolerance:
     """The limits for an engine.
 
     Args:
         dtype: of its activations; an unknown one gets bfloat16's.
         quantization: of its weights, None for none.
-        mean: the user's limit instead.
-        max: the user's limit instead.
+        given: the user's own, by field of `Tolerance`; None keeps the default.
     """
     default = QUANTIZED if quantization else BY_DTYPE.get(dtype, BY_DTYPE["bfloat16"])
-    return replace(
-        default,
-        mean=default.mean if mean is None else mean,
-        max=default.max if max is None else max,
-    )
+    return replace(default, **{name: limit for name, limit in given.items() if limit is not None})

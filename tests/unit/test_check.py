@@ -169,7 +169,7 @@ def test_the_tolerance_follows_the_engine(
     dtype: str, quantization: str | None, expected: Tolerance
 ) -> None:
     assert tolerance_for(dtype, quantization) == expected
-    assert tolerance_for(dtype, quantization, mean=0.0, max=7.0) == Tolerance(
+    assert tolerance_for(dtype, quantization, mean=0.0, max=7.0, agreement=None) == Tolerance(
         0.0, 7.0, expected.agreement
     )
 
@@ -340,6 +340,7 @@ def test_our_flags_are_taken_and_the_engines_left() -> None:
     assert others == ["PATH", "--dtype", "bfloat16", "-tp", "2", "--no-enforce-eager"]
     assert (options.json, options.reference, options.new_tokens) == (True, "ORIGINAL", 32)
     assert (options.tolerance_mean, options.tolerance_max) == (None, 0.5)
+    assert options.tolerance_agreement is None
 
 
 @pytest.mark.parametrize(
