@@ -107,8 +107,8 @@ def make_parser() -> Any:
     vllm_cli_args.make_arg_parser(parser)
     parser.set_defaults(shutdown_timeout=DRAIN_S)
     if current_platform.is_cpu():
-        # Compiled bfloat16 has given wrong logits on CPU, and vLLM's 0.92 of a NUMA node's
-        # memory is rarely free on a host that runs anything else; see docs/vllm.md.
+        # bfloat16's rounding turns near-ties, and vLLM's 0.92 of a NUMA node's memory is
+        # rarely free on a host that runs anything else; see docs/vllm.md.
         parser.set_defaults(dtype="float32", enforce_eager=True, gpu_memory_utilization=0.5)
     return parser
 
@@ -257,8 +257,8 @@ def log_cpu_defaults(args: Namespace) -> None:
 
     if current_platform.is_cpu() and (args.dtype == "float32" or args.enforce_eager):
         init_logger("vllm.conf_server.cli").info(
-            "CPU: dtype %s, %s (compiled bfloat16 has given wrong logits here), %.2f of the "
-            "memory; override with --dtype, --no-enforce-eager, --gpu-memory-utilization.",
+            "CPU: dtype %s, %s, %.2f of the memory; override with --dtype, --no-enforce-eager, "
+            "--gpu-memory-utilization.",
             args.dtype,
             "eager" if args.enforce_eager else "compiled",
             args.gpu_memory_utilization,
