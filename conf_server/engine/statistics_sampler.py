@@ -1,6 +1,6 @@
 """Samplers that add exact token statistics to the log-probabilities channel, in the worker.
 
-A request marked with `statistics` gets `NUM_TOKEN_STATISTICS` columns at the right end of
+A request marked with `statistics_top_k` gets `NUM_TOKEN_STATISTICS` columns at the right end of
 its log-probability rows. They travel through scheduler and ZMQ untouched; requests that
 asked for plain log-probabilities read their own width and never see them.
 """
@@ -74,8 +74,12 @@ class V1StatisticsSampler(V1Sampler):
     def forward(
         self, logits: torch.Tensor, sampling_metadata: Any, *args: Any, **kwargs: Any
     ) -> SamplerOutput:
+        # Whoever wants statistics asks for log-probabilities: without those, look no further.
+        if sampling_metadata.max_num_logprobs is None:
+            return super().forward(logits, sampling_metadata, *args, **kwargs)
         req_ids = self._runner.input_batch.req_ids
         top_k = _top_k_by_row(req_ids, self._runner.requests)
+        # Dummy runs have rows that are nobody's.
         if top_k is None or logits.shape[0] != len(req_ids):
             return super().forward(logits, sampling_metadata, *args, **kwargs)
         # First of all: logits processors and temperature work in place.
@@ -114,9 +118,11 @@ class V2StatisticsSampler(V2Sampler):
 
     def __call__(self, logits: torch.Tensor, input_batch: Any) -> Any:
         output = super().__call__(logits, input_batch)
+        if output.logprobs_tensors is None:
+            return output
         top_k = self._statistics_top_k[input_batch.idx_mapping_np]
         # One row a request: speculative decoding, which has more, never gets here.
-        if top_k.any() and output.logprobs_tensors is not None:
+        if top_k.any():
             # V2 copies logits before it changes them.
             rows, statistics = _statistics(logits, top_k)
             output.logprobs_tensors = _widen(output.logprobs_tensors, rows, statistics)
