@@ -46,6 +46,7 @@ from conf_server.engine.api_processes import (
 )
 from conf_server.engine.async_llm import ConfidenceAsyncLLM
 from conf_server.engine.probe import generates
+from conf_server.engine.scheduler import use_our_scheduler
 from conf_server.engine.token_statistics_support import install_token_statistics
 from conf_server.serving.routes import init_confidence_state, install_routes
 from conf_server.settings import ConfidenceSettings
@@ -146,6 +147,7 @@ async def engine_client(
         engine_args._api_process_rank = client_config.get("client_index", 0)
     usage = UsageContext.OPENAI_API_SERVER
     vllm_config = engine_args.create_engine_config(usage_context=usage)
+    use_our_scheduler(vllm_config)
     addresses = dict(client_config)
     engine = ConfidenceAsyncLLM.from_vllm_config(
         vllm_config=vllm_config,
@@ -309,6 +311,7 @@ def run_api_processes(args: Namespace, settings: ConfidenceSettings) -> None:
     engine_args._api_process_count = args.api_server_count
     engine_args._api_process_rank = -1
     vllm_config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
+    use_our_scheduler(vllm_config)
     processes = start_api_processes(
         vllm_config=vllm_config,
         executor_class=Executor.get_class(vllm_config),

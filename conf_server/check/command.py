@@ -122,6 +122,7 @@ async def read_engine(
         SettingsError: the model is too short for the texts, or generates none.
     """
     from conf_server.engine.readings import KINDS, EngineNumerics, EngineReader
+    from conf_server.engine.token_statistics_support import install_token_statistics
     from conf_server.launcher import Shutdown, engine_client
 
     signal.signal(signal.SIGTERM, _stop)
@@ -129,13 +130,14 @@ async def read_engine(
         numerics = await EngineNumerics.of(engine)
         if not numerics.generates:
             raise SettingsError(f"--model {args.model}: it generates no text")
+        statistics = await install_token_statistics(engine, args)
         limit = numerics.max_model_len - options.new_tokens
         if limit < 2:
             raise SettingsError("--max-model-len: no room for a text and --new-tokens")
         texts = tokenized(tokenizer, extra, limit, numerics.block_size, options.new_tokens)
         with tqdm(total=len(KINDS) * len(texts), desc="engine", unit="reading") as bar:
             reader = EngineReader(
-                engine, numerics.block_size, TOP_K, options.new_tokens, bar.update
+                engine, numerics.block_size, TOP_K, options.new_tokens, bar.update, statistics
             )
             return numerics, await reader.read(texts)
 

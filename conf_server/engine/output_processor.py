@@ -1,7 +1,7 @@
 """Log-probabilities of confidence requests stay arrays on their way through the API process.
 
 vLLM turns every candidate of every token into a Python object with its decoded text.
-A request marked by `marks.request_trace` gets a processor that appends the engine's rows to a
+A request marked by `marks.set_mark` gets a processor that appends the engine's rows to a
 `TokenTrace` instead; every other request keeps vLLM's own.
 """
 
@@ -15,7 +15,7 @@ from vllm.v1.engine.output_processor import OutputProcessor
 from vllm.v1.engine.parallel_sampling import ParentRequest
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
-from conf_server.engine.marks import Traced, statistics_top_k, traced
+from conf_server.engine.marks import Mark, PromptMark, mark_of
 from conf_server.stats.columns import NUM_TOKEN_STATISTICS
 from conf_server.stats.trace import TokenTrace
 
@@ -85,24 +85,25 @@ class ConfidenceOutputProcessor(OutputProcessor):
     ) -> None:
         is_new = request.request_id not in self.request_states
         super().add_request(request, prompt, parent_req, request_index, queue)
-        if is_new and (what := traced(request.sampling_params)):
+        if is_new and (mark := mark_of(request.sampling_params)):
             state = self.request_states[request.request_id]
-            state.logprobs_processor = _trace_processor(what, request, state.logprobs_processor)
+            state.logprobs_processor = _trace_processor(mark, request, state.logprobs_processor)
 
 
 def _trace_processor(
-    what: Traced, request: EngineCoreRequest, stock: LogprobsProcessor | None
+    mark: Mark, request: EngineCoreRequest, stock: LogprobsProcessor | None
 ) -> LogprobsProcessor:
     assert stock is not None
-    if what == "samples":
-        samples = SampleTraceProcessor.from_new_request(stock.tokenizer, request)
-        assert samples.num_logprobs is not None
-        num_statistics = NUM_TOKEN_STATISTICS if statistics_top_k(request.sampling_params) else 0
-        trace: Any = SampleTrace(samples.num_logprobs, num_statistics)
-        samples.logprobs = trace
-        samples.cumulative_logprob = None
-        return samples
-    prompt = PromptTraceProcessor.from_new_request(None, request)
-    assert prompt.num_prompt_logprobs is not None
-    prompt.prompt_logprobs = TokenTrace(prompt.num_prompt_logprobs)  # type: ignore[assignment]
-    return prompt
+    num_statistics = NUM_TOKEN_STATISTICS if mark.statistics_top_k else 0
+    if isinstance(mark, PromptMark):
+        prompt = PromptTraceProcessor.from_new_request(None, request)
+        width = mark.candidates if num_statistics else prompt.num_prompt_logprobs
+        assert width is not None
+        prompt.prompt_logprobs = TokenTrace(width, num_statistics)  # type: ignore[assignment]
+        return prompt
+    samples = SampleTraceProcessor.from_new_request(stock.tokenizer, request)
+    assert samples.num_logprobs is not None
+    trace: Any = SampleTrace(samples.num_logprobs, num_statistics)
+    samples.logprobs = trace
+    samples.cumulative_logprob = None
+    return samples

@@ -18,8 +18,8 @@ from vllm.exceptions import GenerationError
 from vllm.inputs import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from conf_server.engine.marks import request_trace
-from conf_server.engine.teacher_forcing import ForcedText, teacher_force
+from conf_server.engine.marks import SamplesMark, set_mark
+from conf_server.engine.teacher_forcing import ForcedText, WantedRows, teacher_force
 from conf_server.stats.trace import TraceRows
 
 Kind = Literal["prompt", "cached", "generated", "batched"]
@@ -99,6 +99,7 @@ class EngineReader:
         width: int,
         new_tokens: int,
         advance: Callable[[], object],
+        statistics: bool,
     ) -> None:
         """
         Args:
@@ -106,9 +107,11 @@ class EngineReader:
             width: candidates of each row.
             new_tokens: how many to generate for each text.
             advance: called `len(KINDS)` times for each text.
+            statistics: the workers compute token statistics, and rows are read with them.
         """
         self._engine = engine
         self._width = width
+        self._statistics = statistics
         self._new_tokens = new_tokens
         self._advance = advance
         self._block_size = block_size
@@ -158,7 +161,11 @@ class EngineReader:
 
     async def _force(self, text: ForcedText, request_id: str, salt: str) -> Any:
         return await teacher_force(
-            self._engine, text, self._width, f"conf-server-check-{request_id}", cache_salt=salt
+            self._engine,
+            text,
+            WantedRows(self._width, self._width, self._statistics),
+            f"conf-server-check-{request_id}",
+            cache_salt=salt,
         )
 
     async def _generated(self, name: str, ids: list[int], kind: Kind) -> Reading:
@@ -170,7 +177,7 @@ class EngineReader:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        request_trace(params, "samples")
+        set_mark(params, SamplesMark(self._width if self._statistics else 0, deferred=True))
         prompt = tokens_input(ids, cache_salt=kind)
         request_id = f"conf-server-check-{name}-{kind}"
         async with aclosing(self._engine.generate(prompt, params, request_id)) as results:

@@ -1,8 +1,8 @@
 """Samplers that add exact token statistics to the log-probabilities channel, in the worker.
 
 A request marked with `statistics_top_k` gets `NUM_TOKEN_STATISTICS` columns at the right end of
-its log-probability rows. They travel through scheduler and ZMQ untouched; requests that
-asked for plain log-probabilities read their own width and never see them.
+its log-probability rows, past the last that has a token id. They travel through scheduler and
+ZMQ untouched; requests that asked for plain log-probabilities never see them.
 """
 
 from __future__ import annotations
@@ -18,43 +18,9 @@ from vllm.v1.outputs import LogprobsTensors, SamplerOutput
 from vllm.v1.sample.sampler import Sampler as V1Sampler
 from vllm.v1.worker.gpu.sample.sampler import Sampler as V2Sampler
 
-from conf_server.engine.marks import statistics_top_k
+from conf_server.engine.marks import sample_statistics_top_k
+from conf_server.engine.prompt_statistics import relative_logprobs
 from conf_server.engine.token_statistics import token_statistics
-from conf_server.stats.columns import NUM_TOKEN_STATISTICS, TokenStatistic
-
-
-class StatisticsExtension:
-    """Mixed into vLLM's worker through `--worker-extension-cls`."""
-
-    def install_token_statistics(self) -> bool:
-        """Replace the runner's sampler by one that knows token statistics.
-
-        Returns:
-            False where the sampler is of a kind that we do not know (platforms with a
-            sampler of their own): nothing is replaced then.
-        """
-        runner = self.model_runner  # type: ignore[attr-defined]
-        sampler = getattr(runner, "sampler", None)
-        if sampler is None:  # a pipeline stage that does not sample
-            return True
-        if isinstance(sampler, (V1StatisticsSampler, V2StatisticsSampler)):
-            return True
-        if type(sampler) is V1Sampler:
-            runner.sampler = V1StatisticsSampler.adopt(sampler, runner)
-        elif type(sampler) is V2Sampler:
-            runner.sampler = V2StatisticsSampler.adopt(sampler)
-        else:
-            return False
-        warm_up(runner)
-        return True
-
-
-def warm_up(runner: Any) -> None:
-    """Compile the kernels before the first request has to wait for them."""
-    config = runner.model_config
-    logits = torch.zeros((2, config.get_vocab_size()), dtype=config.dtype, device=runner.device)
-    for dtype in {config.dtype, torch.float32}:
-        token_statistics(logits.to(dtype), torch.tensor([1, 2], dtype=torch.int32))
 
 
 class V1StatisticsSampler(V1Sampler):
@@ -114,7 +80,7 @@ class V2StatisticsSampler(V2Sampler):
 
     def add_request(self, req_idx: int, sampling_params: SamplingParams) -> None:
         super().add_request(req_idx, sampling_params)
-        self._statistics_top_k[req_idx] = statistics_top_k(sampling_params)
+        self._statistics_top_k[req_idx] = sample_statistics_top_k(sampling_params)
 
     def __call__(self, logits: torch.Tensor, input_batch: Any) -> Any:
         output = super().__call__(logits, input_batch)
@@ -132,7 +98,7 @@ class V2StatisticsSampler(V2Sampler):
 def _top_k_by_row(req_ids: list[str], requests: Mapping[str, Any]) -> np.ndarray | None:
     """(n,) int32: k of each row that wants statistics, 0 elsewhere; None where none does."""
     top_k = np.fromiter(
-        (statistics_top_k(requests[req_id].sampling_params) for req_id in req_ids),
+        (sample_statistics_top_k(requests[req_id].sampling_params) for req_id in req_ids),
         np.int32,
         len(req_ids),
     )
@@ -162,22 +128,16 @@ def _widen(
 ) -> LogprobsTensors:
     """Append the statistics as columns; rows that did not ask get NaN."""
     assert tensors is not None  # whoever wants statistics asks for log-probabilities
-    n, device = len(tensors.logprobs), tensors.logprobs.device
-    ids = tensors.logprob_token_ids
-    padding = torch.zeros((n, NUM_TOKEN_STATISTICS), dtype=ids.dtype, device=device)
-    return tensors._replace(
-        logprob_token_ids=torch.cat((ids, padding), dim=1),
-        logprobs=torch.cat((tensors.logprobs, _all_rows(n, rows, statistics)), dim=1),
-    )
+    columns = _all_rows(len(tensors.logprobs), rows, statistics)
+    return tensors._replace(logprobs=torch.cat((tensors.logprobs, columns), dim=1))
 
 
-def _all_rows(n: int, rows: torch.Tensor | None, statistics: torch.Tensor) -> torch.Tensor:
+def _all_rows(n: int, rows: torch.Tensor | None, values: torch.Tensor) -> torch.Tensor:
+    """`values`, (m, w), at `rows` of (n, w); NaN elsewhere."""
     if rows is None:
-        return statistics
-    columns = torch.full(
-        (n, NUM_TOKEN_STATISTICS), torch.nan, dtype=torch.float32, device=statistics.device
-    )
-    columns[rows] = statistics
+        return values
+    columns = torch.full((n, values.shape[1]), torch.nan, device=values.device)
+    columns[rows] = values
     return columns
 
 
@@ -185,22 +145,14 @@ def _sampled_only(
     raw: torch.Tensor, sampled: torch.Tensor, rows: torch.Tensor | None, statistics: torch.Tensor
 ) -> LogprobsTensors:
     """Rows of the sampled token and the statistics; the rank, which nobody reads, is 0."""
-    wanted = raw if rows is None else raw[rows]
-    tokens = sampled.long() if rows is None else sampled[rows].long()
-    # Largest log p = largest logit - log-sum-exp, so the logits need no further exp.
-    normalizer = wanted.amax(dim=-1).float() - statistics[:, TokenStatistic.LOGPROB_1ST]
-    own = wanted.gather(1, tokens.unsqueeze(1)).float() - normalizer.unsqueeze(1)
-    n = len(sampled)
-    logprobs = _all_rows(n, rows, statistics)
-    first = torch.full((n, 1), torch.nan, dtype=torch.float32, device=raw.device)
-    if rows is None:
-        first = own
+    if rows is not None:
+        raw, sampled_here = raw[rows], sampled[rows]
     else:
-        first[rows] = own
-    ids = torch.zeros((n, 1 + NUM_TOKEN_STATISTICS), dtype=torch.int32, device=raw.device)
-    ids[:, 0] = sampled
+        sampled_here = sampled
+    own = relative_logprobs(raw, raw.gather(1, sampled_here.long().unsqueeze(1)), statistics)
+    n = len(sampled)
     return LogprobsTensors(
-        logprob_token_ids=ids,
-        logprobs=torch.cat((first, logprobs), dim=1),
+        logprob_token_ids=sampled.int().unsqueeze(1),
+        logprobs=_all_rows(n, rows, torch.cat((own, statistics), dim=1)),
         selected_token_ranks=torch.zeros(n, dtype=torch.int64, device=raw.device),
     )

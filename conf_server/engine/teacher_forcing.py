@@ -14,7 +14,7 @@ from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from conf_server.engine.marks import request_trace
+from conf_server.engine.marks import PromptMark, set_mark
 from conf_server.engine.stock_logprobs import append_stock_rows
 from conf_server.stats.trace import TokenTrace, TraceRows
 
@@ -38,6 +38,29 @@ class ForcedText:
 
 
 @dataclass(frozen=True)
+class WantedRows:
+    """What a row has to hold.
+
+    Attributes:
+        top_k: candidates that the confidence is the mean of.
+        candidates: how many of the likeliest tokens to name; with `statistics` the others
+            of the top k are not.
+        statistics: the worker makes the rows, with `TokenStatistic` columns; else they are
+            stock `prompt_logprobs`.
+        ranks: the tokens' ranks, which stock rows always have.
+    """
+
+    top_k: int
+    candidates: int
+    statistics: bool
+    ranks: bool = False
+
+    @property
+    def width(self) -> int:
+        return self.candidates if self.statistics else max(self.top_k, self.candidates)
+
+
+@dataclass(frozen=True)
 class ForcedRows:
     """The engine's answer.
 
@@ -53,7 +76,7 @@ class ForcedRows:
 async def teacher_force(
     engine: EngineClient,
     text: ForcedText,
-    width: int,
+    wanted: WantedRows,
     request_id: str,
     *,
     lora_request: LoRARequest | None = None,
@@ -61,11 +84,12 @@ async def teacher_force(
     priority: int = 0,
     trace_headers: Mapping[str, str] | None = None,
 ) -> ForcedRows:
-    """Log-probabilities of the text's completion, with the `width` likeliest candidates.
+    """Log-probabilities of the text's completion.
 
-    One prefill. A prefix-cache hit saves the context; the engine has no rows for what it
-    did not compute, so where the hit runs into the completion the text runs again without
-    the cache. Cancelling the caller aborts the request in the engine.
+    One prefill, in which a prefix-cache hit saves the context. The engine has no rows for
+    what it does not compute: `scheduler` ends the hit where the completion begins, and
+    where somebody else's scheduler lets it run on, the text runs again without the cache.
+    Cancelling the caller aborts the request in the engine.
 
     Raises:
         GenerationError: the engine failed, or gave no rows for what it computed.
@@ -74,7 +98,7 @@ async def teacher_force(
     async def run(read_cache: bool, run_id: str) -> RequestOutput:
         results = engine.generate(
             tokens_input(text.token_ids, cache_salt=cache_salt),
-            _params(width, read_cache),
+            _params(text, wanted, read_cache),
             run_id,
             lora_request=lora_request,
             priority=priority,
@@ -87,33 +111,34 @@ async def teacher_force(
         raise GenerationError("The engine gave no answer to a scoring request.")
 
     result = await run(True, request_id)
-    rows = _rows(result, text, width)
+    rows = _rows(result, text, wanted)
     if rows is None:
         result = await run(False, f"{request_id}-uncached")
-        rows = _rows(result, text, width)
+        rows = _rows(result, text, wanted)
     if rows is None:
         raise GenerationError("The engine gave no log-probabilities for a scoring request.")
     return ForcedRows(rows, result.num_cached_tokens or 0)
 
 
-def _params(width: int, read_cache: bool) -> SamplingParams:
+def _params(text: ForcedText, wanted: WantedRows, read_cache: bool) -> SamplingParams:
     params = SamplingParams(
         max_tokens=1,
         temperature=0.0,
-        prompt_logprobs=width,
+        prompt_logprobs=None if wanted.statistics else wanted.width,
         skip_reading_prefix_cache=not read_cache,
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
-    request_trace(params, "prompt")
+    top_k = wanted.top_k if wanted.statistics else 0
+    set_mark(params, PromptMark(top_k, text.first_scored, wanted.candidates, wanted.ranks))
     return params
 
 
-def _rows(result: RequestOutput, text: ForcedText, width: int) -> TraceRows | None:
+def _rows(result: RequestOutput, text: ForcedText, wanted: WantedRows) -> TraceRows | None:
     """The completion's rows, None where the cache hit has swallowed some of them.
 
-    The row of position p is computed at position p-1. Rows before a hit are missing (V2
-    runner) or uninitialised (V1), so they are counted from the end; and a request that
+    The row of position p is computed at position p-1. Stock rows before a hit are missing
+    (V2 runner) or uninitialised (V1), so they are counted from the end; and a request that
     was preempted may have lost rows that its first schedule promised.
     """
     if any(output.finish_reason == "error" for output in result.outputs):
@@ -125,7 +150,7 @@ def _rows(result: RequestOutput, text: ForcedText, width: int) -> TraceRows | No
     if isinstance(given, TokenTrace):
         trace = given
     else:
-        trace = TokenTrace(width)
+        trace = TokenTrace(wanted.width)
         if needed:
             append_stock_rows(trace, text.token_ids[-needed:], list(given)[-needed:])
     rows = trace.rows(len(trace) - needed, len(trace))

@@ -11,7 +11,7 @@ from vllm.platforms import current_platform
 
 logger = init_logger("vllm.conf_server.token_statistics")
 
-WORKER_EXTENSION: Final = "conf_server.engine.statistics_sampler.StatisticsExtension"
+WORKER_EXTENSION: Final = "conf_server.engine.worker_extension.StatisticsExtension"
 
 
 def obstacle(args: Namespace) -> str | None:

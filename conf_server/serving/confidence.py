@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from vllm.config import ModelConfig
 from vllm.exceptions import VLLMValidationError
-from vllm.sampling_params import SamplingParams
+from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from conf_server.engine.marks import request_trace
+from conf_server.engine.marks import SamplesMark, set_mark
 from conf_server.serving.tokens import max_candidates
 from conf_server.settings import ConfidenceSettings, Mode
 from conf_server.stats.columns import TokenStatistic
@@ -110,7 +110,15 @@ class Confidence:
             params.logprobs = None
             return
         params.logprobs = self.width(shown)
-        request_trace(params, "samples", self.top_k if self.engine_statistics else 0)
+        # A stop string ends an answer in the API process: the engine would not know the end.
+        at_end = self.mode == "stats" or params.output_kind == RequestOutputKind.FINAL_ONLY
+        set_mark(
+            params,
+            SamplesMark(
+                statistics_top_k=self.top_k if self.engine_statistics else 0,
+                deferred=at_end and not params.stop,
+            ),
+        )
 
     def token_confidences(self, rows: TraceRows) -> list[float | None]:
         """Confidence of each token, None where it has none."""
@@ -132,6 +140,10 @@ class Confidence:
             name: {"value": finite(metric.value), "exact": metric.exact}
             for name, metric in values.items()
         }
+
+    def token_entropies(self, rows: TraceRows) -> list[float | None]:
+        """Entropy of each token's distribution in nats; of its top k without statistics."""
+        return [finite(v) for v in self._metric(rows, "mean_token_entropy").tokens.tolist()]
 
     def token_uncertainties(self, rows: TraceRows) -> list[dict[str, float | None]]:
         """The metrics of each token: `{name: value}`."""

@@ -22,7 +22,12 @@ from vllm.tokenizers import TokenizerLike
 
 from conf_server.engine.decoding import decode_rows
 from conf_server.engine.lora import scoring_obstacle
-from conf_server.engine.teacher_forcing import ForcedRows, ForcedText, teacher_force
+from conf_server.engine.teacher_forcing import (
+    ForcedRows,
+    ForcedText,
+    WantedRows,
+    teacher_force,
+)
 from conf_server.serving.confidence import Confidence, finite
 from conf_server.serving.score_protocol import (
     ScoredCandidate,
@@ -36,8 +41,9 @@ from conf_server.serving.score_protocol import (
 from conf_server.serving.tokenization import force_text
 from conf_server.serving.tokens import max_candidates, utf8
 from conf_server.settings import ConfidenceSettings
-from conf_server.stats.metrics import TOP_K_METRICS
-from conf_server.stats.sequence import mean_logprob, perplexity, sum_logprob, top_k_entropy
+from conf_server.stats.columns import TokenStatistic
+from conf_server.stats.metrics import METRICS, TOP_K_METRICS
+from conf_server.stats.sequence import mean_logprob, perplexity, sum_logprob
 from conf_server.stats.trace import TraceRows
 
 
@@ -135,10 +141,11 @@ class ServingScore(GenerateBaseServing):
         metrics = request.metrics
         if metrics is None and options is not None:
             metrics = options.metrics
+        available = METRICS if resolved.engine_statistics else TOP_K_METRICS
         return replace(
             resolved,
             mode=request.mode or (options.mode if options else None) or "stats",
-            metrics=TOP_K_METRICS if metrics is None else tuple(metrics),
+            metrics=available if metrics is None else tuple(metrics),
         )
 
     def _check_counts(self, request: ScoreRequest) -> None:
@@ -232,7 +239,12 @@ class ServingScore(GenerateBaseServing):
         headers = None
         if raw_request is not None:
             headers = await self._get_trace_headers(raw_request.headers)
-        width = max(confidence.top_k, request.top_logprobs)
+        wanted = WantedRows(
+            top_k=confidence.top_k,
+            candidates=request.top_logprobs if confidence.mode == "per_token" else 0,
+            statistics=confidence.engine_statistics,
+            ranks=confidence.mode in ("per_token", "summary"),
+        )
         lora_request = self._maybe_get_adapters(request)  # type: ignore[arg-type]
         leaders: dict[int, asyncio.Task[ForcedRows]] = {}
 
@@ -243,7 +255,7 @@ class ServingScore(GenerateBaseServing):
             return await teacher_force(
                 self.engine_client,
                 job.text,
-                width,
+                wanted,
                 f"{base}-{index}",
                 lora_request=lora_request,
                 cache_salt=request.cache_salt,
@@ -278,7 +290,7 @@ class ServingScore(GenerateBaseServing):
             fields["uncertainty"] = confidence.uncertainty(rows)
         if confidence.mode in ("per_token", "summary"):
             shown = top_logprobs if confidence.mode == "per_token" else 0
-            fields["entropy_exact"] = False
+            fields["entropy_exact"] = rows.statistics is not None
             fields["tokens"] = _tokens(text, rows, confidence, shown, self.renderer.get_tokenizer())
         return ScoreResult(
             index=index,
@@ -295,7 +307,11 @@ def _is_greedy(rows: TraceRows) -> bool | None:
     """Whether every token was as likely as the likeliest; None where none was scored."""
     if not len(rows):
         return None
-    return bool(np.all(rows.logprobs >= rows.candidate_logprobs[:, 0]))
+    if rows.statistics is not None:
+        likeliest = rows.statistics[:, TokenStatistic.LOGPROB_1ST]
+    else:
+        likeliest = rows.candidate_logprobs[:, 0]
+    return bool(np.all(rows.logprobs >= likeliest))
 
 
 def _tokens(
@@ -331,7 +347,7 @@ def _tokens(
         rows.ranks.tolist(),
         rows.candidate_logprobs[:, :shown].tolist(),
         confidence.token_confidences(rows),
-        top_k_entropy(rows.candidate_logprobs, confidence.top_k).tolist(),
+        confidence.token_entropies(rows),
         strict=True,
     )
     for row_ids, row_texts, logprob, rank, logprobs, token_confidence, entropy in columns:
@@ -343,7 +359,7 @@ def _tokens(
                 logprob=finite(logprob),
                 rank=rank,
                 confidence=token_confidence,
-                entropy=finite(entropy),
+                entropy=entropy,
                 top_logprobs=[
                     ScoredCandidate(
                         token=candidate, token_id=i, bytes=utf8(candidate), logprob=finite(lp)

@@ -52,7 +52,10 @@ class TraceDelta:
         """What the answer gains where it ends: its summary and metrics."""
         if not self.finished or self.trace is None:
             return {}
-        return self.confidence.extras(self.trace.all())
+        # Rows that travel at the end are lost with an answer that was broken off: a summary
+        # of fewer tokens than the answer has would pass for the whole.
+        complete = len(self.trace) >= self.stop
+        return self.confidence.extras(self.trace.rows(0, self.stop if complete else 0))
 
     def context(self, length: int = 4) -> list[int]:
         """Tokens before the first of this delta, for decoding split characters."""

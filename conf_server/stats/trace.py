@@ -60,19 +60,21 @@ class TokenTrace:
         Args:
             ids: (m, at least w+1) token ids: the token itself, then its candidates,
                 likeliest first. Columns past w+1 belong to others and are left out.
-            logprobs: the same shape, nats; the last s columns are statistics.
+            logprobs: (m, at least w+1+s), nats: of those ids, and the last s columns are
+                statistics.
             ranks: (m,) rank of the token itself.
 
         Raises:
-            ValueError: rows are narrower than w+1+s, or the shapes do not go together.
+            ValueError: rows are too narrow, or their numbers differ.
         """
-        columns, width = self.width + 1, ids.shape[1]
-        if width < columns + self.num_statistics:
+        columns, width = self.width + 1, logprobs.shape[1]
+        if ids.shape[1] < columns or width < columns + self.num_statistics:
             raise ValueError(
-                f"rows of {width} candidates, expected {columns + self.num_statistics}"
+                f"rows of {ids.shape[1]} ids and {width} numbers, expected {columns} and "
+                f"{columns + self.num_statistics}"
             )
-        # numpy would broadcast a single row or column without a word.
-        if logprobs.shape != ids.shape or len(ranks) != len(ids):
+        # numpy would broadcast a single row without a word.
+        if not len(ids) == len(logprobs) == len(ranks):
             raise ValueError(
                 f"shapes {ids.shape}, {logprobs.shape} and {ranks.shape} do not go together"
             )
@@ -99,6 +101,12 @@ class TokenTrace:
     def all(self) -> TraceRows:
         """Every token so far, without a copy."""
         return self.rows(0, self._length)
+
+    def arrays(self) -> tuple[NDArray, NDArray, NDArray]:
+        """The ids, log-probabilities with statistics, and ranks that `append` takes."""
+        part = slice(0, self._length)
+        logprobs = np.hstack((self._logprobs[part], self._statistics[part]))
+        return self._ids[part], logprobs, self._ranks[part]
 
 
 class TraceRows:

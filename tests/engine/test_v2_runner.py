@@ -33,6 +33,7 @@ START_AND_ANSWER_S = 400
 TOP = 20
 BLOCK = 32
 CHUNK = 32  # tokens a step: every prompt longer than this is prefilled in chunks
+FIRST = 43  # first scored token: inside a block and inside a chunk
 
 QUESTION = "The capital of France is"
 CONTEXT = (
@@ -83,16 +84,19 @@ def run(model_path: Path, reference: Reference, tmp_path_factory: pytest.TempPat
         "one_new_token": context[: BLOCK + 1],
     }
     score = {"max_tokens": 1, "prompt_logprobs": TOP, "skip_reading_prefix_cache": False}
-    requests = {
-        name: {"prompt": ids, "trace": "prompt", "params": score} for name, ids in prompts.items()
+    requests: dict[str, Any] = {
+        name: {"prompt": ids, "params": score} for name, ids in prompts.items()
     }
+    requests["generated"] |= {"samples": {}, "params": {"max_tokens": 4, "logprobs": TOP}}
     requests["statistics"] = {
         "prompt": prompts["generated"],
-        "trace": "samples",
+        "samples": {"statistics_top_k": 7, "deferred": True},
         "params": {"max_tokens": 3, "logprobs": 0},
-        "statistics_top_k": 7,
     }
-    requests["generated"] |= {"trace": "samples", "params": {"max_tokens": 4, "logprobs": TOP}}
+    forced = {"statistics_top_k": 7, "first": FIRST, "candidates": 3, "ranks": True}
+    for name in ("forced", "forced again"):
+        prompts[name] = prompts["continued"]
+        requests[name] = {"prompt": prompts[name], "scored": forced, "params": {"max_tokens": 1}}
     engine_args = {
         "model": str(model_path),
         "dtype": "float32",
@@ -139,17 +143,17 @@ def run_engine(task: dict[str, Any], folder: Path) -> dict[str, Any]:
     return json.loads((folder / "result.json").read_text())
 
 
-def assert_matches(answer: Answer, expected: NDArray[np.float64]) -> None:
+def assert_matches(answer: Answer, expected: NDArray[np.float64], top: int = TOP) -> None:
     """Token, candidates, confidence and rank of every row are the reference's."""
     own = np.take_along_axis(expected, answer.token_ids[:, None], axis=1)
-    best = -np.sort(-expected, axis=1)[:, :TOP]
+    best = -np.sort(-expected, axis=1)[:, :top]
     chosen = np.take_along_axis(expected, answer.candidate_ids, axis=1)
-    confidence = token_confidence(answer.candidate_logprobs, TOP)
+    confidence = token_confidence(answer.candidate_logprobs, top)
     close = {"rtol": 0, "atol": 1e-3}
     np.testing.assert_allclose(answer.logprobs, own[:, 0], **close)
     np.testing.assert_allclose(answer.candidate_logprobs, best, **close)
     np.testing.assert_allclose(chosen, best, **close)
-    np.testing.assert_allclose(confidence, token_confidence(best, TOP), **close)
+    np.testing.assert_allclose(confidence, token_confidence(best, top), **close)
     # Deep in the vocabulary, tokens lie closer together than float32 tells apart.
     np.testing.assert_allclose(answer.ranks, (expected >= own).sum(axis=1), rtol=1e-3)
 
@@ -175,6 +179,20 @@ def test_generated_tokens_with_statistics(run: Run, reference: Reference) -> Non
     expected = reference.logprobs([*prompt, *answer.token_ids.tolist()])[len(prompt) - 1 :]
     assert answer.candidate_ids.shape == (3, 0)
     np.testing.assert_allclose(answer.logprobs, expected.max(axis=1), rtol=0, atol=1e-3)
+    np.testing.assert_allclose(answer.statistics, token_statistics(expected, 7), rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["forced", "forced again"])
+def test_forced_rows_begin_with_the_first_scored_token(
+    name: str, run: Run, reference: Reference
+) -> None:
+    """All of the text is cached, and the hit is cut where rows begin."""
+    answer, prompt = run.answers[name], run.prompts[name]
+    assert len(prompt) > FIRST + 2 * BLOCK
+    assert answer.num_cached_tokens == BLOCK
+    assert answer.token_ids.tolist() == prompt[FIRST:]
+    expected = reference.logprobs(prompt)[FIRST - 1 :]
+    assert_matches(answer, expected, top=3)
     np.testing.assert_allclose(answer.statistics, token_statistics(expected, 7), rtol=0, atol=2e-3)
 
 

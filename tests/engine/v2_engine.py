@@ -18,8 +18,9 @@ from vllm import AsyncEngineArgs, SamplingParams, TokensPrompt
 from vllm.sampling_params import RequestOutputKind
 
 from conf_server.engine.async_llm import ConfidenceAsyncLLM
-from conf_server.engine.marks import request_trace
-from conf_server.engine.statistics_sampler import StatisticsExtension
+from conf_server.engine.marks import PromptMark, SamplesMark, set_mark
+from conf_server.engine.scheduler import use_our_scheduler
+from conf_server.engine.worker_extension import StatisticsExtension
 from conf_server.stats.trace import TraceRows
 
 
@@ -45,9 +46,10 @@ async def answer_all(
     engine_args: dict[str, Any], requests: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """Start the engine, answer the requests one after the other, stop it."""
-    engine = ConfidenceAsyncLLM.from_engine_args(
-        AsyncEngineArgs(**engine_args, worker_extension_cls="v2_engine.WorkerNames")
-    )
+    arguments = AsyncEngineArgs(**engine_args, worker_extension_cls="v2_engine.WorkerNames")
+    config = arguments.create_engine_config()
+    use_our_scheduler(config)
+    engine = ConfidenceAsyncLLM.from_vllm_config(config)
     try:
         (names,) = await engine.collective_rpc("names")
         assert await engine.collective_rpc("install_token_statistics") == [True]
@@ -61,18 +63,22 @@ async def answer(
     engine: ConfidenceAsyncLLM,
     name: str,
     prompt: list[int],
-    trace: Any,
     params: dict[str, Any],
-    statistics_top_k: int = 0,
+    samples: dict[str, Any] | None = None,
+    scored: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """One request's cached prompt tokens and the rows of its trace."""
+    """One request's cached prompt tokens and the rows of its trace.
+
+    Args:
+        samples, scored: fields of the mark, of whichever kind it is.
+    """
     sampling = SamplingParams(
         temperature=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, **params
     )
-    request_trace(sampling, trace, statistics_top_k)
+    set_mark(sampling, PromptMark(**(scored or {})) if samples is None else SamplesMark(**samples))
     async for output in engine.generate(TokensPrompt(prompt_token_ids=prompt), sampling, name):
         final: Any = output
-    found = final.outputs[0].logprobs.trace if trace == "samples" else final.prompt_logprobs
+    found = final.prompt_logprobs if samples is None else final.outputs[0].logprobs.trace
     rows = found.all()
     return {
         "num_cached_tokens": final.num_cached_tokens,

@@ -16,7 +16,7 @@ from vllm.v1.engine.output_processor import OutputProcessor, RequestOutputCollec
 from vllm.v1.engine.parallel_sampling import ParentRequest
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
-from conf_server.engine.marks import request_trace, traced
+from conf_server.engine.marks import PromptMark, SamplesMark, mark_of, set_mark
 from conf_server.engine.output_processor import ConfidenceOutputProcessor, SampleTrace
 from conf_server.engine.stock_logprobs import append_stock_rows
 from conf_server.stats.trace import TokenTrace
@@ -37,7 +37,7 @@ def sampling(kind: RequestOutputKind = FINAL_ONLY, **given: Any) -> SamplingPara
 
 def traced_sampling(kind: RequestOutputKind = FINAL_ONLY, **given: Any) -> SamplingParams:
     params = sampling(kind, **given)
-    request_trace(params, "samples")
+    set_mark(params, SamplesMark())
     return params
 
 
@@ -230,7 +230,7 @@ def test_prompt_log_probabilities_arrive_as_a_trace(
     kind: RequestOutputKind, processor: ConfidenceOutputProcessor
 ) -> None:
     params = sampling(kind, logprobs=None, prompt_logprobs=WIDTH)
-    request_trace(params, "prompt")
+    set_mark(params, PromptMark())
     processor.add_request(request(params), None)
     (answer,) = feed(processor, prompt_step(last=True, new_logprobs=None))
     trace: Any = answer.prompt_logprobs
@@ -248,10 +248,10 @@ def test_untraced_prompt_log_probabilities_stay_vllms(processor: ConfidenceOutpu
 
 def test_a_mark_keeps_the_clients_other_arguments() -> None:
     params = sampling(extra_args={"theirs": 1, "conf_server": "x"})
-    request_trace(params, "prompt")
+    set_mark(params, PromptMark())
     assert params.extra_args is not None
     assert params.extra_args["theirs"] == 1
-    assert traced(params) == "prompt"
+    assert mark_of(params) == PromptMark()
 
 
 @pytest.mark.parametrize("value", ["x", "samples", 1, 0.5, ["trace", "samples"]])
@@ -259,7 +259,7 @@ def test_vllm_xargs_cannot_mark_a_request(
     value: object, processor: ConfidenceOutputProcessor
 ) -> None:
     params = sampling(extra_args={"conf_server": value})
-    assert traced(params) is None
+    assert mark_of(params) is None
     processor.add_request(request(params), None)
     (answer,) = feed(processor, *steps(SPECULATIVE))
     assert isinstance(answer.outputs[0].logprobs, list)
@@ -267,7 +267,7 @@ def test_vllm_xargs_cannot_mark_a_request(
 
 @pytest.mark.parametrize("params", [None, SamplingParams(), SamplingParams(extra_args={"a": 1})])
 def test_other_requests_are_not_traced(params: SamplingParams | None) -> None:
-    assert traced(params) is None
+    assert mark_of(params) is None
 
 
 # vLLM's own dicts as a trace.
@@ -327,7 +327,7 @@ def test_a_narrower_trace_takes_the_first_candidates() -> None:
 def test_a_missing_row_is_refused(
     tokens: list[int], table: list[dict[int, Logprob] | None]
 ) -> None:
-    with pytest.raises(ValueError, match=r"token|zip|candidates"):
+    with pytest.raises(ValueError, match=r"token|zip|rows"):
         append_stock_rows(TokenTrace(WIDTH), tokens, table)
 
 

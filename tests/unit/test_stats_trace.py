@@ -70,7 +70,9 @@ def test_too_narrow_rows_are_refused_and_leave_no_trace() -> None:
     trace = trace_of(2, width=3)
     before = as_lists(trace.all())
     for columns in (1, 3):
-        with pytest.raises(ValueError, match=f"rows of {columns} candidates, expected 4"):
+        with pytest.raises(
+            ValueError, match=f"rows of {columns} ids and {columns} numbers, expected 4"
+        ):
             trace.append(*engine_rows(1, columns))
     assert as_lists(trace.all()) == before
 

@@ -1,0 +1,141 @@
+"""vLLM's scheduler, which knows what teacher forcing and deferred rows need of it.
+
+Teacher forcing needs a prefix-cache hit to end where the completion begins: the engine has
+no rows for what it does not compute. And rows that nobody looks at before the answer's end
+travel at its end: decoding a few small arrays a step was the largest part of what
+confidence cost the API process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from vllm.config import VllmConfig
+from vllm.v1.core.kv_cache_manager import KVCacheManager
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.engine import EngineCoreOutput
+from vllm.v1.outputs import LogprobsLists
+from vllm.v1.request import Request
+
+from conf_server.engine.marks import SamplesMark, mark_of, prompt_mark
+from conf_server.stats.columns import NUM_TOKEN_STATISTICS
+from conf_server.stats.trace import TokenTrace
+
+
+def use_our_scheduler(vllm_config: VllmConfig) -> None:
+    """Replace vLLM's default scheduler, of the kind that it has chosen, in the configuration.
+
+    Any other is left alone: scoring then runs a text again where a hit has gone too far,
+    and rows travel as they come.
+    """
+    config = vllm_config.scheduler_config
+    if config.scheduler_cls is None:
+        config.scheduler_cls = (
+            ConfidenceAsyncScheduler if config.async_scheduling else ConfidenceScheduler
+        )
+
+
+class CappedKVCacheManager(KVCacheManager):
+    """Ends the prefix-cache hits of forced texts before their first scored token."""
+
+    @classmethod
+    def adopt(cls, stock: KVCacheManager) -> CappedKVCacheManager:
+        """Take over a manager with its state; no request is in it yet."""
+        manager = cls.__new__(cls)
+        manager.__dict__.update(stock.__dict__)
+        return manager
+
+    def get_computed_blocks(self, request: Any, *limit: int | None) -> Any:
+        mark = prompt_mark(request.sampling_params)
+        if mark is not None:
+            # Its first row is computed at the position before it.
+            request = _ShortRequest(request, mark.first)
+            limit = tuple(None if given is None else min(given, mark.first - 1) for given in limit)
+        return super().get_computed_blocks(request, *limit)
+
+
+class _ShortRequest:
+    """A request as if it had so many tokens only. A hit spares a request's last one."""
+
+    def __init__(self, request: Any, num_tokens: int) -> None:
+        self._request = request
+        self.num_tokens: Final = num_tokens
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._request, name)
+
+
+class DeferredRows:
+    """Keeps the rows of requests that are marked so until they finish."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, TokenTrace] = {}
+
+    def hold(self, outputs: Iterable[EngineCoreOutput], requests: Mapping[str, Request]) -> None:
+        """Take rows out of a step's outputs, and put all of an answer's into its last.
+
+        Args:
+            outputs: changed in place.
+            requests: those that have not finished.
+        """
+        for output in outputs:
+            trace = self._kept.get(output.request_id)
+            rows = output.new_logprobs
+            if trace is None and output.finish_reason is None and rows is not None:
+                trace = _trace_of(requests.get(output.request_id))
+                if trace is not None:
+                    self._kept[output.request_id] = trace
+            if trace is None:
+                continue
+            if rows is not None:
+                trace.append(*rows[:3])
+            output.new_logprobs = None
+            if output.finish_reason is not None:
+                output.new_logprobs = LogprobsLists(*trace.arrays())
+                self.forget(output.request_id)
+
+    def forget(self, request_id: str) -> None:
+        self._kept.pop(request_id, None)
+
+
+def _trace_of(request: Request | None) -> TokenTrace | None:
+    """An empty trace of the request's width, if its rows are deferred."""
+    params = request.sampling_params if request is not None else None
+    mark = mark_of(params)
+    if params is None or not isinstance(mark, SamplesMark) or not mark.deferred:
+        return None
+    assert params.num_logprobs is not None
+    return TokenTrace(params.num_logprobs, NUM_TOKEN_STATISTICS if mark.statistics_top_k else 0)
+
+
+class _Ours:
+    """What both schedulers add. Mixed in before vLLM's class."""
+
+    kv_cache_manager: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.kv_cache_manager = CappedKVCacheManager.adopt(self.kv_cache_manager)
+        self._deferred_rows = DeferredRows()
+
+    def update_from_output(self: Any, *args: Any, **kwargs: Any) -> Any:
+        by_client = super().update_from_output(*args, **kwargs)  # type: ignore[misc]
+        for outputs in by_client.values():
+            self._deferred_rows.hold(outputs.outputs, self.requests)
+        return by_client
+
+    def finish_requests(self: Any, *args: Any, **kwargs: Any) -> Any:
+        finished = super().finish_requests(*args, **kwargs)  # type: ignore[misc]
+        for request in finished:
+            self._deferred_rows.forget(request.request_id)
+        return finished
+
+
+class ConfidenceScheduler(_Ours, Scheduler):
+    """For engines whose steps follow one another: CPU."""
+
+
+class ConfidenceAsyncScheduler(_Ours, AsyncScheduler):
+    """For engines that schedule a step while the last one runs: CUDA."""

@@ -1,0 +1,180 @@
+"""What joins vLLM's worker: it puts our samplers and prompt rows into the model runner.
+
+vLLM has two model runners. In V1 (CPU, and CUDA on request) prompt log-probabilities are a
+method of the runner, so its object is replaced by one of a subclass with the same state. In
+V2 (CUDA's default) they are a part of their own, and the part is replaced.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from vllm.v1.outputs import LogprobsTensors
+from vllm.v1.sample.sampler import Sampler as V1Sampler
+from vllm.v1.worker.gpu.sample.prompt_logprob import PromptLogprobsWorker
+from vllm.v1.worker.gpu.sample.sampler import Sampler as V2Sampler
+from vllm.v1.worker.gpu_model_runner import GPUModelRunner as V1ModelRunner
+
+from conf_server.engine.prompt_statistics import PromptChunk, PromptStatistics
+from conf_server.engine.statistics_sampler import V1StatisticsSampler, V2StatisticsSampler
+from conf_server.engine.token_statistics import token_statistics
+
+
+class StatisticsExtension:
+    """Mixed into vLLM's worker through `--worker-extension-cls`."""
+
+    model_runner: Any
+
+    def install_token_statistics(self) -> bool:
+        """Make the runner compute token statistics, of samples and of prompts.
+
+        Returns:
+            False where the sampler is of a kind that we do not know (platforms with a
+            sampler of their own): nothing is replaced then.
+        """
+        runner = self.model_runner
+        sampler = getattr(runner, "sampler", None)
+        if sampler is None:  # a pipeline stage that does not sample
+            return True
+        if isinstance(sampler, (V1StatisticsSampler, V2StatisticsSampler)):
+            return True
+        if type(sampler) is V1Sampler and isinstance(runner, V1ModelRunner):
+            runner.sampler = V1StatisticsSampler.adopt(sampler, runner)
+            self.model_runner = adopt_runner(runner)
+        elif type(sampler) is V2Sampler:
+            runner.sampler = V2StatisticsSampler.adopt(sampler)
+            runner.prompt_logprobs_worker = V2PromptLogprobs.adopt(runner.prompt_logprobs_worker)
+        else:
+            return False
+        warm_up(runner)
+        return True
+
+
+def warm_up(runner: Any) -> None:
+    """Compile the kernels before the first request has to wait for them."""
+    config = runner.model_config
+    logits = torch.zeros((2, config.get_vocab_size()), dtype=config.dtype, device=runner.device)
+    for dtype in {config.dtype, torch.float32}:
+        token_statistics(logits.to(dtype), torch.tensor([1, 2], dtype=torch.int32))
+
+
+def adopt_runner(stock: V1ModelRunner) -> Any:
+    """The same runner with `V1PromptRows` before its class.
+
+    Both objects share one state, so whoever still holds the old one is not left behind.
+    """
+    kind: Any = type(f"Statistics{type(stock).__name__}", (V1PromptRows, type(stock)), {})
+    runner = kind.__new__(kind)
+    runner.__dict__ = stock.__dict__
+    runner.prompt_statistics = PromptStatistics()
+    return runner
+
+
+class V1PromptRows:
+    """Mixed in before `vllm.v1.worker.gpu_model_runner.GPUModelRunner` or CPU's subclass."""
+
+    prompt_statistics: PromptStatistics
+
+    def _update_states(self, scheduler_output: Any) -> Any:
+        # In this order: an id may finish and come again in one step.
+        for req_id in scheduler_output.finished_req_ids:
+            self.prompt_statistics.remove_request(req_id)
+        for request in scheduler_output.scheduled_new_reqs:
+            self.prompt_statistics.add_request(request.req_id, request.sampling_params)
+        return super()._update_states(scheduler_output)  # type: ignore[misc]
+
+    def _get_prompt_logprobs_dict(
+        self: Any, hidden_states: torch.Tensor, num_scheduled_tokens: dict[str, int]
+    ) -> dict[str, LogprobsTensors | None]:
+        found = super()._get_prompt_logprobs_dict(hidden_states, num_scheduled_tokens)  # type: ignore[misc]
+        if not self.prompt_statistics:
+            return found
+        chunks = [
+            self._prompt_chunk(req_id, num_tokens)
+            for req_id, num_tokens in num_scheduled_tokens.items()
+            if req_id in self.prompt_statistics
+        ]
+        rows = self.prompt_statistics.step(chunks, hidden_states, self.model.compute_logits)
+        return found | {
+            req_id: LogprobsTensors(*(part.cpu() for part in tensors[:3]))
+            for req_id, tensors in rows.items()
+        }
+
+    def _prompt_chunk(self: Any, req_id: str, num_tokens: int) -> PromptChunk:
+        request = self.requests[req_id]
+        ids = request.prompt_token_ids
+
+        def token_ids(begin: int, end: int) -> torch.Tensor:
+            return torch.tensor(ids[begin:end], dtype=torch.int64, device=self.device)
+
+        row = self.input_batch.req_id_to_index[req_id]
+        return PromptChunk(
+            req_id=req_id,
+            start=request.num_computed_tokens,
+            num_tokens=num_tokens,
+            prompt_len=len(ids),
+            offset=int(self.query_start_loc.np[row]),
+            token_ids=token_ids,
+        )
+
+
+class V2PromptLogprobs(PromptLogprobsWorker):
+    """For `vllm.v1.worker.gpu.model_runner`."""
+
+    prompt_statistics: PromptStatistics
+
+    @classmethod
+    def adopt(cls, stock: PromptLogprobsWorker) -> V2PromptLogprobs:
+        """Take over a worker with its state; no request is in it yet."""
+        worker = cls.__new__(cls)
+        worker.__dict__.update(stock.__dict__)
+        worker.prompt_statistics = PromptStatistics()
+        return worker
+
+    def add_request(self, req_id: str, req_idx: int, sampling_params: Any) -> None:
+        super().add_request(req_id, req_idx, sampling_params)
+        self.prompt_statistics.add_request(req_id, sampling_params)
+
+    def remove_request(self, req_id: str) -> None:
+        super().remove_request(req_id)
+        self.prompt_statistics.remove_request(req_id)
+
+    def compute_prompt_logprobs(
+        self,
+        logits_fn: Any,
+        hidden_states: torch.Tensor,
+        input_batch: Any,
+        all_token_ids: torch.Tensor,
+        num_computed_tokens: torch.Tensor,
+        prompt_lens: Any,
+    ) -> dict[str, LogprobsTensors]:
+        found = super().compute_prompt_logprobs(
+            logits_fn, hidden_states, input_batch, all_token_ids, num_computed_tokens, prompt_lens
+        )
+        if not self.prompt_statistics:
+            return found
+        chunks = [
+            _v2_chunk(input_batch, row, all_token_ids, prompt_lens)
+            for row, req_id in enumerate(input_batch.req_ids)
+            if req_id in self.prompt_statistics
+        ]
+        return found | self.prompt_statistics.step(chunks, hidden_states, logits_fn)
+
+
+def _v2_chunk(
+    input_batch: Any, row: int, all_token_ids: torch.Tensor, prompt_lens: Any
+) -> PromptChunk:
+    state = int(input_batch.idx_mapping_np[row])
+
+    def token_ids(begin: int, end: int) -> torch.Tensor:
+        return all_token_ids[state, begin:end].long()
+
+    return PromptChunk(
+        req_id=input_batch.req_ids[row],
+        start=int(input_batch.num_computed_prefill_tokens_np[row]),
+        num_tokens=int(input_batch.num_scheduled_tokens[row]),
+        prompt_len=int(prompt_lens[state]),
+        offset=int(input_batch.query_start_loc_np[row]),
+        token_ids=token_ids,
+    )
