@@ -47,13 +47,13 @@ class CappedKVCacheManager(KVCacheManager):
         manager.__dict__.update(stock.__dict__)
         return manager
 
-    def get_computed_blocks(self, request: Any, *limit: int | None) -> Any:
-        mark = prompt_mark(request.sampling_params)
-        if mark is not None:
-            # Its first row is computed at the position before it.
+    def get_computed_blocks(self, request: Any, max_cache_hit_length: int | None = None) -> Any:
+        limits = [] if max_cache_hit_length is None else [max_cache_hit_length]  # from 0.33
+        if mark := prompt_mark(request.sampling_params):
+            # The first row is computed at the position before its token.
             request = _ShortRequest(request, mark.first)
-            limit = tuple(None if given is None else min(given, mark.first - 1) for given in limit)
-        return super().get_computed_blocks(request, *limit)
+            limits = [min(limit, mark.first - 1) for limit in limits]
+        return super().get_computed_blocks(request, *limits)
 
 
 class _ShortRequest:
@@ -110,32 +110,26 @@ def _trace_of(request: Request | None) -> TokenTrace | None:
     return TokenTrace(params.num_logprobs, NUM_TOKEN_STATISTICS if mark.statistics_top_k else 0)
 
 
-class _Ours:
-    """What both schedulers add. Mixed in before vLLM's class."""
-
-    kv_cache_manager: Any
+class ConfidenceScheduler(Scheduler):
+    """For engines whose steps follow one another: CPU."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.kv_cache_manager = CappedKVCacheManager.adopt(self.kv_cache_manager)
         self._deferred_rows = DeferredRows()
 
-    def update_from_output(self: Any, *args: Any, **kwargs: Any) -> Any:
-        by_client = super().update_from_output(*args, **kwargs)  # type: ignore[misc]
+    def update_from_output(self, *args: Any, **kwargs: Any) -> Any:
+        by_client = super().update_from_output(*args, **kwargs)
         for outputs in by_client.values():
             self._deferred_rows.hold(outputs.outputs, self.requests)
         return by_client
 
-    def finish_requests(self: Any, *args: Any, **kwargs: Any) -> Any:
-        finished = super().finish_requests(*args, **kwargs)  # type: ignore[misc]
+    def finish_requests(self, *args: Any, **kwargs: Any) -> Any:
+        finished = super().finish_requests(*args, **kwargs)
         for request in finished:
             self._deferred_rows.forget(request.request_id)
         return finished
 
 
-class ConfidenceScheduler(_Ours, Scheduler):
-    """For engines whose steps follow one another: CPU."""
-
-
-class ConfidenceAsyncScheduler(_Ours, AsyncScheduler):
+class ConfidenceAsyncScheduler(ConfidenceScheduler, AsyncScheduler):
     """For engines that schedule a step while the last one runs: CUDA."""

@@ -41,7 +41,7 @@ class StatisticsExtension:
             return True
         if type(sampler) is V1Sampler and isinstance(runner, V1ModelRunner):
             runner.sampler = V1StatisticsSampler.adopt(sampler, runner)
-            self.model_runner = adopt_runner(runner)
+            self.model_runner = V1StatisticsRunner.adopt(runner)
         elif type(sampler) is V2Sampler:
             runner.sampler = V2StatisticsSampler.adopt(sampler)
             runner.prompt_logprobs_worker = V2PromptLogprobs.adopt(runner.prompt_logprobs_worker)
@@ -59,22 +59,22 @@ def warm_up(runner: Any) -> None:
         token_statistics(logits.to(dtype), torch.tensor([1, 2], dtype=torch.int32))
 
 
-def adopt_runner(stock: V1ModelRunner) -> Any:
-    """The same runner with `V1PromptRows` before its class.
-
-    Both objects share one state, so whoever still holds the old one is not left behind.
-    """
-    kind: Any = type(f"Statistics{type(stock).__name__}", (V1PromptRows, type(stock)), {})
-    runner = kind.__new__(kind)
-    runner.__dict__ = stock.__dict__
-    runner.prompt_statistics = PromptStatistics()
-    return runner
-
-
-class V1PromptRows:
-    """Mixed in before `vllm.v1.worker.gpu_model_runner.GPUModelRunner` or CPU's subclass."""
+class V1StatisticsRunner(V1ModelRunner):
+    """For `vllm.v1.worker.gpu_model_runner`, which CPU uses in a subclass."""
 
     prompt_statistics: PromptStatistics
+
+    @classmethod
+    def adopt(cls, stock: V1ModelRunner) -> V1StatisticsRunner:
+        """The same runner with our methods before those of its own class.
+
+        Both objects share one state, so whoever still holds the old one is not left behind.
+        """
+        kind: Any = type(f"Statistics{type(stock).__name__}", (cls, type(stock)), {})
+        runner: V1StatisticsRunner = kind.__new__(kind)
+        runner.__dict__ = stock.__dict__
+        runner.prompt_statistics = PromptStatistics()
+        return runner
 
     def _update_states(self, scheduler_output: Any) -> Any:
         # In this order: an id may finish and come again in one step.
@@ -82,12 +82,12 @@ class V1PromptRows:
             self.prompt_statistics.remove_request(req_id)
         for request in scheduler_output.scheduled_new_reqs:
             self.prompt_statistics.add_request(request.req_id, request.sampling_params)
-        return super()._update_states(scheduler_output)  # type: ignore[misc]
+        return super()._update_states(scheduler_output)
 
     def _get_prompt_logprobs_dict(
-        self: Any, hidden_states: torch.Tensor, num_scheduled_tokens: dict[str, int]
+        self, hidden_states: torch.Tensor, num_scheduled_tokens: dict[str, int]
     ) -> dict[str, LogprobsTensors | None]:
-        found = super()._get_prompt_logprobs_dict(hidden_states, num_scheduled_tokens)  # type: ignore[misc]
+        found = super()._get_prompt_logprobs_dict(hidden_states, num_scheduled_tokens)
         if not self.prompt_statistics:
             return found
         chunks = [
@@ -95,15 +95,17 @@ class V1PromptRows:
             for req_id, num_tokens in num_scheduled_tokens.items()
             if req_id in self.prompt_statistics
         ]
-        rows = self.prompt_statistics.step(chunks, hidden_states, self.model.compute_logits)
+        compute_logits: Any = self.model.compute_logits
+        rows = self.prompt_statistics.step(chunks, hidden_states, compute_logits)
         return found | {
-            req_id: LogprobsTensors(*(part.cpu() for part in tensors[:3]))
-            for req_id, tensors in rows.items()
+            req_id: LogprobsTensors(ids.cpu(), logprobs.cpu(), ranks.cpu())
+            for req_id, (ids, logprobs, ranks, *_) in rows.items()
         }
 
-    def _prompt_chunk(self: Any, req_id: str, num_tokens: int) -> PromptChunk:
+    def _prompt_chunk(self, req_id: str, num_tokens: int) -> PromptChunk:
         request = self.requests[req_id]
         ids = request.prompt_token_ids
+        assert ids is not None  # embeddings cannot be forced
 
         def token_ids(begin: int, end: int) -> torch.Tensor:
             return torch.tensor(ids[begin:end], dtype=torch.int64, device=self.device)

@@ -118,7 +118,7 @@ def _lists(
     offsets = [offset]
     for text in texts[:-1]:
         offsets.append(offsets[-1] + len(text))
-    return {
+    lists: dict[str, list[Any]] = {
         "text_offset": offsets,
         "token_logprobs": [openai_logprob(token.logprobs[0]) for token in tokens],
         "tokens": texts,
@@ -131,3 +131,6 @@ def _lists(
         ],
         "confidence": delta.confidence.token_confidences(rows),
     }
+    if delta.confidence.metrics:
+        lists["token_uncertainty"] = delta.confidence.token_uncertainties(rows)
+    return lists

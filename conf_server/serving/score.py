@@ -28,7 +28,7 @@ from conf_server.engine.teacher_forcing import (
     WantedRows,
     teacher_force,
 )
-from conf_server.serving.confidence import Confidence, finite
+from conf_server.serving.confidence import Confidence, ConfidenceOptions, finite
 from conf_server.serving.score_protocol import (
     ScoredCandidate,
     ScoredToken,
@@ -103,7 +103,7 @@ class ServingScore(GenerateBaseServing):
         forced = await self._force_all(jobs, confidence, request, raw_request)
         lora_request = self._maybe_get_adapters(request)  # type: ignore[arg-type]
         results = [
-            self._result(index, job.text, rows, confidence, request.top_logprobs)
+            self._result(index, job.text, rows, confidence, request)
             for index, (job, rows) in enumerate(zip(jobs, forced, strict=True))
         ]
         num_tokens = sum(len(job.text.token_ids) for job in jobs)
@@ -137,15 +137,13 @@ class ServingScore(GenerateBaseServing):
                 value=request.top_logprobs,
             )
         resolved = Confidence.resolve(request.confidence, self.settings, self.model_config)
-        options = request.confidence
-        metrics = request.metrics
-        if metrics is None and options is not None:
-            metrics = options.metrics
+        options = request.confidence or ConfidenceOptions()
         available = METRICS if resolved.engine_statistics else TOP_K_METRICS
+        named = request.metrics if options.metrics is None else options.metrics
         return replace(
             resolved,
-            mode=request.mode or (options.mode if options else None) or "stats",
-            metrics=available if metrics is None else tuple(metrics),
+            mode=request.mode or options.mode or "stats",
+            metrics=available if named is None else tuple(named),
         )
 
     def _check_counts(self, request: ScoreRequest) -> None:
@@ -281,7 +279,7 @@ class ServingScore(GenerateBaseServing):
         text: ForcedText,
         forced: ForcedRows,
         confidence: Confidence,
-        top_logprobs: int,
+        request: ScoreRequest,
     ) -> ScoreResult:
         rows = forced.rows
         fields: dict[str, Any] = {}
@@ -289,9 +287,15 @@ class ServingScore(GenerateBaseServing):
             fields["confidence_summary"] = confidence.summary(rows)
             fields["uncertainty"] = confidence.uncertainty(rows)
         if confidence.mode in ("per_token", "summary"):
-            shown = top_logprobs if confidence.mode == "per_token" else 0
             fields["entropy_exact"] = rows.statistics is not None
-            fields["tokens"] = _tokens(text, rows, confidence, shown, self.renderer.get_tokenizer())
+            fields["tokens"] = _tokens(
+                text,
+                rows,
+                confidence,
+                request.top_logprobs if confidence.mode == "per_token" else 0,
+                request.names_metrics,
+                self.renderer.get_tokenizer(),
+            )
         return ScoreResult(
             index=index,
             num_tokens=len(text.token_ids) - text.num_context,
@@ -319,53 +323,49 @@ def _tokens(
     rows: TraceRows,
     confidence: Confidence,
     shown: int,
+    named_metrics: bool,
     tokenizer: TokenizerLike,
 ) -> list[ScoredToken]:
+    """The completion's tokens; those that nothing stood before come first, without numbers."""
     candidate_ids = rows.candidate_ids[:, :shown].tolist()
     own_ids = text.token_ids[text.num_context :]
     unscored = len(own_ids) - len(rows)
     ids = [[own] for own in own_ids[:unscored]]
     ids += [[own, *others] for own, others in zip(own_ids[unscored:], candidate_ids, strict=True)]
     texts = decode_rows(tokenizer, ids, text.token_ids[: text.num_context])
-    tokens = [
-        ScoredToken(
-            token=row[0],
-            token_id=own[0],
-            bytes=utf8(row[0]),
-            logprob=None,
-            rank=None,
-            confidence=None,
-            entropy=None,
-            top_logprobs=[],
+    columns: dict[str, list[Any]] = {
+        "logprob": [finite(logprob) for logprob in rows.logprobs.tolist()],
+        "rank": rows.ranks.tolist(),
+        "confidence": confidence.token_confidences(rows),
+        "entropy": confidence.token_entropies(rows),
+    }
+    if named_metrics and confidence.metrics:
+        columns["uncertainty"] = confidence.token_uncertainties(rows)
+    candidate_logprobs = rows.candidate_logprobs[:, :shown].tolist()
+    nothing: dict[str, list[Any]] = {name: [None] * unscored for name in columns}
+    return [
+        _token(row_ids, row_texts, logprobs, dict(zip(columns, numbers, strict=True)))
+        for row_ids, row_texts, logprobs, numbers in zip(
+            ids,
+            texts,
+            [[]] * unscored + candidate_logprobs,
+            zip(*(nothing[name] + columns[name] for name in columns), strict=True),
+            strict=True,
         )
-        for own, row in zip(ids[:unscored], texts[:unscored], strict=True)
     ]
-    columns = zip(
-        ids[unscored:],
-        texts[unscored:],
-        rows.logprobs.tolist(),
-        rows.ranks.tolist(),
-        rows.candidate_logprobs[:, :shown].tolist(),
-        confidence.token_confidences(rows),
-        confidence.token_entropies(rows),
-        strict=True,
+
+
+def _token(
+    ids: list[int], texts: list[str], candidate_logprobs: list[float], numbers: dict[str, Any]
+) -> ScoredToken:
+    """A token and its candidates; `ids` and `texts` are the token's own first."""
+    return ScoredToken(
+        token=texts[0],
+        token_id=ids[0],
+        bytes=utf8(texts[0]),
+        top_logprobs=[
+            ScoredCandidate(token=token, token_id=i, bytes=utf8(token), logprob=finite(logprob))
+            for i, token, logprob in zip(ids[1:], texts[1:], candidate_logprobs, strict=True)
+        ],
+        **numbers,
     )
-    for row_ids, row_texts, logprob, rank, logprobs, token_confidence, entropy in columns:
-        tokens.append(
-            ScoredToken(
-                token=row_texts[0],
-                token_id=row_ids[0],
-                bytes=utf8(row_texts[0]),
-                logprob=finite(logprob),
-                rank=rank,
-                confidence=token_confidence,
-                entropy=entropy,
-                top_logprobs=[
-                    ScoredCandidate(
-                        token=candidate, token_id=i, bytes=utf8(candidate), logprob=finite(lp)
-                    )
-                    for i, candidate, lp in zip(row_ids[1:], row_texts[1:], logprobs, strict=True)
-                ],
-            )
-        )
-    return tokens

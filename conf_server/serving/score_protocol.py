@@ -103,6 +103,12 @@ class ScoreRequest(ScoreItem):
                 )
         return self
 
+    @property
+    def names_metrics(self) -> bool:
+        """Whether the client has chosen metrics, and so wants each token's too."""
+        options = self.confidence
+        return self.metrics is not None or (options is not None and options.metrics is not None)
+
     def each_item(self) -> Iterator[tuple[str, ScoreItem]]:
         """Items with the path of their fields, for error messages."""
         if self.items is None:
@@ -157,6 +163,7 @@ class ScoredToken(BaseModel):
     rank: int | None
     confidence: float | None
     entropy: float | None
+    uncertainty: dict[str, float | None] | None = None
     top_logprobs: list[ScoredCandidate]
 
 

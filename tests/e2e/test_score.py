@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.reference import Reference
+from conf_server.stats.metrics import METRICS
+from tests.reference import Reference, lm_polygraph_metrics
 from tests.server import Server
 
 LONG = "In the beginning there was a number, and the number was written down. " * 30
@@ -50,7 +52,7 @@ def test_log_probabilities_are_those_of_transformers(
         assert "".join(token["token"] for token in tokens).endswith(completion)
 
 
-def test_statistics_are_those_of_the_whole_distribution_cut_to_the_top_k(
+def test_statistics_are_those_of_the_whole_distribution(
     server: Server, reference: Reference
 ) -> None:
     prompt, completion = TEXTS[0]
@@ -63,14 +65,18 @@ def test_statistics_are_those_of_the_whole_distribution_cut_to_the_top_k(
         top_logprobs=3,
         confidence={"top_k": 5, "window": 4},
     )
-    top = -np.sort(-reference.logprobs(ids)[-item["num_tokens"] :], axis=1)
+    rows = reference.logprobs(ids)[-item["num_tokens"] :]
+    top = -np.sort(-rows, axis=1)
     confidence = -top[:, :5].mean(axis=1)
-    entropy = -(np.exp(top[:, :5]) * top[:, :5]).sum(axis=1)
+    entropy = -(np.exp(rows) * rows).sum(axis=1)
     tokens = item["tokens"]
     np.testing.assert_allclose([t["confidence"] for t in tokens], confidence, atol=1e-3)
     np.testing.assert_allclose([t["entropy"] for t in tokens], entropy, atol=1e-3)
     shown = [[candidate["logprob"] for candidate in t["top_logprobs"]] for t in tokens]
     np.testing.assert_allclose(shown, top[:, :3], atol=1e-3)
+    own = np.array([t["logprob"] for t in tokens])
+    ranks = (rows > own[:, None] + 1e-3).sum(axis=1) + 1
+    np.testing.assert_allclose([t["rank"] for t in tokens], ranks, rtol=1e-2)
     assert list(item["confidence_summary"]) == [
         "mean_confidence",
         "tail_4_mean_conf",
@@ -81,23 +87,27 @@ def test_statistics_are_those_of_the_whole_distribution_cut_to_the_top_k(
     assert item["confidence_summary"]["mean_confidence"] == pytest.approx(
         confidence.mean(), abs=1e-3
     )
-    uncertainty = item["uncertainty"]
-    assert uncertainty["mean_token_entropy"]["value"] == pytest.approx(entropy.mean(), abs=1e-3)
-    assert not uncertainty["mean_token_entropy"]["exact"]
-    assert not item["entropy_exact"]
-    # lm-polygraph's Perplexity is the exponent of perplexity.
-    assert uncertainty["perplexity"] == {"value": -item["mean_logprob"], "exact": True}
-    assert uncertainty["maximum_sequence_probability"]["value"] == -item["logprob"]
+    assert item["entropy_exact"]
+    expected = lm_polygraph_metrics(rows, ids[-item["num_tokens"] :])
+    assert set(item["uncertainty"]) == set(expected)
+    for name, metric in item["uncertainty"].items():
+        assert metric["exact"]
+        assert metric["value"] == pytest.approx(expected[name], abs=2e-3), name
 
 
-def test_a_completion_cached_beyond_its_context_is_scored_in_full(server: Server) -> None:
-    ids = list(range(1000, 1400))
-    first = score(server, prompt=ids[:10], completion=ids[10:], mode="per_token")
-    again = score(server, prompt=ids[:10], completion=ids[10:], mode="per_token")
-    assert first[0]["num_tokens"] == 390
+def test_a_completion_cached_beyond_its_context_is_scored_in_one_run(server: Server) -> None:
+    ids = list(range(1000, 1500))
+    body = {"prompt": ids[:150], "completion": ids[150:], "mode": "per_token"}
+    answers = [server.post("/v1/score", body).json() for _ in range(2)]
+    # The whole text is cached, and the hit ends with the context's last whole block.
+    cached = [answer["usage"]["prompt_tokens_details"]["cached_tokens"] for answer in answers]
+    assert cached[0] == 0
+    assert 0 < cached[1] < 150
+    first, again = (answer["data"][0] for answer in answers)
+    assert first["num_tokens"] == 350
     np.testing.assert_allclose(
-        [token["logprob"] for token in again[0]["tokens"]],
-        [token["logprob"] for token in first[0]["tokens"]],
+        [token["logprob"] for token in again["tokens"]],
+        [token["logprob"] for token in first["tokens"]],
         atol=1e-4,
     )
 
@@ -175,21 +185,51 @@ def test_scores_are_those_of_the_generation(server: Server) -> None:
             "temperature": 0,
             "logprobs": 1,
             "return_token_ids": True,
+            "confidence": {"metrics": METRICS},
         },
     ).json()["choices"][0]
     (item,) = score(
-        server, prompt=answer["prompt_token_ids"], completion=answer["token_ids"], mode="summary"
+        server,
+        prompt=answer["prompt_token_ids"],
+        completion=answer["token_ids"],
+        mode="summary",
+        metrics=METRICS,
+    )
+    said, forced = answer["logprobs"], item["tokens"]
+    np.testing.assert_allclose(
+        [token["logprob"] for token in forced], said["token_logprobs"], atol=1e-3
     )
     np.testing.assert_allclose(
-        [token["logprob"] for token in item["tokens"]],
-        answer["logprobs"]["token_logprobs"],
-        atol=1e-3,
+        [token["confidence"] for token in forced], said["confidence"], atol=1e-3
     )
-    np.testing.assert_allclose(
-        [token["confidence"] for token in item["tokens"]],
-        answer["logprobs"]["confidence"],
-        atol=1e-3,
-    )
+    for token, generated in zip(forced, said["token_uncertainty"], strict=True):
+        assert token["uncertainty"] == pytest.approx(generated, abs=1e-3)
+    for name, metric in said["uncertainty"].items():
+        assert item["uncertainty"][name]["value"] == pytest.approx(metric["value"], abs=1e-3)
+    assert item["is_greedy"] is True
+
+
+def test_scoring_beside_generation(server: Server, reference: Reference) -> None:
+    """Forced and generated tokens share steps; neither sees the other."""
+    prompt, completion = TEXTS[2]
+    ids = reference.tokenizer(prompt + completion)["input_ids"]
+    question = {"prompt": "The capital of France is", "max_tokens": 40, "temperature": 0}
+    plain = server.post("/v1/completions", question).json()["choices"][0]["text"]
+    with ThreadPoolExecutor() as pool:
+        texts = [
+            pool.submit(server.post, "/v1/completions", question | {"logprobs": shown})
+            for shown in (None, 0, 5)
+        ]
+        scores = [
+            pool.submit(score, server, prompt=prompt, completion=completion, cache_salt=str(n))
+            for n in range(3)
+        ]
+        for answer in texts:
+            assert answer.result().json()["choices"][0]["text"] == plain
+        for answer in scores:
+            (item,) = answer.result()
+            expected = reference.token_logprobs(ids)[-item["num_tokens"] :]
+            assert item["mean_logprob"] == pytest.approx(expected.mean(), abs=1e-3)
 
 
 def test_modes(server: Server) -> None:

@@ -188,7 +188,7 @@ def test_forced_rows_begin_with_the_first_scored_token(
 ) -> None:
     """All of the text is cached, and the hit is cut where rows begin."""
     answer, prompt = run.answers[name], run.prompts[name]
-    assert len(prompt) > FIRST + 2 * BLOCK
+    assert len(prompt) > 2 * BLOCK > FIRST
     assert answer.num_cached_tokens == BLOCK
     assert answer.token_ids.tolist() == prompt[FIRST:]
     expected = reference.logprobs(prompt)[FIRST - 1 :]
