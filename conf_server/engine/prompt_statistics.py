@@ -151,46 +151,75 @@ def _rows(
         torch.tensor([mark.statistics_top_k for mark in marks], dtype=torch.int32),
         torch.tensor(counts),
     )
-    width = max(mark.candidates for mark in marks)
-    with_ranks = any(mark.ranks for mark in marks)
+    columns = _Columns.of(marks)
     blocks = [
-        _block(
-            compute_logits(hidden_states[index[block]]),
-            targets[block],
-            top_k[block],
-            width,
-            with_ranks,
-        )
+        columns.block(compute_logits(hidden_states[index[block]]), targets[block], top_k[block])
         for start in range(0, len(index), _ROWS_AT_ONCE)
         for block in [slice(start, start + _ROWS_AT_ONCE)]
     ]
-    ids, logprobs, ranks, statistics = (torch.cat(columns) for columns in zip(*blocks, strict=True))
     parts = zip(
-        *(columns.split(counts) for columns in (ids, logprobs, ranks, statistics)), strict=True
+        *(torch.cat(tensors).split(counts) for tensors in zip(*blocks, strict=True)), strict=True
     )
-    return [
-        LogprobsTensors(
-            i[:, : 1 + mark.candidates], torch.cat((lp[:, : 1 + mark.candidates], s), dim=1), r
+    return [columns.of_request(mark, *part) for mark, part in zip(marks, parts, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """What the rows of a step hold, so that every request finds its own.
+
+    Attributes:
+        candidates: the most that any request wants.
+        token_ids: all that the requests name, each once, ascending.
+        ranks: whether any request wants ranks.
+    """
+
+    candidates: int
+    token_ids: tuple[int, ...]
+    ranks: bool
+
+    @classmethod
+    def of(cls, marks: Sequence[PromptMark]) -> _Columns:
+        return cls(
+            candidates=max(0 if mark.token_ids else mark.candidates for mark in marks),
+            token_ids=tuple(sorted({i for mark in marks for i in mark.token_ids})),
+            ranks=any(mark.ranks for mark in marks),
         )
-        for mark, (i, lp, r, s) in zip(marks, parts, strict=True)
-    ]
 
+    def block(
+        self, logits: Tensor, targets: Tensor, top_k: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Ids and log-probabilities (n, 1 + candidates + token_ids), ranks (n,), statistics."""
+        n, device = len(logits), logits.device
+        statistics = token_statistics(logits, top_k)
+        own = logits.gather(1, targets.unsqueeze(1))
+        ids, values = [targets.unsqueeze(1)], [own]
+        if self.candidates:
+            best = logits.topk(self.candidates, dim=1)
+            ids.append(best.indices)
+            values.append(best.values)
+        if self.token_ids:
+            named = torch.tensor(self.token_ids, device=device).expand(n, -1)
+            ids.append(named)
+            values.append(logits.gather(1, named))
+        if self.ranks:
+            ranks = (logits > own).sum(dim=1) + 1
+        else:
+            ranks = torch.zeros(n, dtype=torch.int64, device=device)
+        logprobs = relative_logprobs(logits, torch.cat(values, dim=1), statistics)
+        return torch.cat(ids, dim=1).int(), logprobs, ranks, statistics
 
-def _block(
-    logits: Tensor, targets: Tensor, top_k: Tensor, width: int, with_ranks: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Ids (n, 1+w), logprobs (n, 1+w), ranks (n,) and statistics (n, 7) of n rows of logits."""
-    statistics = token_statistics(logits, top_k)
-    own = logits.gather(1, targets.unsqueeze(1))
-    ids, values = targets.unsqueeze(1), own
-    if width:
-        best = logits.topk(width, dim=1)
-        ids, values = torch.cat((ids, best.indices), dim=1), torch.cat((own, best.values), dim=1)
-    if with_ranks:
-        ranks = (logits > own).sum(dim=1) + 1
-    else:
-        ranks = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
-    return ids.int(), relative_logprobs(logits, values, statistics), ranks, statistics
+    def of_request(
+        self, mark: PromptMark, ids: Tensor, logprobs: Tensor, ranks: Tensor, statistics: Tensor
+    ) -> LogprobsTensors:
+        """The columns that the request has asked for, in its order."""
+        if mark.token_ids:
+            first = 1 + self.candidates
+            wanted = [0, *(first + self.token_ids.index(i) for i in mark.token_ids)]
+        else:
+            wanted = list(range(1 + mark.candidates))
+        return LogprobsTensors(
+            ids[:, wanted], torch.cat((logprobs[:, wanted], statistics), dim=1), ranks
+        )
 
 
 def relative_logprobs(logits: Tensor, values: Tensor, statistics: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vllm.engine.protocol import EngineClient
@@ -47,12 +47,14 @@ class WantedRows:
             of the top k are not.
         statistics: the worker makes the rows, with `TokenStatistic` columns; else they are
             stock `prompt_logprobs`.
+        token_ids: the tokens to name instead; only with `statistics`.
         ranks: the tokens' ranks, which stock rows always have.
     """
 
     top_k: int
     candidates: int
     statistics: bool
+    token_ids: tuple[int, ...] = ()
     ranks: bool = False
 
     @property
@@ -129,8 +131,16 @@ def _params(text: ForcedText, wanted: WantedRows, read_cache: bool) -> SamplingP
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
-    top_k = wanted.top_k if wanted.statistics else 0
-    set_mark(params, PromptMark(top_k, text.first_scored, wanted.candidates, wanted.ranks))
+    mark = PromptMark(first=text.first_scored)
+    if wanted.statistics:
+        mark = replace(
+            mark,
+            statistics_top_k=wanted.top_k,
+            candidates=wanted.candidates,
+            token_ids=wanted.token_ids,
+            ranks=wanted.ranks,
+        )
+    set_mark(params, mark)
     return params
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ class Text:
         return logits.log_softmax(-1).numpy()[self.mark.first - 1 : -1]
 
     def rows(self, tensors: LogprobsTensors) -> TraceRows:
-        trace = TokenTrace(self.mark.candidates, len(TokenStatistic))
+        trace = TokenTrace(self.mark.width, len(TokenStatistic))
         trace.append(*(column.numpy() for column in tensors[:3]))
         return trace.all()
 
@@ -58,10 +59,13 @@ class Text:
         np.testing.assert_allclose(
             rows.statistics, token_statistics(expected, self.mark.statistics_top_k), atol=1e-4
         )
-        best = -np.sort(-expected, axis=1)[:, : self.mark.candidates]
-        np.testing.assert_allclose(rows.candidate_logprobs, best, atol=1e-5)
         chosen = np.take_along_axis(expected, rows.candidate_ids, axis=1)
-        np.testing.assert_allclose(chosen, best, atol=1e-5)
+        np.testing.assert_allclose(rows.candidate_logprobs, chosen, atol=1e-5)
+        if self.mark.token_ids:
+            assert rows.candidate_ids.tolist() == [list(self.mark.token_ids)] * len(rows)
+        else:
+            best = -np.sort(-expected, axis=1)[:, : self.mark.candidates]
+            np.testing.assert_allclose(chosen, best, atol=1e-5)
         if self.mark.ranks:
             assert rows.ranks.tolist() == (expected >= own[:, None]).sum(axis=1).tolist()
 
@@ -99,8 +103,8 @@ class Engine:
         return hidden_states @ HEAD
 
 
-def mark(first: int, top_k: int = 3, candidates: int = 0, ranks: bool = False) -> PromptMark:
-    return PromptMark(top_k, first, candidates, ranks)
+def mark(first: int, top_k: int = 3, **fields: Any) -> PromptMark:
+    return PromptMark(top_k, first, **fields)
 
 
 @settings(deadline=None)
@@ -116,7 +120,7 @@ def test_a_text_in_any_chunks(
     length_and_first: tuple[int, int], cuts: list[int], candidates: int, ranks: bool
 ) -> None:
     length, first = length_and_first
-    text = Text("a", length, mark(first, 3, candidates, ranks))
+    text = Text("a", length, mark(first, candidates=candidates, ranks=ranks))
     engine = Engine(text)
     borders = sorted({0, length, *(cut for cut in cuts if cut < length)})
     answers = [engine.step((text, start, stop)) for start, stop in pairwise(borders)]
@@ -132,6 +136,8 @@ def test_texts_of_one_step_are_scored_together(monkeypatch: pytest.MonkeyPatch) 
         Text("a", 12, mark(4, top_k=2)),
         Text("b", 20, mark(1, top_k=9, candidates=5, ranks=True)),
         Text("c", 15, mark(14, top_k=1, candidates=2)),
+        Text("d", 9, mark(3, token_ids=(40, 7), ranks=True)),
+        Text("e", 10, mark(9, token_ids=(7, 12, 40), candidates=8)),
     ]
     engine = Engine(*texts)
     answers = engine.step(*((text, 0, len(text.token_ids)) for text in texts))
