@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 from vllm.sampling_params import SamplingParams
+from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.outputs import LogprobsTensors
 
 from conf_server.engine.marks import PromptMark, prompt_mark
@@ -138,18 +140,13 @@ def _rows(
 ) -> list[LogprobsTensors]:
     """Rows of every span, all spans' positions taken together."""
     device = hidden_states.device
-    index = torch.cat(
-        [
-            torch.arange(chunk.offset + a - chunk.start, chunk.offset + b - chunk.start)
-            for _, chunk, a, b in spans
-        ]
-    ).to(device, non_blocking=True)
-    targets = torch.cat([chunk.token_ids(a + 1, b + 1) for _, chunk, a, b in spans])
-    counts = [b - a for _, _, a, b in spans]
     marks = [mark for mark, *_ in spans]
-    top_k = torch.repeat_interleave(
-        torch.tensor([mark.statistics_top_k for mark in marks], dtype=torch.int32),
-        torch.tensor(counts),
+    counts = [b - a for _, _, a, b in spans]
+    positions = [np.arange(a, b) + chunk.offset - chunk.start for _, chunk, a, b in spans]
+    index = async_tensor_h2d(np.concatenate(positions), device)
+    targets = torch.cat([chunk.token_ids(a + 1, b + 1) for _, chunk, a, b in spans])
+    top_k = async_tensor_h2d(
+        np.repeat(np.array([mark.statistics_top_k for mark in marks], np.int32), counts), device
     )
     columns = _Columns.of(marks)
     blocks = [
@@ -198,7 +195,7 @@ class _Columns:
             ids.append(best.indices)
             values.append(best.values)
         if self.token_ids:
-            named = torch.tensor(self.token_ids, device=device).expand(n, -1)
+            named = async_tensor_h2d(list(self.token_ids), device).expand(n, -1)
             ids.append(named)
             values.append(logits.gather(1, named))
         if self.ranks:

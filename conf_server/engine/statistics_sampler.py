@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from vllm.sampling_params import SamplingParams
+from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.outputs import LogprobsTensors, SamplerOutput
 from vllm.v1.sample.sampler import Sampler as V1Sampler
 from vllm.v1.worker.gpu.sample.sampler import Sampler as V2Sampler
@@ -117,10 +118,11 @@ def _statistics(
     logits: torch.Tensor, top_k: np.ndarray
 ) -> tuple[torch.Tensor | None, torch.Tensor]:
     """Statistics of the rows that want them, and which those are (None: all)."""
+    device = logits.device
     if top_k.all():
-        return None, token_statistics(logits, torch.from_numpy(top_k))
-    rows = torch.from_numpy(np.flatnonzero(top_k)).to(logits.device, non_blocking=True)
-    return rows, token_statistics(logits[rows], torch.from_numpy(top_k[top_k > 0]))
+        return None, token_statistics(logits, async_tensor_h2d(top_k, device))
+    rows = async_tensor_h2d(np.flatnonzero(top_k), device)
+    return rows, token_statistics(logits[rows], async_tensor_h2d(top_k[top_k > 0], device))
 
 
 def _widen(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.outputs import LogprobsTensors
 from vllm.v1.sample.sampler import Sampler as V1Sampler
 from vllm.v1.worker.gpu.sample.prompt_logprob import PromptLogprobsWorker
@@ -108,7 +109,7 @@ class V1StatisticsRunner(V1ModelRunner):
         assert ids is not None  # embeddings cannot be forced
 
         def token_ids(begin: int, end: int) -> torch.Tensor:
-            return torch.tensor(ids[begin:end], dtype=torch.int64, device=self.device)
+            return async_tensor_h2d(ids[begin:end], self.device, torch.int64)
 
         row = self.input_batch.req_id_to_index[req_id]
         return PromptChunk(
