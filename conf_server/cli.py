@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         run(args, settings)
+    except SettingsError as error:  # found out while starting: a model that cannot be loaded
+        return _refuse(str(error))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return 0

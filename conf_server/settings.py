@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 Mode = Literal["per_token", "summary", "stats", "empty"]
 MODES: Final[tuple[str, ...]] = get_args(Mode)
@@ -36,6 +36,10 @@ class ConfidenceSettings:
         top_k: candidates a token's confidence is the mean of.
         window: sliding window of the summary, in tokens.
         max_score_items: completions one /v1/score request may hold.
+        max_uncertainty_samples: samples that one /v1/uncertainty request may draw or bring.
+        max_uncertainty_tokens: tokens that its answers may have together.
+        embedding_model, nli_model: folders or names of models that compare texts.
+        similarity_device: where they run, as torch names it.
         engine_statistics: the workers compute exact token statistics; the launcher finds
             out at start, no flag sets it alone.
     """
@@ -44,6 +48,11 @@ class ConfidenceSettings:
     top_k: int = 20
     window: int = 2048
     max_score_items: int = 1024
+    max_uncertainty_samples: int = 100
+    max_uncertainty_tokens: int = 131_072
+    embedding_model: str | None = None
+    nli_model: str | None = None
+    similarity_device: str = "cpu"
     engine_statistics: bool = False
 
     @classmethod
@@ -64,12 +73,18 @@ class ConfidenceSettings:
         if mode not in MODES:
             raise SettingsError(f"{mode_from}: must be one of {', '.join(MODES)}, got {mode!r}")
         window = given.get("confidence_window", cls.window)
-        max_score_items = given.get("max_score_items", cls.max_score_items)
+        limits: dict[str, Any] = {
+            name: _positive(given.get(name, getattr(cls, name)), f"--{name.replace('_', '-')}")
+            for name in ("max_score_items", "max_uncertainty_samples", "max_uncertainty_tokens")
+        }
         return cls(
             mode=mode,  # type: ignore[arg-type]
             top_k=_positive(cls.top_k if top_k is None else top_k, top_k_from),
             window=_positive(window, "--confidence-window"),
-            max_score_items=_positive(max_score_items, "--max-score-items"),
+            embedding_model=given.get("embedding_model"),
+            nli_model=given.get("nli_model"),
+            similarity_device=given.get("similarity_device", cls.similarity_device),
+            **limits,
         )
 
 
@@ -106,6 +121,36 @@ def add_cli_args(parser: ArgumentParser) -> None:
         metavar="N",
         default=defaults.max_score_items,
         help="Completions one /v1/score request may hold.",
+    )
+    group.add_argument(
+        "--max-uncertainty-samples",
+        metavar="N",
+        default=defaults.max_uncertainty_samples,
+        help="Samples that one /v1/uncertainty request may draw or bring.",
+    )
+    group.add_argument(
+        "--max-uncertainty-tokens",
+        metavar="N",
+        default=defaults.max_uncertainty_tokens,
+        help="Tokens that the answers of one /v1/uncertainty request may have together.",
+    )
+    group.add_argument(
+        "--embedding-model",
+        metavar="PATH",
+        default=None,
+        help="A sentence-embedding model that compares texts for /v1/uncertainty.",
+    )
+    group.add_argument(
+        "--nli-model",
+        metavar="PATH",
+        default=None,
+        help="A cross-encoder for natural language inference that compares texts.",
+    )
+    group.add_argument(
+        "--similarity-device",
+        metavar="DEVICE",
+        default=defaults.similarity_device,
+        help="Where these two models run: cpu, cuda, cuda:1, ...",
     )
 
 

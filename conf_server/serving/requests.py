@@ -37,6 +37,11 @@ class ConfidenceRequest(BaseModel):
         """None: an answer exactly as vLLM gives it."""
         return self._resolved
 
+    def preset_confidence(self, confidence: Confidence) -> None:
+        """Decide what this request gets, whatever its fields say."""
+        self._resolved = confidence
+        self._ask_for_logprobs()
+
     def resolve_confidence(self, settings: ConfidenceSettings, model_config: ModelConfig) -> None:
         """Decide what this request gets; before the engine sees it.
 
@@ -44,6 +49,8 @@ class ConfidenceRequest(BaseModel):
             VLLMValidationError: confidence asked for beside an option that excludes it, or
                 more candidates than the engine may be asked for.
         """
+        if self._resolved is not None:
+            return
         for name, is_set in self._excluding().items():
             if is_set and self.confidence is not None:
                 raise VLLMValidationError(

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.routing import APIRoute
 from starlette.datastructures import State
 from vllm.entrypoints.openai.chat_completion import api_router as chat_router
@@ -21,12 +21,19 @@ from vllm.entrypoints.serve.utils.api_utils import (
 
 from conf_server.serving.chat import ConfidenceServingChat
 from conf_server.serving.completion import ConfidenceServingCompletion
+from conf_server.serving.forcing import TextForcing
 from conf_server.serving.requests import (
     ConfidenceChatCompletionRequest,
     ConfidenceCompletionRequest,
 )
 from conf_server.serving.score import ServingScore
 from conf_server.serving.score_protocol import ScoreRequest, ScoreResponse
+from conf_server.serving.uncertainty import ServingUncertainty, similarity_models
+from conf_server.serving.uncertainty_protocol import (
+    MethodList,
+    UncertaintyRequest,
+    UncertaintyResponse,
+)
 from conf_server.settings import ConfidenceSettings
 
 router = APIRouter()
@@ -84,6 +91,32 @@ async def create_score(request: ScoreRequest, raw_request: Request) -> Response:
     return Response(answer.model_dump_json(exclude_unset=True), media_type="application/json")
 
 
+@router.post(
+    "/v1/uncertainty",
+    dependencies=[Depends(validate_json_request)],
+    response_model=UncertaintyResponse,
+    responses=_ERRORS | _EVENT_STREAM,
+)
+@with_cancellation
+@load_aware_call
+async def create_uncertainty(request: UncertaintyRequest, raw_request: Request) -> Response:
+    """An answer, and how sure the model is of it by the methods asked for."""
+    handler: ServingUncertainty = raw_request.app.state.conf_server_uncertainty
+    answer = await handler.create_uncertainty(request, raw_request)
+    if isinstance(answer, ErrorResponse):
+        return JSONResponse(answer.model_dump(), status_code=answer.error.code)
+    if isinstance(answer, UncertaintyResponse):
+        return Response(answer.model_dump_json(exclude_unset=True), media_type="application/json")
+    return StreamingResponse(answer, media_type="text/event-stream")
+
+
+@router.get("/v1/uncertainty/methods", response_model=MethodList)
+async def list_uncertainty_methods(raw_request: Request) -> Response:
+    """Every method: what it needs, where it comes from, whether this server can do it."""
+    handler: ServingUncertainty = raw_request.app.state.conf_server_uncertainty
+    return Response(handler.methods().model_dump_json(), media_type="application/json")
+
+
 def install_routes(app: FastAPI) -> None:
     """Add our routes to an app; a route of vLLM's with the same path and method gives way."""
     ours = {(route.path, method) for route in _api_routes(router) for method in route.methods}
@@ -107,9 +140,21 @@ def _api_routes(router: APIRouter) -> list[APIRoute]:
 
 
 def init_confidence_state(state: State, settings: ConfidenceSettings) -> None:
-    """Replace vLLM's handlers by ours; after vLLM's own `init_app_state`."""
+    """Replace vLLM's handlers by ours; after vLLM's own `init_app_state`.
+
+    Raises:
+        SettingsError: a similarity model cannot be loaded.
+    """
     state.openai_serving_chat = ConfidenceServingChat.adopt(state.openai_serving_chat, settings)
     state.openai_serving_completion = ConfidenceServingCompletion.adopt(
         state.openai_serving_completion, settings
     )
-    state.conf_server_score = ServingScore(state.openai_serving_chat, settings)
+    forcing = TextForcing(state.openai_serving_chat)
+    state.conf_server_score = ServingScore(state.openai_serving_chat, forcing, settings)
+    state.conf_server_uncertainty = ServingUncertainty(
+        state.openai_serving_chat,
+        state.openai_serving_completion,
+        forcing,
+        settings,
+        similarity_models(settings),
+    )

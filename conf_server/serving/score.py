@@ -2,43 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
-import copy
 import time
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
 import numpy as np
 from fastapi import Request
 from vllm.entrypoints.generate.base.serving import GenerateBaseServing
-from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, PromptTokenUsageInfo
 from vllm.exceptions import VLLMValidationError
 from vllm.tokenizers import TokenizerLike
 
 from conf_server.engine.decoding import decode_rows
-from conf_server.engine.lora import scoring_obstacle
 from conf_server.engine.teacher_forcing import (
     ForcedRows,
     ForcedText,
     WantedRows,
-    teacher_force,
 )
 from conf_server.serving.confidence import Confidence, ConfidenceOptions, finite
+from conf_server.serving.forcing import ForcingOptions, TextForcing
 from conf_server.serving.score_protocol import (
     ScoredCandidate,
     ScoredToken,
-    ScoreItem,
     ScoreRequest,
     ScoreResponse,
     ScoreResult,
     ScoreUsage,
 )
-from conf_server.serving.tokenization import force_text
 from conf_server.serving.tokens import max_candidates, utf8
 from conf_server.settings import ConfidenceSettings
 from conf_server.stats.columns import TokenStatistic
@@ -47,37 +39,20 @@ from conf_server.stats.sequence import mean_logprob, perplexity, sum_logprob
 from conf_server.stats.trace import TraceRows
 
 
-@dataclass(frozen=True)
-class ScoreJob:
-    """One completion to score.
-
-    Attributes:
-        text: tokens and border.
-        group: number of the context it shares with others.
-        path: the field it came from, for error messages.
-    """
-
-    text: ForcedText
-    group: int
-    path: str
-
-
 class ServingScore(GenerateBaseServing):
     """Handler of POST /v1/score."""
 
-    def __init__(self, chat: OpenAIServingChat, settings: ConfidenceSettings) -> None:
+    def __init__(
+        self, chat: OpenAIServingChat, forcing: TextForcing, settings: ConfidenceSettings
+    ) -> None:
         """Share engine, models and renderer with the chat handler."""
         super().__init__(
             engine_client=chat.engine_client,
             models=chat.models,  # type: ignore[arg-type]  # annotated wider by vLLM
             request_logger=chat.request_logger,
         )
-        self.online_renderer = chat.online_renderer
         self.settings = settings
-        # A tokenizer of our own, used by one thread: encoding a long item neither blocks
-        # the event loop nor meets another thread inside the same tokenizer.
-        self._tokenizer = copy.deepcopy(self.renderer.tokenizer)
-        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="score-tokenizer")
+        self._forcing = forcing
 
     async def create_score(
         self, request: ScoreRequest, raw_request: Request | None = None
@@ -90,25 +65,36 @@ class ServingScore(GenerateBaseServing):
         error: ErrorResponse | None = await self._check_model(request)  # type: ignore[arg-type]
         if error is not None:
             return error
-        if obstacle := self._obstacle():
+        if obstacle := self._forcing.obstacle():
             return self.create_error_response(
                 obstacle, "NotImplementedError", HTTPStatus.NOT_IMPLEMENTED
             )
         confidence = self._confidence(request)
         self._check_counts(request)
-        jobs = await self._jobs(request)
+        jobs = await self._forcing.jobs(request.each_item())
         if isinstance(jobs, ErrorResponse):
             return jobs
         self._preflight(len(jobs))
-        forced = await self._force_all(jobs, confidence, request, raw_request)
         lora_request = self._maybe_get_adapters(request)  # type: ignore[arg-type]
+        answer_id = f"score-{self._base_request_id(raw_request, request.request_id)}"
+        headers = None
+        if raw_request is not None:
+            headers = await self._get_trace_headers(raw_request.headers)
+        options = ForcingOptions(lora_request, request.cache_salt, request.priority, headers)
+        wanted = WantedRows(
+            top_k=confidence.top_k,
+            candidates=request.top_logprobs if confidence.mode == "per_token" else 0,
+            statistics=confidence.engine_statistics,
+            ranks=confidence.mode in ("per_token", "summary"),
+        )
+        forced = await self._forcing.force(jobs, wanted, answer_id, options)
         results = [
             self._result(index, job.text, rows, confidence, request)
             for index, (job, rows) in enumerate(zip(jobs, forced, strict=True))
         ]
         num_tokens = sum(len(job.text.token_ids) for job in jobs)
         return ScoreResponse(
-            id=f"score-{self._base_request_id(raw_request, request.request_id)}",
+            id=answer_id,
             object="score",
             created=int(time.time()),
             model=self.models.model_name(lora_request),
@@ -121,12 +107,6 @@ class ServingScore(GenerateBaseServing):
                 ),
             ),
         )
-
-    def _obstacle(self) -> str | None:
-        """Why this server cannot score at all."""
-        if self._tokenizer is None:
-            return "scoring needs a tokenizer: start without --skip-tokenizer-init"
-        return scoring_obstacle(self.engine_client.vllm_config, self.models.lora_requests.values())
 
     def _confidence(self, request: ScoreRequest) -> Confidence:
         limit = max_candidates(self.model_config)
@@ -155,123 +135,6 @@ class ServingScore(GenerateBaseServing):
                 f"`{name}`: {count} completions, at most {limit} a request (--max-score-items).",
                 parameter=name,
             )
-
-    async def _jobs(self, request: ScoreRequest) -> list[ScoreJob] | ErrorResponse:
-        """Render and tokenize every item, and check what came out."""
-        contexts: list[tuple[str, ScoreItem, str | list[int]]] = []
-        for path, item in request.each_item():
-            context = item.prompt
-            if item.messages is not None:
-                rendered = await self._render(item, path)
-                if isinstance(rendered, ErrorResponse):
-                    return rendered
-                context = rendered
-            assert context is not None
-            contexts.append((path, item, context))
-        loop = asyncio.get_running_loop()
-        jobs = await loop.run_in_executor(self._encoder, self._tokenize, contexts)
-        for job in jobs:
-            self._check_tokens(job)
-        return jobs
-
-    async def _render(self, item: ScoreItem, path: str) -> list[int] | ErrorResponse:
-        chat = ChatCompletionRequest.model_validate(
-            {"messages": item.messages, "chat_template_kwargs": item.chat_template_kwargs}
-        )
-        rendered = await self.online_renderer.render_chat(chat)
-        if isinstance(rendered, ErrorResponse):
-            return rendered
-        _, (engine_input,) = rendered
-        if engine_input["type"] != "token":
-            raise VLLMValidationError(
-                f"`{path}messages`: only text can be scored.", parameter=f"{path}messages"
-            )
-        return list(engine_input["prompt_token_ids"])
-
-    def _tokenize(
-        self, contexts: Iterable[tuple[str, ScoreItem, str | list[int]]]
-    ) -> list[ScoreJob]:
-        """Runs in the tokenizer's thread."""
-        assert self._tokenizer is not None
-        groups: dict[Any, int] = {}
-        jobs = []
-        for path, item, context in contexts:
-            key = context if isinstance(context, str) else tuple(context)
-            group = groups.setdefault(key, len(groups))
-            for number, completion in enumerate(item.texts()):
-                text = force_text(self._tokenizer, context, completion, item.add_special_tokens)
-                suffix = "completion" if item.completions is None else f"completions.{number}"
-                jobs.append(ScoreJob(text, group, path + suffix))
-        return jobs
-
-    def _check_tokens(self, job: ScoreJob) -> None:
-        ids, limit = job.text.token_ids, self.model_config.max_model_len - 1
-        if len(ids) == job.text.num_context:
-            raise VLLMValidationError(f"`{job.path}` has no tokens.", parameter=job.path)
-        if len(ids) > limit:
-            raise VLLMValidationError(
-                f"`{job.path}`: {len(ids)} tokens with its context, at most {limit} "
-                "(one below the model's context length).",
-                parameter=job.path,
-            )
-        vocabulary = self.model_config.get_vocab_size()
-        if max(ids) >= vocabulary:
-            raise VLLMValidationError(
-                f"`{job.path}`: token id {max(ids)} is outside the vocabulary of {vocabulary}.",
-                parameter=job.path,
-            )
-
-    async def _force_all(
-        self,
-        jobs: Sequence[ScoreJob],
-        confidence: Confidence,
-        request: ScoreRequest,
-        raw_request: Request | None,
-    ) -> list[ForcedRows]:
-        """Score all jobs; the first of a context runs ahead and fills the prefix cache.
-
-        The cache holds whole blocks: a context below one block is not worth the wait.
-        """
-        block_size = self.engine_client.vllm_config.cache_config.block_size or 1
-        base = f"score-{self._base_request_id(raw_request, request.request_id)}"
-        headers = None
-        if raw_request is not None:
-            headers = await self._get_trace_headers(raw_request.headers)
-        wanted = WantedRows(
-            top_k=confidence.top_k,
-            candidates=request.top_logprobs if confidence.mode == "per_token" else 0,
-            statistics=confidence.engine_statistics,
-            ranks=confidence.mode in ("per_token", "summary"),
-        )
-        lora_request = self._maybe_get_adapters(request)  # type: ignore[arg-type]
-        leaders: dict[int, asyncio.Task[ForcedRows]] = {}
-
-        async def force(index: int, job: ScoreJob) -> ForcedRows:
-            leader = leaders[job.group]
-            if job.text.num_context >= block_size and leader is not asyncio.current_task():
-                await asyncio.wait([leader])
-            return await teacher_force(
-                self.engine_client,
-                job.text,
-                wanted,
-                f"{base}-{index}",
-                lora_request=lora_request,
-                cache_salt=request.cache_salt,
-                priority=request.priority,
-                trace_headers=headers,
-            )
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = []
-                for index, job in enumerate(jobs):
-                    task = group.create_task(force(index, job))
-                    leaders.setdefault(job.group, task)
-                    tasks.append(task)
-        except BaseExceptionGroup as errors:
-            # One failure cancels the others; it is the one to report.
-            raise errors.exceptions[0] from None
-        return [task.result() for task in tasks]
 
     def _result(
         self,

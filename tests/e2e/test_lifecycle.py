@@ -284,6 +284,7 @@ def test_the_plugin_in_a_stock_server_gives_the_same_numbers(
     subprocess.run([*pip, "--target", str(site), str(plugin)], check=True)
     chat = CHAT | {"max_tokens": 12, "temperature": 0, "confidence": {"mode": "summary"}}
     score = {
+        "metrics": ["perplexity", "maximum_sequence_probability"],  # exact from a top k too
         "items": [
             {"prompt": "The capital of France is", "completion": " Paris, of course."},
             {"prompt": list(range(3000, 3600)), "completions": [[9, 10, 11], [12, 13]]},

@@ -1,0 +1,136 @@
+"""Answers through vLLM's own handlers, with their token statistics as arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+
+from conf_server.serving.chat import ConfidenceServingChat
+from conf_server.serving.completion import ConfidenceServingCompletion
+from conf_server.serving.confidence import Confidence
+from conf_server.serving.requests import (
+    ConfidenceChatCompletionRequest,
+    ConfidenceCompletionRequest,
+)
+from conf_server.stats.trace import TraceRows
+
+
+@dataclass(frozen=True)
+class GeneratedAnswer:
+    """One answer.
+
+    Attributes:
+        text: what the client would see of it.
+        finish_reason: as in OpenAI's API.
+        rows: one row for each generated token, hidden reasoning included.
+    """
+
+    text: str
+    finish_reason: str | None
+    rows: TraceRows
+
+
+@dataclass(frozen=True)
+class GeneratedAnswers:
+    """The answers to one request and what they cost.
+
+    Attributes:
+        usage: vLLM's `UsageInfo`.
+    """
+
+    answers: list[GeneratedAnswer]
+    model: str
+    usage: Any
+
+
+class RowsInstead(Confidence):
+    """A confidence whose answers carry their rows, for callers in this process."""
+
+    def extras(self, rows: TraceRows) -> dict[str, Any]:
+        return {"rows": rows}
+
+
+class AnswerGenerator:
+    """Asks the chat or the completion handler as a client would."""
+
+    def __init__(
+        self, chat: ConfidenceServingChat, completion: ConfidenceServingCompletion
+    ) -> None:
+        self._chat = chat
+        self._completion = completion
+
+    def check(self, fields: dict[str, Any]) -> None:
+        """Have vLLM's models look at a request's fields, and no more.
+
+        Raises:
+            RequestValidationError: they refuse one.
+        """
+        is_chat = "messages" in fields
+        _validated(
+            ConfidenceChatCompletionRequest if is_chat else ConfidenceCompletionRequest, fields
+        )
+
+    async def generate(
+        self,
+        fields: dict[str, Any],
+        confidence: Confidence,
+        raw_request: Request | None,
+    ) -> GeneratedAnswers | ErrorResponse:
+        """Answers to a request.
+
+        Args:
+            fields: of a chat request if there are `messages`, else of a completion request.
+            confidence: what the engine shall compute; its mode is ignored. Rows name as many
+                candidates as `top_logprobs` (completions: `logprobs`) says.
+
+        Raises:
+            RequestValidationError: vLLM's model refuses a field.
+        """
+        shows = fields.get("top_logprobs") or fields.get("logprobs")
+        mode = "per_token" if shows else "stats"
+        rows_instead = RowsInstead(**{**vars(confidence), "mode": mode})
+        if "messages" in fields:
+            chat = _validated(ConfidenceChatCompletionRequest, fields | {"include_reasoning": True})
+            chat.preset_confidence(rows_instead)
+            answer: Any = await self._chat.create_chat_completion(chat, _apart(raw_request))
+            texts = _chat_texts
+        else:
+            completion = _validated(ConfidenceCompletionRequest, fields)
+            completion.preset_confidence(rows_instead)
+            answer = await self._completion.create_completion(completion, _apart(raw_request))
+            texts = _completion_texts
+        if isinstance(answer, ErrorResponse):
+            return answer
+        answers = [
+            GeneratedAnswer(text, choice.finish_reason, choice.logprobs.rows)
+            for text, choice in zip(texts(answer), answer.choices, strict=True)
+        ]
+        return GeneratedAnswers(answers, answer.model, answer.usage)
+
+
+def _validated(model: Any, fields: dict[str, Any]) -> Any:
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from error
+
+
+def _chat_texts(answer: Any) -> list[str]:
+    return [choice.message.content or "" for choice in answer.choices]
+
+
+def _completion_texts(answer: Any) -> list[str]:
+    return [choice.text for choice in answer.choices]
+
+
+def _apart(raw_request: Request | None) -> Request | None:
+    """The same connection and headers, but no request id: several requests come of one."""
+    if raw_request is None:
+        return None
+    headers = [pair for pair in raw_request.scope["headers"] if pair[0] != b"x-request-id"]
+    return Request({**raw_request.scope, "headers": headers, "state": {}})

@@ -1,0 +1,146 @@
+"""Who compares texts for the estimators: functions, models given by path, or the served model.
+
+A judge is asked for ordered pairs (premise, hypothesis) and answers with the probabilities
+of entailment, neutrality and contradiction. One that knows only a similarity s says
+(s, 0, 1 - s).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conf_server.serving.forcing import ForcingOptions, TextForcing
+from conf_server.serving.score_protocol import ScoreItem
+from conf_server.uncertainty import prompts
+from conf_server.uncertainty.prompts import LabelPrompt
+from conf_server.uncertainty.similarity import jaccard, rouge_l
+
+Pair = tuple[str, str]
+Verdicts = NDArray[np.float64]
+
+SIMPLE: Final[dict[str, Callable[[str, str], float]]] = {"jaccard": jaccard, "rouge_l": rouge_l}
+
+
+@dataclass
+class JudgeCost:
+    """What a judge has had the engine do."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class JudgeContext:
+    """The request that a judge works for.
+
+    Attributes:
+        question: what the texts answer.
+        is_chat: whether the model is asked through its chat template.
+        request_id: prefix of engine requests.
+        statistics: whether the workers can name tokens.
+    """
+
+    question: str
+    is_chat: bool
+    request_id: str
+    statistics: bool
+    options: ForcingOptions
+    chat_template_kwargs: dict[str, Any] | None = None
+    cost: JudgeCost = field(default_factory=JudgeCost)
+
+    def item(self, prompt: LabelPrompt) -> ScoreItem:
+        """The prompt, with its labels as what may come next."""
+        if self.is_chat:
+            return ScoreItem(
+                messages=[{"role": "user", "content": prompt.text}],
+                completions=[label.strip() for label in prompt.labels],
+                chat_template_kwargs=self.chat_template_kwargs,
+            )
+        return ScoreItem(prompt=prompt.text, completions=list(prompt.labels))
+
+
+class Judge(ABC):
+    """Compares texts.
+
+    Attributes:
+        symmetric: (a, b) and (b, a) get the same verdict.
+    """
+
+    symmetric: bool
+
+    @abstractmethod
+    async def judge(self, pairs: Sequence[Pair], context: JudgeContext) -> Verdicts:
+        """(pairs, 3) probabilities of entail, neutral, contradict."""
+
+
+class FunctionJudge(Judge):
+    """A similarity that is a function of two texts."""
+
+    symmetric = True
+
+    def __init__(self, similarity: Callable[[str, str], float]) -> None:
+        self._similarity = similarity
+
+    async def judge(self, pairs: Sequence[Pair], context: JudgeContext) -> Verdicts:
+        return await asyncio.to_thread(self._all, pairs)
+
+    def _all(self, pairs: Sequence[Pair]) -> Verdicts:
+        return from_similarities(np.array([self._similarity(*pair) for pair in pairs]))
+
+
+class ModelJudge(Judge):
+    """A model in this process; one thread works on it, one batch after the other."""
+
+    def __init__(self, model: Any) -> None:
+        """
+        Args:
+            model: `symmetric`, and `judge(pairs) -> (pairs, 3)`.
+        """
+        self.symmetric = model.symmetric
+        self._model = model
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="similarity-model")
+
+    async def judge(self, pairs: Sequence[Pair], context: JudgeContext) -> Verdicts:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._model.judge, pairs)
+
+
+class SelfNliJudge(Judge):
+    """The served model says whether one text follows from another: the log-probabilities of
+    three labels after a prompt, one prefill a pair."""
+
+    symmetric = False
+
+    def __init__(self, forcing: TextForcing) -> None:
+        self._forcing = forcing
+
+    async def judge(self, pairs: Sequence[Pair], context: JudgeContext) -> Verdicts:
+        found = await self._forcing.labels(
+            [context.item(prompts.self_nli(*pair, context.question)) for pair in pairs],
+            context.statistics,
+            f"{context.request_id}-nli",
+            context.options,
+        )
+        context.cost.prompt_tokens += sum(labels.num_tokens for labels in found)
+        context.cost.cached_tokens += sum(labels.num_cached for labels in found)
+        logprobs = np.array([labels.logprobs for labels in found], np.float64).reshape(-1, 3)
+        return _softmax(logprobs)
+
+
+def from_similarities(similarities: NDArray[np.floating]) -> Verdicts:
+    """(pairs,) in [0, 1] as verdicts."""
+    entail = np.clip(np.asarray(similarities, np.float64), 0.0, 1.0)
+    return np.stack((entail, np.zeros_like(entail), 1 - entail), axis=1)
+
+
+def _softmax(logprobs: Verdicts) -> Verdicts:
+    weights = np.exp(logprobs - logprobs.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)

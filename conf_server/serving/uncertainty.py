@@ -1,0 +1,458 @@
+"""/v1/uncertainty: how sure the model is of an answer, by every method that the field has."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fastapi import Request
+from vllm.entrypoints.generate.base.serving import GenerateBaseServing
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.exceptions import VLLMValidationError
+
+from conf_server.serving.confidence import Confidence, finite
+from conf_server.serving.evidence import EvidenceGatherer, Gathered, Progress, RequestError, Task
+from conf_server.serving.forcing import ForcingOptions, TextForcing
+from conf_server.serving.generation import AnswerGenerator
+from conf_server.serving.judges import SIMPLE, FunctionJudge, Judge, ModelJudge, SelfNliJudge
+from conf_server.serving.uncertainty_protocol import (
+    AnswerText,
+    MethodDescription,
+    MethodEstimate,
+    MethodList,
+    SampleText,
+    UncertaintyRequest,
+    UncertaintyResponse,
+    UncertaintyUsage,
+)
+from conf_server.settings import ConfidenceSettings
+from conf_server.stats.sequence import mean_logprob, sum_logprob
+from conf_server.uncertainty.registry import FAST, METHODS, Estimate, Method, Need, resolve
+
+LESS_UNCERTAIN: Final = frozenset({"renyi_neg", "fisher_rao"})
+"""lm-polygraph's numbers that rise as the model becomes surer."""
+
+_SAMPLED: Final = frozenset(
+    {
+        Need.SAMPLES,
+        Need.SAMPLE_LOGPROBS,
+        Need.SAMPLE_TOKEN_SIMILARITY,
+        Need.P_TRUE_SAMPLING,
+        Need.P_TRUE_SAMPLES,
+        Need.EXTRACTED_ANSWERS,
+        Need.JUDGEMENTS,
+    }
+)
+_JUDGED: Final = frozenset(
+    {Need.JUDGEMENTS, Need.TOKEN_SIMILARITY, Need.SAMPLE_TOKEN_SIMILARITY, Need.CLAIMS}
+)
+_FORCED: Final = frozenset({Need.UNCONDITIONAL, Need.P_TRUE, Need.P_TRUE_SAMPLING})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a request gets.
+
+    Attributes:
+        unavailable: methods of the group `all` that this server cannot do, and why.
+        similarity: name of the judge; None where nobody has to compare texts.
+    """
+
+    methods: tuple[Method, ...]
+    needs: frozenset[Need]
+    unavailable: dict[str, str]
+    similarity: str | None
+    n_samples: int
+
+
+class ServingUncertainty(GenerateBaseServing):
+    """Handler of POST /v1/uncertainty and GET /v1/uncertainty/methods."""
+
+    def __init__(
+        self,
+        chat: Any,
+        completion: Any,
+        forcing: TextForcing,
+        settings: ConfidenceSettings,
+        models: Mapping[str, Any],
+    ) -> None:
+        """
+        Args:
+            chat, completion: our handlers.
+            models: similarity models by name: `embedding`, `nli`, or neither.
+        """
+        super().__init__(
+            engine_client=chat.engine_client,
+            models=chat.models,
+            request_logger=chat.request_logger,
+        )
+        self.settings = settings
+        self._forcing = forcing
+        self._generator = AnswerGenerator(chat, completion)
+        self._judges: dict[str, Judge] = {
+            name: FunctionJudge(function) for name, function in SIMPLE.items()
+        }
+        self._judges["self_nli"] = SelfNliJudge(forcing)
+        self._judges |= {name: ModelJudge(model) for name, model in models.items()}
+
+    # The catalogue.
+
+    def methods(self) -> MethodList:
+        """All methods, and which of them this server can do."""
+        data = []
+        for name, method in METHODS.items():
+            reason = self._obstacle(method, self._default_similarity())
+            data.append(
+                MethodDescription(
+                    name=name,
+                    description=method.description,
+                    needs=sorted(method.needs),
+                    source=method.source,
+                    higher_is=_higher_is(name),
+                    groups=["fast", "all"] if name in FAST else ["all"],
+                    available=reason is None,
+                    reason=reason,
+                )
+            )
+        return MethodList(
+            data=data,
+            groups={"fast": list(FAST), "all": list(METHODS)},
+            similarities=sorted(self._judges),
+            default_similarity=self._default_similarity(),
+        )
+
+    def _default_similarity(self) -> str:
+        """The best judge that is there without a further model, or a model that was given."""
+        for name in ("nli", "self_nli"):
+            if name in self._judges and (name != "self_nli" or self._can_self_judge()):
+                return name
+        return "rouge_l"
+
+    def _can_self_judge(self) -> bool:
+        return self._forcing.has_chat_template and self._forcing.obstacle() is None
+
+    def _obstacle(self, method: Method, similarity: str) -> str | None:
+        """Why this server cannot do a method; names the flag that would mend it."""
+        if Need.ANSWER_STATISTICS in method.needs and not self.settings.engine_statistics:
+            return "needs exact token statistics: start with --token-statistics engine"
+        judged_here = bool(method.needs & _JUDGED) and similarity == "self_nli"
+        if method.needs & _FORCED or judged_here:
+            return self._forcing.obstacle()
+        return None
+
+    # A request.
+
+    async def create_uncertainty(
+        self, request: UncertaintyRequest, raw_request: Request | None = None
+    ) -> UncertaintyResponse | ErrorResponse | AsyncGenerator[str, None]:
+        """Validate everything, then gather and estimate.
+
+        Raises:
+            VLLMValidationError, RequestValidationError: naming the field; the engine has
+                seen nothing yet.
+        """
+        error: ErrorResponse | None = await self._check_model(request)  # type: ignore[arg-type]
+        if error is not None:
+            return error
+        plan = self._plan(request)
+        task = await self._task(request, plan, raw_request)
+        self._preflight(1 + plan.n_samples)
+        if request.stream:
+            return self._events(plan, task, request)
+        try:
+            return await self._answer(plan, task, request, lambda *_: None)
+        except RequestError as refused:
+            return refused.response
+
+    def _plan(self, request: UncertaintyRequest) -> Plan:
+        options = request.uncertainty
+        try:
+            methods = resolve(options.methods)
+        except KeyError as error:
+            raise VLLMValidationError(
+                f"`uncertainty.methods`: no method or group {error.args[0]!r}; "
+                "GET /v1/uncertainty/methods lists them.",
+                parameter="uncertainty.methods",
+                value=error.args[0],
+            ) from None
+        similarity = self._similarity(options.similarity)
+        obstacles = {m.name: self._obstacle(m, similarity) for m in methods}
+        unavailable = {name: reason for name, reason in obstacles.items() if reason}
+        for name in options.methods:
+            if name in unavailable:
+                raise VLLMValidationError(
+                    f"`uncertainty.methods`: {name} {unavailable[name]}.",
+                    parameter="uncertainty.methods",
+                    value=name,
+                )
+        methods = tuple(method for method in methods if method.name not in unavailable)
+        needs = frozenset(need for method in methods for need in method.needs)
+        n_samples = 0
+        if needs & _SAMPLED:
+            n_samples = len(request.samples or ()) or options.n_samples
+        return Plan(methods, needs, unavailable, similarity if needs & _JUDGED else None, n_samples)
+
+    def _similarity(self, name: str | None) -> str:
+        if name is None:
+            return self._default_similarity()
+        if name in self._judges:
+            return name
+        flags = {"embedding": "--embedding-model PATH", "nli": "--nli-model PATH"}
+        hint = f"start with {flags[name]}" if name in flags else "this server has"
+        known = "" if name in flags else f" {', '.join(sorted(self._judges))}"
+        raise VLLMValidationError(
+            f"`uncertainty.similarity`: no {name!r} here; {hint}{known}.",
+            parameter="uncertainty.similarity",
+            value=name,
+        )
+
+    async def _task(
+        self, request: UncertaintyRequest, plan: Plan, raw_request: Request | None
+    ) -> Task:
+        fields = request.generation_fields()
+        self._check_limits(request, plan, fields)
+        confidence = Confidence.resolve(None, self.settings, self.model_config)
+        self._generator.check(fields | {"n": max(plan.n_samples, 1)})
+        headers = None
+        if raw_request is not None:
+            headers = await self._get_trace_headers(raw_request.headers)
+        lora_request = self._maybe_get_adapters(request)  # type: ignore[arg-type]
+        return Task(
+            needs=plan.needs,
+            fields=fields,
+            question=question(request),
+            answer=request.answer,
+            samples=tuple(request.samples or ()),
+            n_samples=plan.n_samples,
+            temperature=request.uncertainty.temperature,
+            judge=self._judges[plan.similarity] if plan.similarity else None,
+            confidence=confidence,
+            request_id=f"uncertainty-{self._base_request_id(raw_request, request.request_id)}",
+            options=ForcingOptions(lora_request, request.cache_salt, request.priority, headers),
+            raw_request=raw_request,
+        )
+
+    def _check_limits(
+        self, request: UncertaintyRequest, plan: Plan, fields: dict[str, Any]
+    ) -> None:
+        """Refuse too many samples or tokens; cap an answer that names no length."""
+        limit = self.settings.max_uncertainty_samples
+        if plan.n_samples > limit:
+            name = "samples" if request.samples else "uncertainty.n_samples"
+            raise VLLMValidationError(
+                f"`{name}`: {plan.n_samples}, at most {limit} (--max-uncertainty-samples).",
+                parameter=name,
+            )
+        answers = (request.answer is None) + (0 if request.samples else plan.n_samples)
+        if not answers:
+            return
+        share = self.settings.max_uncertainty_tokens // answers
+        given = next(
+            (name for name in ("max_completion_tokens", "max_tokens") if fields.get(name)), None
+        )
+        if given is None:
+            fields["max_tokens"] = max(1, min(share, self.model_config.max_model_len - 1))
+        elif isinstance(fields[given], int) and fields[given] > share:
+            raise VLLMValidationError(
+                f"`{given}`: {answers} answers of {fields[given]} tokens are more than "
+                f"{self.settings.max_uncertainty_tokens} (--max-uncertainty-tokens).",
+                parameter=given,
+                value=fields[given],
+            )
+
+    async def _answer(
+        self, plan: Plan, task: Task, request: UncertaintyRequest, progress: Progress
+    ) -> UncertaintyResponse:
+        start = time.perf_counter()
+        gatherer = EvidenceGatherer(
+            task,
+            self._generator,
+            self._forcing,
+            self.renderer.get_tokenizer(),
+            self.models.model_name(task.options.lora_request),
+            progress,
+        )
+        gathered = await gatherer.gather()
+        began = time.perf_counter()
+        estimates, unavailable = await asyncio.to_thread(_estimates, plan, gathered)
+        spent = gatherer.spent
+        now = time.perf_counter()
+        spent.seconds["estimates"] = round(now - began, 6)
+        spent.seconds["total"] = round(now - start, 6)
+        return _response(plan, task, request, gathered, estimates, unavailable, spent)
+
+    async def _events(
+        self, plan: Plan, task: Task, request: UncertaintyRequest
+    ) -> AsyncGenerator[str, None]:
+        """Server-sent events: `progress` as stages begin and end, then the result."""
+        queue: asyncio.Queue[str | None] = asyncio.Queue()
+
+        def progress(stage: str, done: int, total: int) -> None:
+            body = {"object": "uncertainty.progress", "stage": stage, "done": done, "total": total}
+            queue.put_nowait(_event(json.dumps(body)))
+
+        async def work() -> None:
+            try:
+                answer = await self._answer(plan, task, request, progress)
+                queue.put_nowait(_event(answer.model_dump_json(exclude_unset=True)))
+            except RequestError as refused:
+                queue.put_nowait(_event(refused.response.model_dump_json()))
+            except Exception as error:
+                queue.put_nowait(_event(self.create_streaming_error_response(error)))
+            finally:
+                queue.put_nowait(None)
+
+        worker = asyncio.create_task(work())
+        try:
+            while (event := await queue.get()) is not None:
+                yield event
+            yield _event("[DONE]")
+        finally:
+            worker.cancel()
+
+
+def question(request: UncertaintyRequest) -> str:
+    """What the answer answers: the only message of a user, or all of the conversation."""
+    if request.messages is None:
+        return request.prompt if isinstance(request.prompt, str) else ""
+    turns = [message for message in request.messages if message.get("role") != "system"]
+    texts = [_content(message) for message in turns]
+    if len(turns) == 1:
+        return texts[0]
+    return "\n".join(f"{m.get('role')}: {text}" for m, text in zip(turns, texts, strict=True))
+
+
+def _content(message: Mapping[str, Any]) -> str:
+    content = message.get("content")
+    if isinstance(content, list):
+        return "".join(part.get("text", "") for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
+
+
+def _estimates(plan: Plan, gathered: Gathered) -> tuple[dict[str, Estimate], dict[str, str]]:
+    estimates, unavailable = {}, dict(plan.unavailable)
+    for method in plan.methods:
+        reasons = [gathered.missing[need] for need in method.needs & gathered.missing.keys()]
+        if reasons:
+            unavailable[method.name] = reasons[0]
+        else:
+            estimates[method.name] = method.estimate(gathered.evidence)
+    return estimates, unavailable
+
+
+def _response(
+    plan: Plan,
+    task: Task,
+    request: UncertaintyRequest,
+    gathered: Gathered,
+    estimates: Mapping[str, Estimate],
+    unavailable: dict[str, str],
+    spent: Any,
+) -> UncertaintyResponse:
+    clusters = _clusters(estimates)
+    prompt, completion = spent.total("prompt_tokens"), spent.total("completion_tokens")
+    fields: dict[str, Any] = {}
+    if unavailable:
+        fields["unavailable"] = unavailable
+    if plan.similarity:
+        fields["similarity"] = plan.similarity
+    if clusters is not None:
+        fields["clusters"] = clusters
+    if request.uncertainty.return_samples and gathered.sample_answers:
+        fields["samples"] = _samples(gathered, clusters)
+    return UncertaintyResponse(
+        id=task.request_id,
+        object="uncertainty",
+        created=int(time.time()),
+        model=gathered.model,
+        answer=AnswerText(
+            text=gathered.answer.text,
+            finish_reason=gathered.answer.finish_reason,
+            num_tokens=len(gathered.answer.rows),
+        ),
+        estimates={
+            name: MethodEstimate(
+                value=finite(estimate.value), exact=estimate.exact, higher_is=_higher_is(name)
+            )
+            for name, estimate in estimates.items()
+        },
+        usage=UncertaintyUsage(
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            total_tokens=prompt + completion,
+            stages=spent.tokens,
+        ),
+        timings=spent.seconds,
+        **fields,
+    )
+
+
+def _samples(gathered: Gathered, clusters: list[int] | None) -> list[SampleText]:
+    samples = []
+    for index, sample in enumerate(gathered.sample_answers):
+        samples.append(
+            SampleText(
+                text=sample.text,
+                finish_reason=sample.finish_reason,
+                num_tokens=len(sample.rows),
+                logprob=finite(sum_logprob(sample.rows.logprobs)),
+                mean_logprob=finite(mean_logprob(sample.rows.logprobs)),
+                cluster=clusters[index] if clusters else None,
+            )
+        )
+    return samples
+
+
+def _clusters(estimates: Mapping[str, Estimate]) -> list[int] | None:
+    """Number of each sample's meaning, where a method has told meanings apart."""
+    for estimate in estimates.values():
+        if estimate.details and "classes" in estimate.details:
+            return [int(number) for number in estimate.details["classes"]]
+    return None
+
+
+def _higher_is(name: str) -> Any:
+    return "less uncertain" if name in LESS_UNCERTAIN else "more uncertain"
+
+
+def _event(data: str) -> str:
+    return f"data: {data}\n\n"
+
+
+def similarity_models(settings: ConfidenceSettings) -> dict[str, Any]:
+    """Load the models that the flags name.
+
+    Raises:
+        SettingsError: naming the flag whose model cannot be loaded.
+    """
+    from conf_server.settings import SettingsError
+
+    loaders: dict[str, tuple[str, str | None, Callable[[str, str], Any]]] = {
+        "embedding": ("--embedding-model", settings.embedding_model, _embedding),
+        "nli": ("--nli-model", settings.nli_model, _nli),
+    }
+    models = {}
+    for name, (flag, path, load) in loaders.items():
+        if path is None:
+            continue
+        try:
+            models[name] = load(path, settings.similarity_device)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise SettingsError(f"{flag} {path}: {error}") from error
+    return models
+
+
+def _embedding(path: str, device: str) -> Any:
+    from conf_server.similarity_models.embedding import EmbeddingModel
+
+    return EmbeddingModel(path, device)
+
+
+def _nli(path: str, device: str) -> Any:
+    from conf_server.similarity_models.nli import NliModel
+
+    return NliModel(path, device)

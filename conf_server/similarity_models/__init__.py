@@ -1,0 +1,1 @@
+"""Models that compare texts, loaded by path. They need torch and transformers."""
