@@ -16,6 +16,12 @@ from tests.server import Server
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
 COMPLETION: dict[str, Any] = {"prompt": "Hi", "max_tokens": 2}
 SCORE: dict[str, Any] = {"prompt": "Hi", "completion": " there"}
+UNCERTAINTY: dict[str, Any] = {"messages": CHAT["messages"], "max_tokens": 2}
+
+
+def uncertainty(**options: Any) -> dict[str, Any]:
+    return UNCERTAINTY | {"uncertainty": options}
+
 
 BAD_BODIES: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/chat/completions", CHAT | {"confidence": {"mode": "all"}}, "confidence.mode"),
@@ -65,6 +71,27 @@ BAD_BODIES: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/score", {"items": [SCORE] * 65}, "items"),
     ("/v1/score", {"text_1": "a", "text_2": "b"}, "text_1"),
     ("/v1/score", {"queries": "a", "documents": ["b"]}, "queries"),
+    ("/v1/uncertainty", {"max_tokens": 2}, "messages"),
+    ("/v1/uncertainty", UNCERTAINTY | {"prompt": "Hi"}, "messages"),
+    ("/v1/uncertainty", {"messages": []}, "messages"),
+    ("/v1/uncertainty", {"prompt": ["a", "b"]}, "prompt"),
+    ("/v1/uncertainty", {"prompt": ""}, "prompt"),
+    ("/v1/uncertainty", uncertainty(methods=["magic"]), "uncertainty.methods"),
+    ("/v1/uncertainty", uncertainty(methods=[]), "uncertainty.methods"),
+    ("/v1/uncertainty", uncertainty(methods=["deg_mat"], similarity="nli"), "uncertainty.simil"),
+    ("/v1/uncertainty", uncertainty(methods=["deg_mat"], similarity="x"), "uncertainty.simil"),
+    ("/v1/uncertainty", uncertainty(n_samples=0), "uncertainty.n_samples"),
+    ("/v1/uncertainty", uncertainty(methods=["deg_mat"], n_samples=101), "uncertainty.n_samples"),
+    ("/v1/uncertainty", uncertainty(temperature=0), "uncertainty.temperature"),
+    ("/v1/uncertainty", uncertainty(samples=3), "uncertainty.samples"),
+    ("/v1/uncertainty", UNCERTAINTY | {"max_tokens": 200_000}, "max_tokens"),
+    ("/v1/uncertainty", UNCERTAINTY | {"max_tokens": "many"}, "max_tokens"),
+    ("/v1/uncertainty", UNCERTAINTY | {"n": 2}, "n"),
+    ("/v1/uncertainty", UNCERTAINTY | {"temperature": 0.5}, "temperature"),
+    ("/v1/uncertainty", UNCERTAINTY | {"confidence": {}}, "confidence"),
+    ("/v1/uncertainty", UNCERTAINTY | {"samples": ["a"]}, "answer"),
+    ("/v1/uncertainty", UNCERTAINTY | {"answer": ""}, "answer"),
+    ("/v1/uncertainty", UNCERTAINTY | {"answer": "a", "samples": ["a", ""]}, "samples.1"),
 ]
 
 
@@ -81,7 +108,9 @@ def test_a_bad_body_is_a_400_that_names_the_field(
     assert server.metric("vllm:prompt_tokens_total") == before
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/score"])
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/v1/completions", "/v1/score", "/v1/uncertainty"]
+)
 def test_unreadable_bodies(server: Server, path: str) -> None:
     with server.http() as http:
         json_type = {"content-type": "application/json"}
@@ -93,7 +122,12 @@ def test_unreadable_bodies(server: Server, path: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "body"),
-    [("/v1/chat/completions", CHAT), ("/v1/completions", COMPLETION), ("/v1/score", SCORE)],
+    [
+        ("/v1/chat/completions", CHAT),
+        ("/v1/completions", COMPLETION),
+        ("/v1/score", SCORE),
+        ("/v1/uncertainty", UNCERTAINTY),
+    ],
 )
 def test_keys_and_models(server: Server, path: str, body: dict[str, Any]) -> None:
     for headers in ({}, {"Authorization": "Bearer wrong"}):
@@ -138,7 +172,7 @@ def wait_until_idle(server: Server, seconds: float) -> bool:
 
 
 async def test_a_client_that_leaves_frees_its_work(server: Server) -> None:
-    """Far more work than the wait allows, for a stream, an answer and a score."""
+    """Far more work than the wait allows, for streams, an answer, a score and estimates."""
     headers = {"Authorization": f"Bearer {server.api_key}"}
     long_chat = CHAT | {
         "max_tokens": 1900,
@@ -147,11 +181,15 @@ async def test_a_client_that_leaves_frees_its_work(server: Server) -> None:
         "confidence": {"mode": "summary"},
     }
     long_score = {"items": [{"prompt": [i + 1] * 1000, "completion": [5] * 900} for i in range(60)]}
+    long_estimate = UNCERTAINTY | {
+        "max_tokens": 1900,
+        "ignore_eos": True,
+        "uncertainty": {"methods": ["monte_carlo_sequence_entropy"], "n_samples": 8},
+    }
     async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=300) as client:
 
-        async def leave_stream() -> None:
-            body = long_chat | {"stream": True}
-            async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+        async def leave_stream(path: str, body: dict[str, Any]) -> None:
+            async with client.stream("POST", path, json=body | {"stream": True}) as response:
                 async for _ in response.aiter_lines():
                     return
 
@@ -160,7 +198,11 @@ async def test_a_client_that_leaves_frees_its_work(server: Server) -> None:
                 await client.post(path, json=body, timeout=3)
 
         await asyncio.gather(
-            leave_stream(), leave("/v1/chat/completions", long_chat), leave("/v1/score", long_score)
+            leave_stream("/v1/chat/completions", long_chat),
+            leave_stream("/v1/uncertainty", long_estimate),
+            leave("/v1/chat/completions", long_chat),
+            leave("/v1/score", long_score),
+            leave("/v1/uncertainty", long_estimate),
         )
     assert await asyncio.to_thread(wait_until_idle, server, 20)
 

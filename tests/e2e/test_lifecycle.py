@@ -288,7 +288,7 @@ def test_the_plugin_in_a_stock_server_gives_the_same_numbers(
         "items": [
             {"prompt": "The capital of France is", "completion": " Paris, of course."},
             {"prompt": list(range(3000, 3600)), "completions": [[9, 10, 11], [12, 13]]},
-        ]
+        ],
     }
     stock = Server(
         model_path,

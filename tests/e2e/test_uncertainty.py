@@ -1,0 +1,258 @@
+"""POST /v1/uncertainty on the real server, against transformers in float32."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from conf_server.uncertainty import prompts
+from conf_server.uncertainty.evidence import Evidence, Generation
+from conf_server.uncertainty.registry import METHODS
+from conf_server.uncertainty.similarity import assemble, jaccard, unique_pairs
+from tests.reference import Reference, lm_polygraph_metrics
+from tests.server import Server
+
+QUESTION = "What is the capital of France?"
+CHAT = [{"role": "user", "content": QUESTION}]
+ANSWER = "It is Paris."
+SAMPLES = ["Paris.", "The city of Lyon.", "Paris."]
+
+
+def ask(server: Server, **body: Any) -> dict[str, Any]:
+    response = server.post("/v1/uncertainty", body)
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def catalogue(server: Server) -> dict[str, Any]:
+    with server.http() as http:
+        listed: dict[str, Any] = http.get("/v1/uncertainty/methods").json()
+    return listed
+
+
+def values(answer: dict[str, Any]) -> dict[str, float]:
+    assert all(estimate["exact"] for estimate in answer["estimates"].values())
+    return {name: estimate["value"] for name, estimate in answer["estimates"].items()}
+
+
+def chat_ids(reference: Reference, *turns: str) -> list[int]:
+    """A rendered chat, ready for the assistant's answer."""
+    roles = ("user", "assistant", "user")
+    messages = [{"role": role, "content": text} for role, text in zip(roles, turns, strict=False)]
+    ids: list[int] = reference.tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=True, return_dict=False
+    )
+    return ids
+
+
+def plain_ids(reference: Reference, text: str) -> list[int]:
+    ids: list[int] = reference.tokenizer(text)["input_ids"]
+    return ids
+
+
+def forced(reference: Reference, context: list[int], text: str) -> NDArray[np.float64]:
+    """Log-probabilities of a text's tokens after a context."""
+    ids = plain_ids(reference, text)
+    return reference.token_logprobs([*context, *ids])[-len(ids) :]
+
+
+def label_logprobs(reference: Reference, prompt: prompts.LabelPrompt) -> list[float]:
+    """Those of the labels, asked for as a chat."""
+    row = reference.logprobs([*chat_ids(reference, prompt.text), 0])[-1]
+    return [float(row[plain_ids(reference, label.strip())[0]]) for label in prompt.labels]
+
+
+def test_fast_methods_are_those_of_the_greedy_answer(server: Server, reference: Reference) -> None:
+    body = {"prompt": "The capital of France is", "max_tokens": 8}
+    answer = ask(server, **body)
+    greedy = server.post(
+        "/v1/completions", body | {"temperature": 0, "return_token_ids": True}
+    ).json()["choices"][0]
+    assert answer["answer"] == {
+        "text": greedy["text"],
+        "finish_reason": "length",
+        "num_tokens": 8,
+    }
+    ids = greedy["prompt_token_ids"] + greedy["token_ids"]
+    expected = lm_polygraph_metrics(reference.logprobs(ids)[-8:], greedy["token_ids"])
+    assert values(answer) == pytest.approx(expected, abs=1e-3)
+    higher = {name: estimate["higher_is"] for name, estimate in answer["estimates"].items()}
+    assert {name for name, sign in higher.items() if sign == "less uncertain"} == {
+        "renyi_neg",
+        "fisher_rao",
+    }
+    # Nothing but the answer was worked on.
+    assert set(answer["usage"]["stages"]) == {"answer"}
+    assert answer["usage"]["completion_tokens"] == 8
+    assert "samples" not in answer
+
+
+def test_a_clients_answer_and_samples_are_forced(server: Server, reference: Reference) -> None:
+    answer = ask(
+        server,
+        messages=CHAT,
+        answer=ANSWER,
+        samples=SAMPLES,
+        uncertainty={
+            "methods": [
+                "perplexity",
+                "mean_pointwise_mutual_information",
+                "monte_carlo_sequence_entropy",
+                "monte_carlo_normalized_sequence_entropy",
+                "deg_mat",
+                "consistency",
+            ],
+            "similarity": "jaccard",
+            "return_samples": True,
+        },
+    )
+    context = chat_ids(reference, QUESTION)
+    own = forced(reference, context, ANSWER)
+    alone = reference.token_logprobs(plain_ids(reference, ANSWER))
+    samples = [forced(reference, context, sample) for sample in SAMPLES]
+    texts = [ANSWER, *SAMPLES]
+    pairs = unique_pairs(texts, symmetric=True)
+    evidence = Evidence(
+        answer=Generation(ANSWER, own),
+        samples=tuple(Generation(t, rows) for t, rows in zip(SAMPLES, samples, strict=True)),
+        unconditional_logprobs=np.concatenate(([np.nan], alone)),
+        judgements=assemble(
+            texts, pairs, [jaccard(texts[i], texts[j]) for i, j in pairs], symmetric=True
+        ),
+        extracted_answers=tuple(map(prompts.extract_answer, SAMPLES)),
+    )
+    expected = {name: METHODS[name].estimate(evidence).value for name in answer["estimates"]}
+    assert values(answer) == pytest.approx(expected, abs=1e-3)
+    assert answer["answer"]["text"] == ANSWER
+    assert [sample["text"] for sample in answer["samples"]] == SAMPLES
+    assert [sample["logprob"] for sample in answer["samples"]] == pytest.approx(
+        [rows.sum() for rows in samples], abs=1e-3
+    )
+    assert answer["usage"]["completion_tokens"] == 0
+
+
+def test_the_model_is_its_own_judge(server: Server, reference: Reference) -> None:
+    """self_nli and P(True) are log-probabilities of labels after our prompts."""
+    answer = ask(
+        server,
+        messages=CHAT,
+        answer=ANSWER,
+        samples=SAMPLES,
+        uncertainty={
+            "methods": ["luq", "semantic_density", "p_true", "p_true_sampling"],
+            "similarity": "self_nli",
+        },
+    )
+    context = chat_ids(reference, QUESTION)
+    texts = [ANSWER, *SAMPLES]
+    pairs = unique_pairs(texts, symmetric=False)
+    assert len(pairs) == 6  # of three distinct texts
+    verdicts = []
+    for i, j in pairs:
+        labels = label_logprobs(reference, prompts.self_nli(texts[i], texts[j], QUESTION))
+        verdicts.append(np.exp(labels) / np.exp(labels).sum())
+    p_true = label_logprobs(reference, prompts.p_true(QUESTION, ANSWER))
+    sampling = label_logprobs(reference, prompts.p_true_sampling(QUESTION, ANSWER, SAMPLES))
+    evidence = Evidence(
+        answer=Generation(ANSWER, forced(reference, context, ANSWER)),
+        samples=tuple(Generation(t, forced(reference, context, t)) for t in SAMPLES),
+        judgements=assemble(texts, pairs, verdicts, symmetric=False),
+        p_true_logprobs=(p_true[0], p_true[1]),
+        p_true_sampling_logprobs=(sampling[0], sampling[1]),
+    )
+    expected = {name: METHODS[name].estimate(evidence).value for name in answer["estimates"]}
+    assert values(answer) == pytest.approx(expected, abs=1e-3)
+    assert answer["similarity"] == "self_nli"
+
+
+def test_samples_come_from_the_model_and_a_seed_brings_them_back(server: Server) -> None:
+    body: dict[str, Any] = {
+        "messages": CHAT,
+        "max_tokens": 12,
+        "uncertainty": {
+            "methods": ["monte_carlo_sequence_entropy", "semantic_entropy"],
+            "similarity": "rouge_l",
+            "n_samples": 4,
+            "return_samples": True,
+        },
+    }
+    first, again, other = (
+        ask(server, **body),
+        ask(server, **body),
+        ask(server, **body | {"seed": 8}),
+    )
+    texts = [[sample["text"] for sample in answer["samples"]] for answer in (first, again, other)]
+    assert texts[0] == texts[1] != texts[2]
+    assert len(set(texts[0])) > 1
+    sums = [sample["logprob"] for sample in first["samples"]]
+    assert values(first)["monte_carlo_sequence_entropy"] == pytest.approx(-np.mean(sums))
+    assert first["clusters"] == [sample["cluster"] for sample in first["samples"]]
+    generated = sum(sample["num_tokens"] for sample in first["samples"])
+    stages = first["usage"]["stages"]
+    assert stages["samples"]["completion_tokens"] == generated
+    assert first["usage"]["completion_tokens"] == generated + first["answer"]["num_tokens"]
+    assert set(first["timings"]) == {"answer", "samples", "judgements", "estimates", "total"}
+
+
+def test_all_that_the_server_can_do(server: Server) -> None:
+    listed = catalogue(server)
+    assert {method["name"] for method in listed["data"]} == set(METHODS)
+    assert all(method["available"] for method in listed["data"])
+    assert listed["default_similarity"] == "self_nli"
+    assert listed["similarities"] == ["jaccard", "rouge_l", "self_nli"]
+    answer = ask(
+        server,
+        messages=CHAT,
+        max_tokens=6,
+        seed=1,
+        uncertainty={"methods": ["all"], "n_samples": 2, "similarity": "rouge_l"},
+    )
+    assert list(answer["estimates"]) == [method["name"] for method in listed["data"]]
+    for name, estimate in answer["estimates"].items():
+        # What the small model says about itself may be unreadable.
+        if name not in ("verbalized_1s", "verbalized_2s", "linguistic_1s", "consistency"):
+            assert math.isfinite(estimate["value"]), name
+
+
+def test_progress_is_streamed(server: Server) -> None:
+    body = {
+        "messages": CHAT,
+        "max_tokens": 6,
+        "stream": True,
+        "uncertainty": {"methods": ["deg_mat"], "n_samples": 2, "similarity": "jaccard"},
+    }
+    response = server.post("/v1/uncertainty", body)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    *events, last = response.text.strip().split("\n\n")
+    assert last == "data: [DONE]"
+    bodies = [json.loads(event.removeprefix("data: ")) for event in events]
+    *progress, result = bodies
+    assert result["object"] == "uncertainty"
+    assert set(result["estimates"]) == {"deg_mat"}
+    assert [event["object"] for event in progress] == ["uncertainty.progress"] * len(progress)
+    seen = [(event["stage"], event["done"], event["total"]) for event in progress]
+    assert {("answer", 0, 1), ("answer", 1, 1), ("samples", 0, 2), ("samples", 2, 2)} < set(seen)
+    assert seen[-1][0] == "judgements"
+
+
+def test_the_stock_client_reaches_it(server: Server) -> None:
+    with server.client() as client:
+        answer = client.post(
+            "/uncertainty",
+            cast_to=dict[str, Any],  # type: ignore[arg-type]
+            body={"messages": CHAT, "max_tokens": 4},
+        )
+    assert answer["object"] == "uncertainty"
+
+
+def test_an_adapters_answer(server: Server) -> None:
+    body = {"prompt": "Once upon a time", "answer": " there was", "model": "adapter"}
+    adapted, base = ask(server, **body), ask(server, **body | {"model": "smol"})
+    assert (adapted["model"], base["model"]) == ("adapter", "smol")
+    assert abs(values(adapted)["perplexity"] - values(base)["perplexity"]) > 0.1
