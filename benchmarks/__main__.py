@@ -21,7 +21,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks import chat, scaling, score
+from benchmarks import chat, scaling, score, uncertainty
 from benchmarks.load import Client
 from benchmarks.report import Report
 from benchmarks.servers import CONF, OLD, ROOT, STOCK, Server, ServerError, running
@@ -51,7 +51,9 @@ class Plan:
 
     @property
     def servers(self) -> list[str]:
-        return [CONF, STOCK, OLD] if 1 in self.tables else [CONF, STOCK]
+        if 1 in self.tables:
+            return [CONF, STOCK, OLD]
+        return [CONF, STOCK] if self.tables & {2, 3} else [CONF]
 
     @property
     def steps(self) -> int:
@@ -60,6 +62,7 @@ class Plan:
             1: chat.steps(self.rounds),
             2: score.steps(self.few, self.transformers),
             3: scaling.steps(self.few, self.concurrencies),
+            4: uncertainty.steps(self.rounds),
         }
         return sum(each[table] for table in self.tables)
 
@@ -70,8 +73,13 @@ def arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--model", default=str(EMBEDDED), help="folder or name (default: the embedded model)")
-    add("--tables", default="1,2,3", help="1 chat, 2 scoring, 3 scaling (default: all)")
-    add("--rounds", type=int, default=5, help="of table 1 (default: 5); half as many of 2 and 3")
+    add("--tables", default="1,2,3,4", help="1 chat, 2 scoring, 3 scaling, 4 uncertainty")
+    add(
+        "--rounds",
+        type=int,
+        default=5,
+        help="of tables 1 and 4 (default: 5); half as many of 2 and 3",
+    )
     add("--concurrency", type=int, default=32, help="requests at a time in table 1 (default: 32)")
     add("--concurrencies", default="1,8,64", help="of table 3 (default: 1,8,64)")
     add("--max-tokens", type=int, default=64, help="tokens of an answer (default: 64)")
@@ -81,8 +89,8 @@ def arguments() -> argparse.Namespace:
     add("--no-transformers", action="store_true", help="leave its forward pass out of table 2")
     add("--server-args", default="", help=f"more flags for each server, after\n{FLAGS}")
     given = parser.parse_args()
-    if not set(given.tables.split(",")) <= {"1", "2", "3"}:
-        parser.error("--tables takes 1, 2 and 3, with commas")
+    if not set(given.tables.split(",")) <= {"1", "2", "3", "4"}:
+        parser.error("--tables takes 1, 2, 3 and 4, with commas")
     if min(given.rounds, given.concurrency, given.max_tokens) < 1:
         parser.error("--rounds, --concurrency and --max-tokens must be positive")
     if given.plot is None and not given.quick:
@@ -128,7 +136,7 @@ class Measurement:
 
     async def run(self) -> None:
         plan, report = self._plan, self._report
-        tables = {1: self._chat, 2: self._score, 3: self._scaling}
+        tables = {1: self._chat, 2: self._score, 3: self._scaling, 4: self._uncertainty}
         bar = tqdm(total=plan.steps, unit="sample", dynamic_ncols=True, smoothing=0.05)
         with bar:
             async with Client() as client:
@@ -165,6 +173,16 @@ class Measurement:
             max_tokens=self._plan.max_tokens,
         )
         self._report.summary_us = scaling.summary_us()
+
+    async def _uncertainty(self, client: Client, bar: tqdm) -> None:
+        self._report.uncertainty = await uncertainty.run(
+            client,
+            self._servers,
+            bar,
+            rounds=self._plan.rounds,
+            max_tokens=self._plan.max_tokens,
+        )
+        self._report.estimator_us = uncertainty.estimator_us()
 
 
 def measure(given: argparse.Namespace) -> Report:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from benchmarks import chat, score
+from benchmarks import chat, score, uncertainty
 from benchmarks.load import Label, Results, Sample
 from benchmarks.servers import CONF, PROCESSES, ROOT
 
@@ -26,6 +26,12 @@ theirs follow the clock."""
 _SCORE_NOTE = """\
 Medians. × is the ratio, within a round, to the same server's cold plain prefill (of
 conf-server, for transformers). One request carries all items."""
+
+_UNCERTAINTY_NOTE = """\
+Medians. × is the ratio, within a round, to the same ten samples from plain chat; the
+estimates come with a greedy answer beside the samples."""
+_ESTIMATORS_NOTE = """\
+In process: 10 samples of 200 tokens, judgements given."""
 
 Metric = Callable[[Sample], float]
 Baseline = Callable[[Label], Label]
@@ -42,6 +48,8 @@ class Report:
     score: Results = field(default_factory=dict)
     concurrency: Results = field(default_factory=dict)
     summary_us: dict[int, float] = field(default_factory=dict)
+    uncertainty: Results = field(default_factory=dict)
+    estimator_us: dict[str, float] = field(default_factory=dict)
     score_difference: float | None = None
 
     def write_json(self, path: Path) -> None:
@@ -55,6 +63,8 @@ class Report:
             "score": _plain(self.score),
             "concurrency": _plain(self.concurrency),
             "summary_us": self.summary_us,
+            "uncertainty": _plain(self.uncertainty),
+            "estimator_us": self.estimator_us,
             "score_difference": self.score_difference,
         }
         path.write_text(json.dumps(document, indent=1) + "\n")
@@ -76,9 +86,22 @@ class Report:
             parts += ["### Concurrency", _concurrency_table(self.concurrency)]
         if self.summary_us:
             parts += ["### Summary of a trace", _summary_table(self.summary_us)]
-        if (self.chat or self.score) and not self.trial:
-            parts += ["### Aims", _aims_table(self.chat, self.score)]
+        if self.uncertainty:
+            parts += ["### Uncertainty", _UNCERTAINTY_NOTE, _uncertainty_table(self.uncertainty)]
+        if self.estimator_us:
+            parts += ["### Estimators", _ESTIMATORS_NOTE, _estimator_table(self.estimator_us)]
+        if (self.chat or self.score or self.uncertainty) and not self.trial:
+            parts += ["### Aims", self._aims_table()]
         return "\n\n".join(parts)
+
+    def _aims_table(self) -> str:
+        aims = [
+            *(_chat_aims(self.chat) if self.chat else ()),
+            *(_score_aims(self.score) if self.score else ()),
+            *(_uncertainty_aims(self.uncertainty) if self.uncertainty else ()),
+            *(_estimator_aims(self.estimator_us) if self.estimator_us else ()),
+        ]
+        return _table(["", "aim", "median", "rounds", "met"], [aim.row() for aim in aims], 1)
 
 
 def _plain(results: Results) -> list[dict[str, Any]]:
@@ -151,6 +174,18 @@ def _concurrency_table(results: Results) -> str:
     return _table(head, _rows(results, chat.baseline, columns), 2)
 
 
+def _uncertainty_table(results: Results) -> str:
+    head = ["server", "request", "seconds", "×", "API CPU ms/sample", "×"]
+    columns = [(_seconds, ".2f"), (Sample.api_ms_per_item, ",.2f")]
+    return _table(head, _rows(results, uncertainty.baseline, columns), 2)
+
+
+def _estimator_table(microseconds: Mapping[str, float]) -> str:
+    slowest = sorted(microseconds.items(), key=lambda item: -item[1])
+    rows = [[name, f"{us:,.0f}"] for name, us in slowest]
+    return _table(["estimator", "µs"], rows, 1)
+
+
 def _summary_table(summary_us: Mapping[int, float]) -> str:
     rows = [[f"{length:,}", f"{us:,.0f}"] for length, us in summary_us.items()]
     return _table(["tokens", "µs"], rows, 0)
@@ -170,11 +205,6 @@ class Aim(NamedTuple):
         spread = f"{min(self.rounds):.2f} to {max(self.rounds):.2f}"
         aim = f"{self.sign} {self.limit}"
         return [self.what, aim, f"{value:.2f}", spread, "yes" if met else "no"]
-
-
-def _aims_table(chats: Results, scores: Results) -> str:
-    aims = [*(_chat_aims(chats) if chats else ()), *(_score_aims(scores) if scores else ())]
-    return _table(["", "aim", "median", "rounds", "met"], [aim.row() for aim in aims], 1)
 
 
 def _chat_aims(results: Results) -> Iterator[Aim]:
@@ -199,6 +229,18 @@ def _score_aims(results: Results) -> Iterator[Aim]:
         for sample, base in zip(results[cold], results[prefill], strict=True)
     ]
     yield Aim("/v1/score cold, API CPU ms per item beyond prefill", "≤", 2.0, beyond)
+
+
+def _uncertainty_aims(results: Results) -> Iterator[Aim]:
+    for label in results:
+        if label != uncertainty.baseline(label):
+            seconds = ratios(results, label, uncertainty.baseline(label), _seconds)
+            yield Aim(f"/v1/uncertainty, {label[1]}, seconds, × chat", "≤", 1.1, seconds)
+
+
+def _estimator_aims(microseconds: Mapping[str, float]) -> Iterator[Aim]:
+    total = sum(microseconds.values()) / 1e3
+    yield Aim("all estimators of 10 samples of 200 tokens, ms", "≤", 5.0, [total])
 
 
 def machine() -> dict[str, Any]:

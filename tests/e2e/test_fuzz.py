@@ -15,6 +15,7 @@ ROUTES = {
     "/v1/chat/completions": "ConfidenceChatCompletionRequest",
     "/v1/completions": "ConfidenceCompletionRequest",
     "/v1/score": "ScoreRequest",
+    "/v1/uncertainty": "UncertaintyRequest",
 }
 # vLLM's own fields are vLLM's to fuzz: of its two routes only what meets ours stays.
 OURS = {
@@ -40,6 +41,7 @@ OURS = {
     "stream": {"type": "boolean"},
     "echo": {"type": "boolean"},
 }
+METHODS = ["fast", "deg_mat", "p_true", "sar", "consistency", "verbalized_2s", "magic"]
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +52,13 @@ def api_schema(server: Server) -> Any:
     models = document["components"]["schemas"]
     for path, name in ROUTES.items():
         model = models[name]
-        if path != "/v1/score":
+        if path == "/v1/uncertainty":
+            methods = models["UncertaintyOptions"]["properties"]["methods"]
+            methods["items"] = {"enum": METHODS}
+            model["properties"] |= {"max_tokens": OURS["max_tokens"], "n": OURS["n"]}
+            model["additionalProperties"] = False
+            model["required"] = ["max_tokens"]
+        elif path != "/v1/score":
             kept = {"confidence", "logprobs", *OURS} & set(model["properties"])
             model["properties"] = {
                 field: OURS.get(field, model["properties"][field]) for field in kept

@@ -1,0 +1,121 @@
+"""Models that compare texts: tiny ones of random weights, read as transformers reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    PreTrainedTokenizerFast,
+)
+
+from conf_server.serving.uncertainty import similarity_models
+from conf_server.settings import ConfidenceSettings, SettingsError
+from conf_server.similarity_models.embedding import EmbeddingModel
+from conf_server.similarity_models.nli import NliModel, label_columns
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "paris", "lyon", "it", "is", "the", "capital", "of"]
+PAIRS = [("paris", "it is paris"), ("it is lyon", "the capital of paris is it"), ("is", "is")]
+
+
+def write_model(folder: Path, model_class: type, **config: object) -> Path:
+    """A BERT with two layers and a word for a token."""
+    tokenizer = Tokenizer(WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_max_length=32
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    size = {"vocab_size": len(WORDS), "hidden_size": 16, "intermediate_size": 32}
+    layers = {"num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 32}
+    model = model_class.from_config(BertConfig(**size, **layers, **config))
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def embedding_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("embedding"), AutoModel)
+
+
+@pytest.fixture(scope="module")
+def nli_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    labels = {0: "CONTRADICTION", 1: "NEUTRAL", 2: "ENTAILMENT"}
+    return write_model(
+        tmp_path_factory.mktemp("nli"),
+        AutoModelForSequenceClassification,
+        id2label=labels,
+        label2id={label: number for number, label in labels.items()},
+    )
+
+
+def test_embeddings_are_means_over_a_texts_tokens(embedding_path: Path) -> None:
+    verdicts = EmbeddingModel(str(embedding_path)).judge(PAIRS)
+    tokenizer = AutoTokenizer.from_pretrained(embedding_path)
+    model = AutoModel.from_pretrained(embedding_path).eval()
+
+    def embed(text: str) -> np.ndarray:
+        with torch.inference_mode():  # one at a time: no padding
+            hidden = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+        return hidden.double().mean(dim=0).numpy()
+
+    for (a, b), verdict in zip(PAIRS, verdicts, strict=True):
+        first, second = embed(a), embed(b)
+        cosine = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
+        assert verdict == pytest.approx([max(cosine, 0), 0, 1 - max(cosine, 0)], abs=1e-5)
+
+
+def test_nli_gives_each_pair_its_own_probabilities_by_name(nli_path: Path) -> None:
+    verdicts = NliModel(str(nli_path)).judge(PAIRS)
+    tokenizer = AutoTokenizer.from_pretrained(nli_path)
+    model = AutoModelForSequenceClassification.from_pretrained(nli_path).eval()
+    for (premise, hypothesis), verdict in zip(PAIRS, verdicts, strict=True):
+        with torch.inference_mode():
+            logits = model(**tokenizer(premise, hypothesis, return_tensors="pt")).logits[0]
+        contradict, neutral, entail = logits.double().softmax(-1).tolist()
+        assert verdict == pytest.approx([entail, neutral, contradict], abs=1e-5)
+
+
+def test_a_batch_more_than_one_changes_nothing(nli_path: Path) -> None:
+    model = NliModel(str(nli_path))
+    np.testing.assert_allclose(model.judge(PAIRS * 15)[:3], model.judge(PAIRS), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "labels", [{0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}, {0: "entailment", 1: "not_entailment"}]
+)
+def test_other_classifiers_are_refused(labels: dict[int, str]) -> None:
+    with pytest.raises(ValueError, match="entailment, neutral and contradiction"):
+        label_columns(labels)
+
+
+def test_the_flags_load_them(embedding_path: Path, nli_path: Path) -> None:
+    settings = ConfidenceSettings(embedding_model=str(embedding_path), nli_model=str(nli_path))
+    models = similarity_models(settings)
+    assert models["embedding"].symmetric
+    assert not models["nli"].symmetric
+    assert similarity_models(ConfidenceSettings()) == {}
+
+
+def test_a_model_that_cannot_be_loaded_is_named_with_its_flag(
+    tmp_path: Path, embedding_path: Path
+) -> None:
+    with pytest.raises(SettingsError, match=f"--embedding-model {tmp_path}"):
+        similarity_models(ConfidenceSettings(embedding_model=str(tmp_path)))
+    with pytest.raises(SettingsError, match=r"--nli-model .*entailment, neutral"):
+        similarity_models(ConfidenceSettings(nli_model=str(embedding_path)))
