@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from vllm.engine.protocol import EngineClient
 from vllm.exceptions import GenerationError
 from vllm.inputs import tokens_input
@@ -75,6 +77,21 @@ class ForcedRows:
     num_cached: int
 
 
+@dataclass(frozen=True)
+class ForcedLabels:
+    """What the model thinks of some tokens.
+
+    Attributes:
+        logprobs: (labels,) nats.
+        num_tokens: tokens that were forced for it.
+        num_cached: those of them that the prefix cache saved.
+    """
+
+    logprobs: NDArray[np.floating]
+    num_tokens: int
+    num_cached: int
+
+
 async def teacher_force(
     engine: EngineClient,
     text: ForcedText,
@@ -120,6 +137,44 @@ async def teacher_force(
     if rows is None:
         raise GenerationError("The engine gave no log-probabilities for a scoring request.")
     return ForcedRows(rows, result.num_cached_tokens or 0)
+
+
+async def force_labels(
+    engine: EngineClient,
+    context: list[int],
+    labels: Sequence[int],
+    statistics: bool,
+    request_id: str,
+    **options: Any,
+) -> ForcedLabels:
+    """Log-probability of each of several tokens right after a context.
+
+    Args:
+        statistics: the worker can name tokens, and one run is enough; else each label is
+            forced.
+        options: those of `teacher_force`.
+
+    Raises:
+        GenerationError: as `teacher_force`.
+    """
+    if statistics:
+        text = ForcedText([*context, labels[0]], len(context))
+        wanted = WantedRows(1, 0, statistics=True, token_ids=tuple(labels))
+        forced = await teacher_force(engine, text, wanted, request_id, **options)
+        return ForcedLabels(
+            forced.rows.candidate_logprobs[0], len(text.token_ids), forced.num_cached
+        )
+    wanted = WantedRows(1, 0, statistics=False)
+    texts = [ForcedText([*context, label], len(context)) for label in labels]
+    runs = [
+        await teacher_force(engine, text, wanted, f"{request_id}-{number}", **options)
+        for number, text in enumerate(texts)
+    ]
+    return ForcedLabels(
+        np.array([run.rows.logprobs[0] for run in runs]),
+        sum(len(text.token_ids) for text in texts),
+        sum(run.num_cached for run in runs),
+    )
 
 
 def _params(text: ForcedText, wanted: WantedRows, read_cache: bool) -> SamplingParams:

@@ -1,0 +1,222 @@
+"""What is known of an answer: all that the estimators may read.
+
+Who fills it in decides which methods can be had; nobody here asks a model anything.
+Log-probabilities are natural and of the model itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conf_server.stats.columns import NUM_TOKEN_STATISTICS
+
+Floats = NDArray[np.float64]
+Value = TypeVar("Value")
+
+_ROUNDING: Final = 1e-3
+"""How far three probabilities of a judge in half precision may sum from 1."""
+
+
+class MissingEvidenceError(ValueError):
+    """A method was asked for without something it needs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Generation:
+    """One text that the model wrote.
+
+    lm-polygraph's numbers count the end-of-sequence token in an answer, and in a sample's
+    sum but not in its length. Here `logprobs` are all the tokens there are: leave out
+    or keep the last one the same way everywhere.
+
+    Attributes:
+        text: as a reader sees it.
+        logprobs: (n,) float64 nats, of its tokens.
+        statistics: (n, 7), columns `conf_server.stats.columns.TokenStatistic`.
+        tokens: n texts; joined they start with `text`.
+
+    Raises:
+        ValueError: the lengths differ.
+    """
+
+    text: str
+    logprobs: Floats
+    statistics: Floats | None = None
+    tokens: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.logprobs.ndim != 1:
+            raise ValueError(f"logprobs must have one dimension, got {self.logprobs.ndim}")
+        n = len(self.logprobs)
+        if self.statistics is not None and self.statistics.shape != (n, NUM_TOKEN_STATISTICS):
+            raise ValueError(f"statistics of shape {self.statistics.shape} for {n} tokens")
+        if self.tokens is not None and len(self.tokens) != n:
+            raise ValueError(f"{len(self.tokens)} token texts for {n} tokens")
+
+
+@dataclass(frozen=True, eq=False)
+class Judgements:
+    """What a judge said of ordered pairs of the texts [answer, *samples].
+
+    Index 0 is the answer, i+1 is sample i. A backend that knows only a similarity s in
+    [0, 1] gives entail = s, neutral = 0 and contradict = 1 - s.
+
+    Attributes:
+        entail: (1+m, 1+m) float64, row = premise, column = hypothesis.
+        neutral: likewise.
+        contradict: likewise; the three sum to 1.
+
+    Raises:
+        ValueError: the shapes differ, are not square, or three entries do not sum to 1.
+    """
+
+    entail: Floats
+    neutral: Floats
+    contradict: Floats
+
+    def __post_init__(self) -> None:
+        shapes = {self.entail.shape, self.neutral.shape, self.contradict.shape}
+        if shapes != {(len(self.entail), len(self.entail))}:
+            raise ValueError(f"judgements must be square and alike, got shapes {sorted(shapes)}")
+        if not np.allclose(self.entail + self.neutral + self.contradict, 1, 0, _ROUNDING):
+            raise ValueError("entail, neutral and contradict must sum to 1")
+
+
+@dataclass(frozen=True, eq=False)
+class Alternatives:
+    """The likeliest tokens at one position of the answer, and what a judge said of them.
+
+    Attributes:
+        logprobs: (k,) nats; first the answer's own token.
+        forward: (k, 3) probabilities of entail, neutral, contradict: own token the premise,
+            alternative the hypothesis. Row 0 is not read.
+        backward: (k, 3), alternative the premise.
+
+    Raises:
+        ValueError: the lengths differ, or there is no token.
+    """
+
+    logprobs: Floats
+    forward: Floats
+    backward: Floats
+
+    def __post_init__(self) -> None:
+        k = len(self.logprobs)
+        if not k or self.forward.shape != (k, 3) or self.backward.shape != (k, 3):
+            raise ValueError(
+                f"{k} alternatives with judgements of shapes {self.forward.shape} and "
+                f"{self.backward.shape}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Everything a caller knows of one answer; what it does not know is None or empty.
+
+    Attributes:
+        answer: the text whose uncertainty is asked for.
+        samples: m other texts for the same prompt, in the order of all arrays below.
+        vocab_size: V, beside the answer's statistics.
+        unconditional_logprobs: (n,) nats, the answer's tokens forced without the prompt.
+            The first is not read: nothing need stand before it.
+        judgements: of [answer, *samples].
+        answer_token_similarity: (n,) in [0, 1], of the answer and the answer without one
+            token (`similarity.token_removals`). A single token's is 0.5 in lm-polygraph.
+        sample_token_similarity: the same for each sample.
+        p_true_logprobs: nats, of the two labels after `prompts.p_true`.
+        p_true_sampling_logprobs: nats, of the two labels after `prompts.p_true_sampling`.
+        p_true_samples: sampled answers to `prompts.p_true`.
+        verbalized_1s: the model's answer to `prompts.verbalized_1s`.
+        verbalized_2s: its answer to `prompts.verbalized_2s`.
+        linguistic_1s: its answer to `prompts.linguistic_1s`.
+        extracted_answers: `prompts.extract_answer` of each sample.
+        claims: of each of the answer's tokens.
+    """
+
+    answer: Generation | None = None
+    samples: tuple[Generation, ...] = ()
+    vocab_size: int | None = None
+    unconditional_logprobs: Floats | None = None
+    judgements: Judgements | None = None
+    answer_token_similarity: Floats | None = None
+    sample_token_similarity: tuple[Floats, ...] | None = None
+    p_true_logprobs: tuple[float, float] | None = None
+    p_true_sampling_logprobs: tuple[float, float] | None = None
+    p_true_samples: tuple[str, ...] | None = None
+    verbalized_1s: str | None = None
+    verbalized_2s: str | None = None
+    linguistic_1s: str | None = None
+    extracted_answers: tuple[str | None, ...] | None = None
+    claims: tuple[Alternatives, ...] | None = None
+
+
+def required(value: Value | None, what: str) -> Value:
+    """`value`, which has to be there.
+
+    Raises:
+        MissingEvidenceError: it is None or empty.
+    """
+    if value is None or (isinstance(value, tuple) and not value):
+        raise MissingEvidenceError(f"needs {what}")
+    return value
+
+
+def answer_logprobs(evidence: Evidence) -> Floats:
+    """(n,) nats, n >= 1.
+
+    Raises:
+        MissingEvidenceError: there is no answer, or it has no tokens.
+    """
+    logprobs = required(evidence.answer, "an answer").logprobs
+    if not logprobs.size:
+        raise MissingEvidenceError("needs the log-probabilities of the answer's tokens")
+    return logprobs
+
+
+def answer_statistics(evidence: Evidence) -> Floats:
+    """(n, 7), n >= 1.
+
+    Raises:
+        MissingEvidenceError: there is no answer, or it has no statistics.
+    """
+    answer_logprobs(evidence)
+    return required(required(evidence.answer, "an answer").statistics, "exact token statistics")
+
+
+def sample_logprobs(evidence: Evidence) -> tuple[Floats, ...]:
+    """For each of m >= 1 samples (n_i,) nats, n_i >= 1.
+
+    Raises:
+        MissingEvidenceError: there is no sample, or one of them has no tokens.
+    """
+    samples = required(evidence.samples, "samples")
+    for i, sample in enumerate(samples):
+        if not sample.logprobs.size:
+            raise MissingEvidenceError(f"needs the log-probabilities of sample {i}'s tokens")
+    return tuple(sample.logprobs for sample in samples)
+
+
+def all_judgements(evidence: Evidence) -> Judgements:
+    """(1+m, 1+m), m >= 1.
+
+    Raises:
+        MissingEvidenceError: there are no samples or no judgements.
+        ValueError: there are judgements of another number of texts.
+    """
+    texts = 1 + len(required(evidence.samples, "samples"))
+    judgements = required(evidence.judgements, "judgements of the texts")
+    if len(judgements.entail) != texts:
+        raise ValueError(f"judgements of {len(judgements.entail)} texts, there are {texts}")
+    return judgements
+
+
+def sample_judgements(evidence: Evidence) -> Judgements:
+    """(m, m), m >= 1: of the samples alone. Raises as `all_judgements`."""
+    judgements = all_judgements(evidence)
+    return Judgements(
+        judgements.entail[1:, 1:], judgements.neutral[1:, 1:], judgements.contradict[1:, 1:]
+    )

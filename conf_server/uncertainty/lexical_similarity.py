@@ -1,0 +1,94 @@
+"""How little the samples' wording differs (arXiv 2302.09664): minus the mean over pairs.
+
+The numbers of lm-polygraph's LexicalSimilarity, which calls rouge_score and NLTK. Undefined
+for one sample.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+
+from conf_server.uncertainty.estimate import Estimate, estimate
+from conf_server.uncertainty.evidence import Evidence, Floats, required
+from conf_server.uncertainty.ngrams import (
+    Counts,
+    common_subsequences,
+    rouge_words,
+    shared_ngrams,
+)
+
+_ORDERS: Final = (1, 2, 3, 4)
+# lm-polygraph's weights of the orders, by the number of words of the shorter text.
+_WEIGHTS: Final = {1: (1.0, 0, 0, 0), 2: (0.5, 0.5, 0, 0), 3: (0.33, 0.33, 0.33, 0)}
+_ALL_ORDERS: Final = (0.25, 0.25, 0.25, 0.25)
+
+
+def lexical_similarity_rouge_n(n: int) -> Callable[[Evidence], Estimate]:
+    """Minus the mean ROUGE-n F-measure of all pairs, in [-1, 0]."""
+
+    def compute(evidence: Evidence) -> Estimate:
+        words = [rouge_words(text) for text in _texts(evidence)]
+        return _minus_mean_pair(f_measures(shared_ngrams(words, (n,))[n]))
+
+    return compute
+
+
+def lexical_similarity_rouge_l(evidence: Evidence) -> Estimate:
+    """Minus the mean ROUGE-L F-measure of all pairs, in [-1, 0]."""
+    words = [rouge_words(text) for text in _texts(evidence)]
+    return _minus_mean_pair(f_measures(common_subsequences(words)))
+
+
+def lexical_similarity_bleu(evidence: Evidence) -> Estimate:
+    """Minus the mean BLEU of all pairs, the earlier sample the reference, in [-1, 0].
+
+    Words are split at white space. Up to 4-grams, fewer for texts of fewer words.
+    """
+    return _minus_mean_pair(_bleu([text.split() for text in _texts(evidence)]))
+
+
+def f_measures(shared: Counts) -> Floats:
+    """(m, m): 2PR / (P + R) of each two texts from what they share; 0 where nothing.
+
+    Args:
+        shared: (m, m), the diagonal what a text has.
+    """
+    own = np.diag(shared)
+    # 2PR / (P + R) = 2 shared / (own + own'), P = shared / own and R = shared / own'.
+    return 2 * shared / np.maximum(own[:, None] + own, 1)
+
+
+def _bleu(texts: Sequence[Sequence[str]]) -> Floats:
+    """(m, m): BLEU, row = reference, column = hypothesis (nltk's sentence_bleu, unsmoothed)."""
+    shared = shared_ngrams(texts, _ORDERS)
+    lengths = [len(words) for words in texts]
+    precisions = [(shared[n] / np.maximum(np.diag(shared[n]), 1)).tolist() for n in _ORDERS]
+    scores = np.zeros((len(texts), len(texts)))
+    for i, reference in enumerate(lengths):
+        for j, hypothesis in enumerate(lengths):
+            if precisions[0][i][j]:
+                orders = [precision[i][j] for precision in precisions]
+                scores[i, j] = _bleu_of(orders, reference, hypothesis)
+    return scores
+
+
+def _bleu_of(precisions: Sequence[float], reference: int, hypothesis: int) -> float:
+    """Brevity penalty times the weighted geometric mean; as in NLTK 0 is the least float."""
+    weights = _WEIGHTS.get(min(reference, hypothesis), _ALL_ORDERS)
+    logs = [math.log(precision or sys.float_info.min) for precision in precisions]
+    penalty = 1 - reference / hypothesis if hypothesis <= reference else 0.0
+    return math.exp(penalty + sum(map(math.prod, zip(weights, logs, strict=True))))
+
+
+def _texts(evidence: Evidence) -> list[str]:
+    return [sample.text for sample in required(evidence.samples, "samples")]
+
+
+def _minus_mean_pair(scores: Floats) -> Estimate:
+    pairs = scores[np.triu_indices(len(scores), 1)]
+    return estimate(-float(pairs.mean()) if pairs.size else None)

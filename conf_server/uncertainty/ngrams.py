@@ -1,0 +1,95 @@
+"""Words that texts share: n-grams and longest common subsequences of many texts at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conf_server.uncertainty.porter_stemmer import stem
+
+Words = Sequence[str]
+Counts = NDArray[np.int64]
+
+_ROUGE_WORD: Final = re.compile(r"[a-z0-9]+")
+_LONGEST_UNSTEMMED: Final = 3
+
+
+def rouge_words(text: str) -> list[str]:
+    """Words as rouge_score has them with its stemmer.
+
+    Runs of a-z and 0-9 in lower case, those of more than three characters stemmed. A text
+    in another script has no words at all.
+    """
+    return [
+        stem(word) if len(word) > _LONGEST_UNSTEMMED else word
+        for word in _ROUGE_WORD.findall(text.lower())
+    ]
+
+
+def shared_ngrams(texts: Sequence[Words], orders: Sequence[int]) -> dict[int, Counts]:
+    """For each order n, how many n-grams every two texts share, with repetitions.
+
+    Args:
+        texts: m lists of words.
+        orders: ascending.
+
+    Returns:
+        n -> (m, m), entry i, j: sum over n-grams of the smaller of its counts in i and j.
+        The diagonal has how many n-grams a text has.
+    """
+    lengths = np.array([len(words) for words in texts])
+    number: dict[str, int] = {}
+    words = np.array([number.setdefault(word, len(number)) for text in texts for word in text], int)
+    owner = np.repeat(np.arange(len(texts)), lengths)
+    until_end = np.concatenate([np.arange(n, 0, -1) for n in lengths] or [words])
+    shared, ngrams = {}, words
+    for n in range(1, max(orders) + 1):
+        if n > 1:
+            # The n-gram here is the shorter one here and the word n-1 further on.
+            ngrams = ngrams[:-1] * len(number) + words[n - 1 :]
+            ngrams = np.unique(ngrams, return_inverse=True)[1] if ngrams.size else ngrams
+        if n in orders:
+            inside = until_end[: len(ngrams)] >= n
+            shared[n] = _shared(ngrams[inside], owner[: len(ngrams)][inside], len(texts))
+    return shared
+
+
+def _shared(ngrams: Counts, owner: Counts, m: int) -> Counts:
+    kinds = int(ngrams.max(initial=-1)) + 1
+    counts = np.bincount(owner * kinds + ngrams, minlength=m * kinds).reshape(m, kinds)
+    return np.array([np.minimum(row, counts).sum(axis=1) for row in counts]).reshape(m, m)
+
+
+def common_subsequences(texts: Sequence[Words]) -> Counts:
+    """(m, m): length of the longest common subsequence of every two texts.
+
+    Bit-parallel (Hyyrö, "Bit-parallel LCS-length computation revisited", 2004): one
+    integer holds a column of the dynamic programme, and all texts side by side.
+    """
+    starts = np.cumsum([0, *(len(words) + 1 for words in texts)]).tolist()
+    positions: dict[str, int] = {}
+    for start, words in zip(starts, texts, strict=False):
+        for i, word in enumerate(words, start):
+            positions[word] = positions.get(word, 0) | 1 << i
+    spans = [((1 << len(words)) - 1) << start for start, words in zip(starts, texts, strict=False)]
+    lengths = np.zeros((len(texts), len(texts)), int)
+    for row, words in enumerate(texts):
+        unmatched = _unmatched(words, positions, sum(spans[row:]))
+        for column in range(row, len(texts)):
+            span = spans[column]
+            lengths[row, column] = (span & ~unmatched).bit_count()
+            lengths[column, row] = lengths[row, column]
+    return lengths
+
+
+def _unmatched(words: Words, positions: dict[str, int], spans: int) -> int:
+    """The column after all of `words`; between the spans there is a bit for the carry."""
+    column = spans
+    for word in words:
+        matches = column & positions[word]
+        column = ((column + matches) | (column - matches)) & spans
+    return column

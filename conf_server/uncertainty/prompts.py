@@ -1,0 +1,207 @@
+"""Prompts of the methods that ask the model, and readers of what it answers.
+
+Strings only: who sends them also applies the chat template. A reader that finds nothing
+returns None and never guesses.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class LabelPrompt:
+    """A prompt whose next token is one of a few labels.
+
+    Attributes:
+        text: ends where the label begins.
+        labels: their texts with the blank before; a label's first token tells it apart.
+    """
+
+    text: str
+    labels: tuple[str, ...]
+
+
+TRUE_FALSE: Final = (" True", " False")
+NLI_LABELS: Final = (" A", " B", " C")
+"""Entailment, neutral, contradiction. Letters: in most vocabularies words are several tokens."""
+
+EXPRESSIONS: Final = {
+    "Almost Certain": 0.95,
+    "Highly Likely": 0.9,
+    "Very Good Chance": 0.8,
+    "We Believe": 0.75,
+    "Probably": 0.7,
+    "Probable": 0.7,
+    "Likely": 0.7,
+    "Better than Even": 0.6,
+    "About Even": 0.5,
+    "Probably Not": 0.25,
+    "We Doubt": 0.2,
+    "Unlikely": 0.2,
+    "Little Chance": 0.1,
+    "Chances Are Slight": 0.1,
+    "Improbable": 0.1,
+    "Highly Unlikely": 0.05,
+    "Almost No Chance": 0.02,
+}
+"""Expression -> confidence: arXiv 2305.14975, as in lm-polygraph's configurations."""
+
+_TRUE_OR_FALSE: Final = "Is the possible answer:\n (A) True\n (B) False\nThe possible answer is:"
+
+_PROBABILITY: Final = r"(\d+(?:\.\d+)?|\.\d+)(?!\d|[,/.]\d|\s*(?:-|–|to)\s*\d)\s*(%?)"
+_LABELLED_PROBABILITY: Final = re.compile(
+    rf"\b(?:probability|confidence)\b[\s:=*<\"'`]*{_PROBABILITY}", re.IGNORECASE
+)
+_BARE_PROBABILITY: Final = re.compile(rf"\s*{_PROBABILITY}\s*\.?\s*")
+_EXPRESSION: Final = re.compile(
+    r"\b(?:{})\b".format("|".join(sorted(EXPRESSIONS, key=len, reverse=True))), re.IGNORECASE
+)
+_CONFIDENCE_OF: Final = {name.lower(): value for name, value in EXPRESSIONS.items()}
+
+_ANSWER_LABEL: Final = re.compile(r"\banswer\b(?:\s+is\b)?\W*?(?::|\bis\b)[ \t*]*", re.IGNORECASE)
+# No part of a name (GPT-4), a version (1.2.3) or a fraction (3/4); of 10-20 the 20 is one.
+_SIGNED_NUMBER: Final = re.compile(
+    r"(?<![\w.])(?<![A-Za-z]-)(?<!\d/)-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\w|[./]\d)"
+    r"|(?<![\w.])-?\.\d+(?!\w|[./]\d)"
+)
+_BRACE: Final = re.compile(r"\\boxed\s*\{|[{}]")
+_ARTICLE: Final = re.compile(r"^(?:the|an|a)\s+")
+_AROUND_ANSWERS: Final = string.whitespace + "$€£%_\"'.,;:!?()"
+_SHORT_ANSWER_WORDS: Final = 10
+
+
+def p_true(question: str, answer: str) -> LabelPrompt:
+    """P(True) (arXiv 2207.05221): is this answer right? Labels: True, False."""
+    text = f"Question: {question}\nPossible answer: {answer}\n{_TRUE_OR_FALSE}"
+    return LabelPrompt(text, TRUE_FALSE)
+
+
+def p_true_sampling(question: str, answer: str, samples: Sequence[str]) -> LabelPrompt:
+    """P(True) with brainstormed samples before the answer (arXiv 2207.05221, section 3.2)."""
+    ideas = "\n".join(samples)
+    text = (
+        f"Question: {question}\nHere are some ideas that were brainstormed:\n{ideas}\n"
+        f"Possible answer: {answer}\n{_TRUE_OR_FALSE}"
+    )
+    return LabelPrompt(text, TRUE_FALSE)
+
+
+def self_nli(premise: str, hypothesis: str, question: str | None = None) -> LabelPrompt:
+    """Natural language inference by the model itself. Labels: `NLI_LABELS`."""
+    context = f"Both texts answer the question: {question}\n" if question is not None else ""
+    text = (
+        f"{context}Text 1: {premise}\nText 2: {hypothesis}\n"
+        "If text 1 is true, text 2 is:\n"
+        " (A) true as well: text 1 entails it\n"
+        " (B) possibly true: neither follows\n"
+        " (C) false: text 1 contradicts it\n"
+        "Choice:"
+    )
+    return LabelPrompt(text, NLI_LABELS)
+
+
+def verbalized_1s(question: str) -> str:
+    """Asks for the answer and its probability in one step (arXiv 2305.14975, "Verb. 1S")."""
+    return (
+        "Answer the question below as briefly as you can, and state the probability, from "
+        "0.0 to 1.0, that your answer is correct. Write two lines and nothing else:\n\n"
+        "Guess: <your answer>\nProbability: <a number from 0.0 to 1.0>\n\n"
+        f"Question: {question}"
+    )
+
+
+def verbalized_2s() -> str:
+    """The user's next turn after the answer: asks for its probability ("Verb. 2S")."""
+    return (
+        "What is the probability, from 0.0 to 1.0, that your answer is correct? "
+        "Write one line and nothing else:\n\nProbability: <a number from 0.0 to 1.0>"
+    )
+
+
+def linguistic_1s(question: str) -> str:
+    """Asks for the answer and one of `EXPRESSIONS` ("Ling. 1S" of arXiv 2305.14975)."""
+    expressions = "\n".join(EXPRESSIONS)
+    return (
+        "Answer the question below as briefly as you can, and say how likely your answer is "
+        f"to be correct with one of these expressions:\n\n{expressions}\n\n"
+        "Write two lines and nothing else:\n\n"
+        "Guess: <your answer>\nConfidence: <one of the expressions>\n\n"
+        f"Question: {question}"
+    )
+
+
+def parse_probability(text: str) -> float | None:
+    """The first number right after "Probability" or "Confidence", or alone; None if neither.
+
+    With a percent sign it is divided by 100. A range, a fraction, a decimal comma and a
+    number outside [0, 1] are not read. lm-polygraph reads only the form "Probability: 0.9".
+    """
+    match = _LABELLED_PROBABILITY.search(text) or _BARE_PROBABILITY.fullmatch(text)
+    if match is None:
+        return None
+    value = float(match[1]) / (100 if match[2] else 1)
+    return value if value <= 1 else None
+
+
+def parse_expression(text: str) -> float | None:
+    """The confidence of the first of `EXPRESSIONS` after the last "Confidence:"; else None.
+
+    Without that word, in the whole text. Of expressions that begin alike the longest
+    counts: lm-polygraph takes the first of its list, so that "Probably Not" is probable.
+    """
+    stated = re.split(r"confidence\s*:", text, flags=re.IGNORECASE)[-1]
+    match = _EXPRESSION.search(stated)
+    return _CONFIDENCE_OF[match[0].lower()] if match else None
+
+
+def extract_answer(text: str) -> str | None:
+    r"""The final answer in a form that can be compared, or None.
+
+    The first of these that there is: what the last ``\boxed{}`` holds; the line that
+    follows the last "answer:" or "answer is"; the last number; the whole text if it is of
+    ten words at most. A number loses commas, idle zeros, currency and percent signs; other
+    text its case, its article, its asterisks and the punctuation around it.
+    """
+    boxed = _last_boxed(text)
+    if boxed is not None:
+        return _normalized(boxed)
+    labels = list(_ANSWER_LABEL.finditer(text))
+    if labels:
+        return _normalized(text[labels[-1].end() :].strip().split("\n", 1)[0])
+    numbers = _SIGNED_NUMBER.findall(text)
+    if numbers:
+        return _canonical_number(numbers[-1])
+    return _normalized(text) if len(text.split()) <= _SHORT_ANSWER_WORDS else None
+
+
+def _last_boxed(text: str) -> str | None:
+    """What stands between the braces of the last closed ``\\boxed{...}``."""
+    found: tuple[int, int] | None = None
+    opened: list[int | None] = []
+    for match in _BRACE.finditer(text):
+        if match[0] != "}":
+            opened.append(match.end() if match[0] != "{" else None)
+        elif opened and (start := opened.pop()) is not None:
+            found = max(found or (start, 0), (start, match.start()))
+    return text[slice(*found)] if found else None
+
+
+def _normalized(text: str) -> str | None:
+    plain = re.sub(r"[*`]", "", text).strip(_AROUND_ANSWERS).lower()
+    if _SIGNED_NUMBER.fullmatch(plain):
+        return _canonical_number(plain)
+    return " ".join(_ARTICLE.sub("", plain).split()) or None
+
+
+def _canonical_number(number: str) -> str:
+    sign = "-" if number.startswith("-") else ""
+    whole, _, fraction = number.removeprefix("-").replace(",", "").partition(".")
+    digits = whole.lstrip("0") or "0"
+    decimals = fraction.rstrip("0")
+    plain = f"{digits}.{decimals}" if decimals else digits
+    return plain if plain == "0" else sign + plain

@@ -1,0 +1,61 @@
+"""Uncertainty that the model states of its own answer. Prompts and parsers: `prompts`."""
+
+from __future__ import annotations
+
+import math
+
+from conf_server.uncertainty.estimate import Estimate, estimate
+from conf_server.uncertainty.evidence import Evidence, required
+from conf_server.uncertainty.prompts import parse_expression, parse_probability
+
+
+def p_true(evidence: Evidence) -> Estimate:
+    """-log p("True"), nats (arXiv 2207.05221): lm-polygraph's PTrue.
+
+    `details` has p("True") / (p("True") + p("False")).
+    """
+    return _p_true(required(evidence.p_true_logprobs, "log-probabilities of True and False"))
+
+
+def p_true_sampling(evidence: Evidence) -> Estimate:
+    """`p_true` when the prompt also shows the samples: lm-polygraph's PTrueSampling."""
+    return _p_true(
+        required(
+            evidence.p_true_sampling_logprobs,
+            "log-probabilities of True and False after the samples",
+        )
+    )
+
+
+def p_true_empirical(evidence: Evidence) -> Estimate:
+    """1 - share of sampled answers that say "True": lm-polygraph's PTrueEmpirical."""
+    texts = required(evidence.p_true_samples, "sampled answers to P(True)")
+    return estimate(1 - sum("True" in text for text in texts) / len(texts))
+
+
+def verbalized_1s(evidence: Evidence) -> Estimate:
+    """1 - the probability stated with the answer (arXiv 2305.14975).
+
+    lm-polygraph's Verbalized1S; undefined where no probability can be read.
+    """
+    return _complement(parse_probability(required(evidence.verbalized_1s, "verbalized_1s")))
+
+
+def verbalized_2s(evidence: Evidence) -> Estimate:
+    """1 - the probability stated when asked for it afterwards: lm-polygraph's Verbalized2S."""
+    return _complement(parse_probability(required(evidence.verbalized_2s, "verbalized_2s")))
+
+
+def linguistic_1s(evidence: Evidence) -> Estimate:
+    """1 - the confidence that the stated expression stands for: lm-polygraph's Linguistic1S."""
+    return _complement(parse_expression(required(evidence.linguistic_1s, "linguistic_1s")))
+
+
+def _p_true(logprobs: tuple[float, float]) -> Estimate:
+    log_true, log_false = logprobs
+    total = math.exp(log_true) + math.exp(log_false)
+    return estimate(0.0 - log_true, p_true=math.exp(log_true) / total if total > 0 else None)
+
+
+def _complement(confidence: float | None) -> Estimate:
+    return estimate(None if confidence is None else 1 - confidence)

@@ -1,0 +1,59 @@
+"""The recorded cases as evidence: no lm-polygraph needed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from conf_server.uncertainty.evidence import Alternatives, Evidence, Generation, Judgements
+from tests.reference import token_statistics
+
+VECTORS: Final[dict[str, Any]] = json.loads(
+    Path(__file__).with_name("vectors.json").read_text(encoding="utf-8")
+)
+_TOP_K: Final = 4
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one request knew, and lm-polygraph's numbers for it; None where it had NaN."""
+
+    name: str
+    evidence: Evidence
+    values: dict[str, float | None]
+
+
+def cases() -> list[Case]:
+    return [
+        Case(case["name"], evidence(case["inputs"]), case["outputs"]) for case in VECTORS["cases"]
+    ]
+
+
+def evidence(inputs: dict[str, Any]) -> Evidence:
+    rows = np.array(inputs["distributions"])
+    own = rows[np.arange(len(rows)), inputs["token_ids"]]
+    logprobs = map(np.array, inputs["sample_logprobs"])
+    return Evidence(
+        answer=Generation(inputs["answer"], own, token_statistics(rows, _TOP_K)),
+        samples=tuple(map(Generation, inputs["samples"], logprobs)),
+        vocab_size=rows.shape[1],
+        unconditional_logprobs=np.array(inputs["unconditional_logprobs"]),
+        judgements=Judgements(*(np.array(inputs[n]) for n in ("entail", "neutral", "contradict"))),
+        answer_token_similarity=np.array(inputs["answer_token_similarity"]),
+        sample_token_similarity=tuple(map(np.array, inputs["sample_token_similarity"])),
+        p_true_logprobs=tuple(inputs["p_true"]),
+        p_true_sampling_logprobs=tuple(inputs["p_true_sampling"]),
+        p_true_samples=tuple(inputs["p_true_samples"]),
+        verbalized_1s=inputs["verbalized_1s"],
+        verbalized_2s=inputs["verbalized_2s"],
+        linguistic_1s=inputs["linguistic_1s"],
+        extracted_answers=tuple(inputs["samples"]),
+        claims=tuple(
+            Alternatives(*(np.array(position[n]) for n in ("logprobs", "forward", "backward")))
+            for position in inputs["claims"]
+        ),
+    )

@@ -1,0 +1,113 @@
+"""Prompts, and what is read from the answers to them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conf_server.uncertainty import prompts
+from conf_server.uncertainty.prompts import extract_answer, parse_expression, parse_probability
+
+
+@pytest.mark.parametrize(
+    ("text", "probability"),
+    [
+        ("Guess: Paris\nProbability: 0.85", 0.85),
+        ("probability: 85%", 0.85),
+        ("**Probability:** 1", 1),
+        ("Confidence = .5", 0.5),
+        ("Probability: <0.7>", 0.7),
+        ("0.8.\n", 0.8),
+        ("Probability: 0.2\nProbability: 0.9", 0.2),
+        ("Probability: 1.5", None),
+        ("Probability: -0.5", None),
+        ("Probability: 0,8", None),
+        ("Probability: 1/2", None),
+        ("Probability: 0.0 to 1.0", None),
+        ("Probability (0.0 to 1.0): high", None),
+        ("I guess 0.5", None),
+        ("", None),
+    ],
+)
+def test_a_stated_probability(text: str, probability: float | None) -> None:
+    assert parse_probability(text) == probability
+
+
+@given(st.floats(0, 1).map(lambda p: round(p, 4)))
+def test_every_probability_is_read_as_written(probability: float) -> None:
+    assert parse_probability(f"Guess: 7\nProbability: {probability:.4f}") == probability
+
+
+@pytest.mark.parametrize("expression", prompts.EXPRESSIONS)
+def test_every_expression_is_read_in_any_case(expression: str) -> None:
+    text = f"Guess: Very Likely Inc.\nConfidence: {expression}."
+    assert parse_expression(text) == prompts.EXPRESSIONS[expression]
+    assert parse_expression(text.upper()) == prompts.EXPRESSIONS[expression]
+
+
+@pytest.mark.parametrize("text", ["", "Confidence: sure", "Confidence: Unlikelihood"])
+def test_no_expression_no_confidence(text: str) -> None:
+    assert parse_expression(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"First \boxed{1}, so \boxed{\frac{1}{2}} it is, or 3.", r"\frac{1}{2}"),
+        (r"\boxed{never closed, so 5", "5"),
+        ("The answer is 1,200.50.\nI checked it 3 times.", "1200.5"),
+        ("**Answer:** The Eiffel Tower.", "eiffel tower"),
+        ("Answer: no. Rather:\nAnswer:\n\n$-07.0$", "-7"),
+        ("The answer is: (B)", "b"),
+        ("3 apples and 4 pears make 7 fruits", "7"),
+        ("between 10-20 days", "20"),
+        ("GPT-4", "gpt-4"),
+        ("It is 3/4", "it is 3/4"),
+        ("version 1.2.3", "version 1.2.3"),
+        ("-0.00", "0"),
+        ("  An  apple! ", "apple"),
+        ("a text of more than ten words has no answer of its own at all", None),
+        ("Answer:", None),
+        ("", None),
+    ],
+)
+def test_the_final_answer(text: str, answer: str | None) -> None:
+    assert extract_answer(text) == answer
+
+
+@given(st.integers(-(10**9), 10**9), st.sampled_from(["{}", "{:,}", "{:,}.00", "It is {}."]))
+def test_a_number_is_the_same_however_it_is_written(number: int, form: str) -> None:
+    assert extract_answer(form.format(number)) == str(number)
+
+
+@given(st.text("\\boxed{}answer: is1,.-/%5 \n", max_size=60))
+def test_an_extracted_answer_is_never_empty(text: str) -> None:
+    assert extract_answer(text) != ""
+
+
+def test_label_prompts_show_everything_and_end_before_the_label() -> None:
+    asked = [
+        prompts.p_true("why {x}?", "be%cause"),
+        prompts.p_true_sampling("why {x}?", "be%cause", ["so", "thus"]),
+        prompts.self_nli("be%cause", "so", "why {x}?"),
+    ]
+    for prompt in asked:
+        assert "why {x}?" in prompt.text
+        assert "be%cause" in prompt.text
+        assert prompt.text.endswith(":")
+        assert all(label.startswith(" ") for label in prompt.labels)
+        assert len({label[:2] for label in prompt.labels}) == len(prompt.labels)
+    assert "thus" in asked[1].text
+    assert "question" not in prompts.self_nli("a", "b").text.lower()
+
+
+def test_the_confidence_prompts_say_what_their_readers_look_for() -> None:
+    for text in (prompts.verbalized_1s("why?"), prompts.verbalized_2s()):
+        assert "Probability:" in text
+        # The prompt's own text, echoed, is no probability.
+        assert parse_probability(text) is None
+    assert all(name in prompts.linguistic_1s("why?") for name in prompts.EXPRESSIONS)
+    assert all(0 < value < 1 and math.isfinite(value) for value in prompts.EXPRESSIONS.values())
