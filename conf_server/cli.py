@@ -23,7 +23,12 @@ DESCRIPTION = (
 )
 
 
-SUBCOMMANDS = {"check": "conf_server.check.command"}
+SUBCOMMANDS = {
+    "check": "conf_server.check.command",
+    "report": "conf_server.report.command",
+    "score": "conf_server.batch.score",
+    "uncertainty": "conf_server.batch.uncertainty",
+}
 """First words that do not serve. The module's `main` takes the rest, and returns the status."""
 
 

@@ -47,7 +47,7 @@ TEXTS = {
         "Running databases, the runner is happy and relates",
         "hopefulness and communism, adjustable irritants; dying flies",
     ),
-    "short": ("a b c", "a b", "a", "", "a b c d", "a b c d e", "b a"),
+    "short": ("?", "a b c", "a b", "a", "", "a b c d", "a b c d e", "b a"),
     "repetitions": ("the the the the the", "the the the cat", "the cat the cat the cat", "cat"),
     "long": tuple(
         " ".join(f"word{(i * k * k + i // 3) % 17} is" for i in range(30)) for k in (1, 2, 3, 5)
@@ -111,7 +111,7 @@ def inputs(seed: int, texts: tuple[str, ...], kind: str) -> dict[str, Any]:
         "sample_token_similarity": [rounded(rng.random(k)) for k in lengths],
         "p_true": -rounded(rng.exponential(1, 2)),
         "p_true_sampling": -rounded(rng.exponential(1, 2)),
-        "p_true_samples": rng.choice(["True", " (A) True", "False", "(B)"], 7).tolist(),
+        "p_true_samples": rng.choice(["True", " (A) True", "False", "true"], 7).tolist(),
         "verbalized_1s": f"Guess: {answer}\nProbability: {seed % 7 / 7:.3f}",
         "verbalized_2s": f"Probability: {seed % 5 / 5:.2f}." if seed % 3 else "I do not know",
         "linguistic_1s": f"Guess: {answer}\nConfidence: {[*EXPRESSIONS, 'Hm'][seed % 4]}",

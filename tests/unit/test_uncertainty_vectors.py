@@ -38,7 +38,7 @@ def test_the_numbers_are_lm_polygraphs(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_recorded_numbers_tell_cases_apart(name: str) -> None:
-    assert len({case.values[name] for case in CASES}) > 3
+    assert len({case.values[name] for case in CASES}) > 2
 
 
 def test_the_stems_are_nltks() -> None:
