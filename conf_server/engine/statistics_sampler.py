@@ -19,6 +19,7 @@ from vllm.v1.outputs import LogprobsTensors, SamplerOutput
 from vllm.v1.sample.sampler import Sampler as V1Sampler
 from vllm.v1.worker.gpu.sample.sampler import Sampler as V2Sampler
 
+from conf_server.engine.cpu_generators import spared
 from conf_server.engine.marks import sample_statistics_top_k
 from conf_server.engine.prompt_statistics import relative_logprobs
 from conf_server.engine.token_statistics import token_statistics
@@ -41,6 +42,10 @@ class V1StatisticsSampler(V1Sampler):
     def forward(
         self, logits: torch.Tensor, sampling_metadata: Any, *args: Any, **kwargs: Any
     ) -> SamplerOutput:
+        if sampling_metadata.generators and logits.device.type == "cpu":
+            discarded = self._runner.discard_request_mask.np
+            generators = spared(sampling_metadata.generators, discarded)
+            sampling_metadata = replace(sampling_metadata, generators=generators)
         # Whoever wants statistics asks for log-probabilities: without those, look no further.
         if sampling_metadata.max_num_logprobs is None:
             return super().forward(logits, sampling_metadata, *args, **kwargs)

@@ -17,6 +17,7 @@ from vllm.v1.worker.gpu.sample.prompt_logprob import PromptLogprobsWorker
 from vllm.v1.worker.gpu.sample.sampler import Sampler as V2Sampler
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner as V1ModelRunner
 
+from conf_server.engine.cpu_generators import hidden
 from conf_server.engine.prompt_statistics import PromptChunk, PromptStatistics
 from conf_server.engine.statistics_sampler import V1StatisticsSampler, V2StatisticsSampler
 from conf_server.engine.token_statistics import token_statistics
@@ -84,6 +85,12 @@ class V1StatisticsRunner(V1ModelRunner):
         for request in scheduler_output.scheduled_new_reqs:
             self.prompt_statistics.add_request(request.req_id, request.sampling_params)
         return super()._update_states(scheduler_output)
+
+    def _bookkeeping_sync(self, *args: Any, **kwargs: Any) -> Any:
+        if self.device.type != "cpu":
+            return super()._bookkeeping_sync(*args, **kwargs)
+        with hidden(self.input_batch.generators, self.discard_request_mask.np):
+            return super()._bookkeeping_sync(*args, **kwargs)
 
     def _get_prompt_logprobs_dict(
         self, hidden_states: torch.Tensor, num_scheduled_tokens: dict[str, int]

@@ -417,3 +417,16 @@ class TestCompletions:
                     summaries[choice.index] = logprobs["confidence_summary"]["mean_confidence"]
         assert all(math.isfinite(value) for value in summaries.values())
         assert summaries == {i: pytest.approx(np.mean(confidences[i]), abs=1e-6) for i in range(4)}
+
+
+def test_seeded_prompts_computed_in_chunks(server: Server) -> None:
+    """Stock vLLM's CPU runner ends the engine here; and a chunk more or less is no other text."""
+    bodies = [
+        {"prompt": list(range(first, first + 1900)), "max_tokens": 8, "seed": 5, "temperature": 1}
+        for first in (1000, 5000, 9000)
+    ]
+    alone = [server.post("/v1/completions", body).json()["choices"][0]["text"] for body in bodies]
+    with ThreadPoolExecutor() as pool:
+        salted = [body | {"cache_salt": "chunks"} for body in bodies]
+        together = list(pool.map(lambda body: server.post("/v1/completions", body), salted))
+    assert [answer.json()["choices"][0]["text"] for answer in together] == alone
