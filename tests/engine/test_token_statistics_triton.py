@@ -1,7 +1,8 @@
 """The Triton kernel against the definitions in float64 and the torch implementation.
 
 Triton's interpreter runs it on the CPU, in a process of its own: a process is in interpreter
-mode or it is not. One such process answers every case of this file.
+mode or it is not. One such process answers every case of this file. With
+CONF_SERVER_TEST_DEVICE=cuda it is compiled and runs on the GPU.
 """
 
 import math
@@ -26,15 +27,17 @@ pytestmark = pytest.mark.skipif(
 
 ROOT = Path(__file__).parents[2]
 TRITON_CPU = ROOT / "tests" / "triton_cpu"
+DEVICE = os.environ.get("CONF_SERVER_TEST_DEVICE", "cpu")
+INTERPRETER = {"TRITON_INTERPRET": "1"} if DEVICE == "cpu" else {}
 INF, NAN = math.inf, math.nan
 
 RUN_CASES = """
 import sys, torch
 from conf_server.engine.token_statistics_triton import is_available, statistics
 assert is_available()
-cases = torch.load(sys.argv[1])
+cases = torch.load(sys.argv[1], map_location=sys.argv[3])
 results = {
-    name: statistics(logits, torch.tensor(top_k, dtype=torch.int32), block)
+    name: statistics(logits, torch.tensor(top_k, dtype=torch.int32).to(logits.device), block).cpu()
     for name, (logits, top_k, block) in cases.items()
 }
 torch.save(results, sys.argv[2])
@@ -92,10 +95,11 @@ CASES = make_cases()
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     folder = tmp_path_factory.mktemp("triton")
     torch.save(CASES, folder / "cases.pt")
-    path = [str(TRITON_CPU), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    stub = [str(TRITON_CPU)] if DEVICE == "cpu" else []
+    path = [*stub, str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
-        [sys.executable, "-c", RUN_CASES, folder / "cases.pt", folder / "results.pt"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path), "TRITON_INTERPRET": "1"},
+        [sys.executable, "-c", RUN_CASES, folder / "cases.pt", folder / "results.pt", DEVICE],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path), **INTERPRETER},
         capture_output=True,
         text=True,
         timeout=300,

@@ -2,6 +2,7 @@
 
 V2's own code is Triton kernels. Here Triton's interpreter runs them on the CPU: slow, but
 the same sampler and the same prompt log-probabilities. One engine answers every request.
+With CONF_SERVER_TEST_DEVICE=cuda the engine runs on the GPU, without the interpreter.
 """
 
 import json
@@ -29,6 +30,11 @@ pytestmark = pytest.mark.skipif(
 HERE = Path(__file__).parent
 TRITON_CPU = HERE.parent / "triton_cpu"
 START_AND_ANSWER_S = 400
+DEVICE = os.environ.get("CONF_SERVER_TEST_DEVICE", "cpu")
+RUNNER = {
+    "cpu": "vllm.v1.worker.cpu.model_runner.CPUModelRunner",
+    "cuda": "vllm.v1.worker.gpu.model_runner.GPUModelRunner",
+}
 
 TOP = 20
 BLOCK = 32
@@ -123,13 +129,12 @@ def run_engine(task: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Run `v2_engine.py` on a task; nothing it has started outlives this call."""
     (folder / "task.json").write_text(json.dumps(task))
     command = [sys.executable, HERE / "v2_engine.py", folder / "task.json", folder / "result.json"]
-    path = [str(TRITON_CPU), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(path),
-        "TRITON_INTERPRET": "1",
-        "VLLM_USE_V2_MODEL_RUNNER": "1",
-    }
+    environment = {**os.environ, "VLLM_USE_V2_MODEL_RUNNER": "1"}
+    if DEVICE == "cpu":
+        path = [str(TRITON_CPU), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment |= {"PYTHONPATH": os.pathsep.join(path), "TRITON_INTERPRET": "1"}
+    else:
+        environment |= {"TRITON_F32_DEFAULT": "ieee"}  # float32 products, not TF32's
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             command, env=environment, stdout=log, stderr=log, start_new_session=True
@@ -160,7 +165,7 @@ def assert_matches(answer: Answer, expected: NDArray[np.float64], top: int = TOP
 
 def test_v2_is_in_use(run: Run) -> None:
     assert run.names == {
-        "model_runner": "vllm.v1.worker.cpu.model_runner.CPUModelRunner",
+        "model_runner": RUNNER[DEVICE],
         "sampler": "vllm.v1.worker.gpu.sample.sampler.Sampler",
         "prompt_logprobs_worker": "vllm.v1.worker.gpu.sample.prompt_logprob.PromptLogprobsWorker",
     }

@@ -1,0 +1,1 @@
+"""`conf-server score` and `conf-server uncertainty`: a file of requests, a file of answers."""

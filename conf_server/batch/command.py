@@ -1,0 +1,89 @@
+"""What `score` and `uncertainty` have in common: from the command line to the exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from conf_server.batch.child import serving
+from conf_server.batch.client import Client, StopRunError
+from conf_server.batch.options import (
+    STANDARD_STREAM,
+    BatchOptions,
+    Endpoint,
+    UsageError,
+    parse_options,
+)
+from conf_server.batch.run import Counts, Run, Signals
+from conf_server.batch.streams import Output, count_lines, open_input, open_output
+
+
+def run(endpoint: Endpoint, arguments: Sequence[str]) -> int:
+    """Parse, post, count. Returns the exit status."""
+    options = parse_options(endpoint, arguments)
+    signals, counts = Signals(), Counts()
+    status = 0
+    try:
+        asyncio.run(_run(options, signals, counts))
+    except UsageError as error:
+        _say(options, f"error: {error}")
+        status = 2
+    except (StopRunError, OSError) as error:
+        _say(options, f"error: {error}")
+        status = 1
+        if isinstance(error, BrokenPipeError):
+            _forget_stdout()
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        if not signals.received:
+            raise
+    if status != 2:
+        _say(options, _summary(options, counts, stopped=bool(status or signals.received)))
+    if signals.received:
+        return 128 + signals.received
+    return status or int(counts.failed > 0)
+
+
+async def _run(options: BatchOptions, signals: Signals, counts: Counts) -> None:
+    with ExitStack() as stack:
+        stack.enter_context(signals.handled())
+        file = stack.enter_context(open_input(options.input))
+        output = stack.enter_context(open_output(options.output, options.overwrite))
+        async with serving(options) as url, Client.session(options) as session:
+            with _bar(options, output) as bar:
+                await Run(options, Client(session, url, options), output, bar, counts).run(
+                    file, signals
+                )
+
+
+def _bar(options: BatchOptions, output: Output) -> tqdm:
+    """With disable=None tqdm shows itself to terminals alone."""
+    disable = None if options.progress is None else not options.progress
+    shown = options.progress or (options.progress is None and sys.stderr.isatty())
+    total = count_lines(options.input) if shown else None
+    return tqdm(total=total, initial=output.found.count, unit="line", disable=disable)
+
+
+def _summary(options: BatchOptions, counts: Counts, stopped: bool) -> str:
+    parts = [f"{counts.answered} answered", f"{counts.failed} failed"]
+    if counts.there:
+        parts.append(f"{counts.there} answered before")
+    text = f"{', '.join(parts)}: {options.output}"
+    if stopped and options.output != STANDARD_STREAM:
+        return f"stopped; {text}\nThe same command goes on from here."
+    if counts.failed and options.output != STANDARD_STREAM:
+        return f"{text}\nThe same command tries the failed lines again."
+    return f"stopped; {text}" if stopped else text
+
+
+def _say(options: BatchOptions, text: str) -> None:
+    print(f"conf-server {options.endpoint.command}: {text}", file=sys.stderr)
+
+
+def _forget_stdout() -> None:
+    """Python would try to flush it on its way out, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -1,0 +1,260 @@
+"""Flags of the batch commands; with --model, every other word is the server's."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+STANDARD_STREAM: Final = "-"
+"""Stands for stdin and stdout."""
+
+API_KEY_VARIABLE: Final = "VLLM_API_KEY"
+"""vLLM's server takes its key from here too, so --model finds the same one."""
+
+OURS: Final = ("--host", "--port", "--headless", "--uds", "--root-path", "--ssl-keyfile")
+"""Server flags that --model chooses, or that would hide the server from us."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """What a command posts to.
+
+    Attributes:
+        command: the first word after `conf-server`.
+        path: of the URL.
+        object: what `object` of an answer says.
+        body: what a line holds, for the help.
+    """
+
+    command: str
+    path: str
+    object: str
+    body: str
+
+
+SCORE: Final = Endpoint("score", "/v1/score", "score", "a body of POST /v1/score without `items`")
+UNCERTAINTY: Final = Endpoint(
+    "uncertainty", "/v1/uncertainty", "uncertainty", "a body of POST /v1/uncertainty"
+)
+
+
+class UsageError(ValueError):
+    """What was asked for cannot be done. The message names the flag or the file."""
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """What the command line says.
+
+    Attributes:
+        endpoint: what to post to.
+        input: a file, `.gz` or not, or `STANDARD_STREAM`.
+        output: likewise.
+        url: of a running server, without path; None where `model` is given.
+        api_key: sent as a bearer token; None for none.
+        model: what to serve for the time of the run; None where `url` is given.
+        server_flags: further arguments of that server.
+        concurrency: most requests under way at once.
+        retries: how often a request is sent again while the server is away or busy.
+        timeout: of one request, seconds.
+        overwrite: start anew although the output holds answers.
+        progress: show the bar; None where stderr is a terminal.
+        defaults: fields of `uncertainty` for lines that do not say otherwise.
+    """
+
+    endpoint: Endpoint
+    input: str
+    output: str
+    url: str | None
+    api_key: str | None
+    model: str | None
+    server_flags: list[str]
+    concurrency: int
+    retries: int
+    timeout: float
+    overwrite: bool
+    progress: bool | None
+    defaults: Mapping[str, Any]
+
+
+def parse_options(endpoint: Endpoint, arguments: Sequence[str]) -> BatchOptions:
+    """
+    Raises:
+        SystemExit: 2 for bad usage, 0 after --help.
+    """
+    parser = _parser(endpoint)
+    given, others = parser.parse_known_args(list(arguments))
+    _check(parser, given, others)
+    url = None if given.model else _server_url(parser, given.url or "http://localhost:8000")
+    return BatchOptions(
+        endpoint=endpoint,
+        input=given.input,
+        output=given.output,
+        url=url,
+        api_key=given.api_key or os.environ.get(API_KEY_VARIABLE) or None,
+        model=given.model,
+        server_flags=others,
+        concurrency=given.concurrency,
+        retries=given.retries,
+        timeout=given.timeout,
+        overwrite=given.overwrite,
+        progress=given.progress,
+        defaults=_uncertainty_defaults(given) if endpoint is UNCERTAINTY else {},
+    )
+
+
+def _check(
+    parser: argparse.ArgumentParser, given: argparse.Namespace, others: Sequence[str]
+) -> None:
+    if given.model is None:
+        if others:
+            parser.error(
+                f"unrecognized arguments: {' '.join(others)} (the server's go with --model)"
+            )
+    elif given.url:
+        parser.error("--url and --model: give one of them")
+    elif given.api_key:
+        parser.error(f"--api-key goes with --url; for --model set {API_KEY_VARIABLE}")
+    for flag in (word.partition("=")[0].replace("_", "-") for word in others):
+        if flag in OURS:
+            parser.error(f"{flag}: with --model the server is for this run alone")
+    streams = (given.input, given.output)
+    if STANDARD_STREAM not in streams and _same_file(*streams):
+        parser.error(f"-o {given.output}: it is the input")
+
+
+def _same_file(left: str, right: str) -> bool:
+    return os.path.exists(left) and os.path.exists(right) and os.path.samefile(left, right)
+
+
+def _server_url(parser: argparse.ArgumentParser, url: str) -> str:
+    """With or without the /v1 that OpenAI's clients want."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        parser.error(f"--url {url}: must begin with http:// or https://")
+    if parts.query or parts.fragment:
+        parser.error(f"--url {url}: must be the server's address alone")
+    return url.rstrip("/").removesuffix("/v1")
+
+
+def _uncertainty_defaults(given: argparse.Namespace) -> dict[str, Any]:
+    fields = {
+        "methods": given.methods,
+        "n_samples": given.n_samples,
+        "similarity": given.similarity,
+        "temperature": given.temperature,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _parser(endpoint: Endpoint) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"conf-server {endpoint.command}",
+        usage=f"conf-server {endpoint.command} IN -o OUT "
+        "[--url URL | --model PATH [any server flag]] [options]",
+        description=f"POST {endpoint.path} for every line of IN, {endpoint.body}, and one line of "
+        "OUT for each. The same command again goes on where the last one stopped. Exits with 0 "
+        "when all lines are answered, 1 when one is not, 2 for bad usage.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("input", metavar="IN", help="JSON lines, .gz or not; - is stdin.")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", required=True, help="JSON lines, .gz or not; - is stdout."
+    )
+    _add_server(parser)
+    if endpoint is UNCERTAINTY:
+        _add_uncertainty(parser)
+    _add_run(parser)
+    return parser
+
+
+def _add_server(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("server")
+    group.add_argument("--url", help="A running server. Default: http://localhost:8000.")
+    group.add_argument(
+        "--api-key", metavar="KEY", help=f"The server's key. Default: ${API_KEY_VARIABLE}."
+    )
+    group.add_argument(
+        "--model",
+        metavar="PATH",
+        help="Serve this model on a free port for the time of the run; flags that are not known "
+        "here go to that server.",
+    )
+
+
+def _add_uncertainty(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("uncertainty", "For lines that do not say otherwise.")
+    group.add_argument("--methods", metavar="A,B", type=_names, help="Methods, parted by commas.")
+    group.add_argument("--n-samples", metavar="N", type=_positive, help="Answers to sample.")
+    group.add_argument("--similarity", metavar="NAME", help="How answers are compared.")
+    group.add_argument(
+        "--temperature", metavar="T", type=_above_zero, help="Of the sampled answers."
+    )
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("run")
+    group.add_argument(
+        "--concurrency",
+        metavar="N",
+        type=_positive,
+        default=32,
+        help="Most requests under way at once. Default: 32.",
+    )
+    group.add_argument(
+        "--retries",
+        metavar="N",
+        type=_whole,
+        default=5,
+        help="How often to send a request again while the server is away or busy; then the run "
+        "stops. Default: 5.",
+    )
+    group.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_above_zero,
+        default=3600.0,
+        help="Of one request; its line then fails. Default: 3600.",
+    )
+    group.add_argument(
+        "--overwrite", action="store_true", help="Start anew although OUT holds answers."
+    )
+    group.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        help="Show the bar on stderr. Default: where stderr is a terminal.",
+    )
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"must be names parted by commas, got {text!r}")
+    return names
+
+
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _above_zero(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
+    return number

@@ -1,0 +1,125 @@
+"""`conf-server report`: read, compute, draw."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import re
+import sys
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from conf_server.report.answers import ReportError, read_answers
+from conf_server.report.figures import MethodFigures, correlations, method_figures
+from conf_server.report.metrics import RESAMPLES
+from conf_server.report.page import EXPLANATION, page
+from conf_server.report.plots import (
+    SIZE,
+    Draw,
+    correlation_map,
+    distribution,
+    map_size,
+    png,
+    reliability_diagram,
+    risk_coverage_curve,
+    svg,
+)
+from conf_server.report.table import as_text, notes
+
+
+def main(arguments: Sequence[str]) -> int:
+    """0 for a report, 2 for bad usage or a file that is not what it should be."""
+    options = _parser().parse_args(arguments)
+    try:
+        _report(options)
+    except ReportError as error:
+        print(f"conf-server report: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"conf-server report: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="conf-server report",
+        description="How well does each uncertainty tell right answers from wrong ones? Reads an "
+        "output of `conf-server uncertainty` or `conf-server score`, prints a table and writes a "
+        "page with plots.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("input", metavar="FILE", help="JSON lines, .gz or not; - is stdin.")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", default="report.html", help="Default: report.html."
+    )
+    parser.add_argument("--png", metavar="FOLDER", type=Path, help="Write the plots there too.")
+    parser.add_argument("--title", help="Of the page. Default: names the input.")
+    parser.add_argument(
+        "--match",
+        choices=("exact", "contains"),
+        default="exact",
+        help="When an answer agrees with its reference: docs/batch.md has the rules.",
+    )
+    parser.add_argument(
+        "--seed", metavar="N", type=int, default=0, help="Of the bootstrap. Default: 0."
+    )
+    return parser
+
+
+def _report(options: argparse.Namespace) -> None:
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ReportError("matplotlib is not installed: pip install 'conf-server[report]'")
+    answers = read_answers(options.input, options.match)
+    if not answers.columns:
+        failed = f" ({answers.failed} failed lines)" if answers.failed else ""
+        raise ReportError(f"{options.input}: no estimates in it{failed}")
+    methods = method_figures(answers, options.seed)
+    remarks = notes(answers, methods, options.match)
+    drawings = {method.name: _drawings(method) for method in methods}
+    names, values = correlations(answers)
+    heat_map = correlation_map(names, values) if len(names) > 1 else None
+    if options.png is not None:
+        _write_pngs(options.png, drawings, heat_map, len(names))
+    title = options.title or f"Uncertainty: {Path(options.input).name}"
+    text = page(
+        title,
+        [*remarks, f"Model: {', '.join(sorted(answers.models))}."],
+        methods,
+        {name: _svgs(name, figures) for name, figures in drawings.items()},
+        heat_map and svg(heat_map, "rank correlations", map_size(len(names))),
+        EXPLANATION.format(seed=options.seed, resamples=RESAMPLES),
+    )
+    Path(options.output).write_text(text, encoding="utf-8")
+    print(as_text(methods, remarks))
+    print(f"\n{options.output}")
+
+
+def _drawings(method: MethodFigures) -> dict[str, Draw]:
+    """By caption, what can be drawn."""
+    found: dict[str, Draw] = {}
+    if method.values.size:
+        found["distribution"] = distribution(method)
+    if method.labelled:
+        found["risk-coverage"] = risk_coverage_curve(method)
+    if method.reliability is not None:
+        found["reliability"] = reliability_diagram(method)
+    return found
+
+
+def _svgs(name: str, drawings: dict[str, Draw]) -> dict[str, str]:
+    return {
+        caption: svg(draw, escape(f"{caption} of {name}")) for caption, draw in drawings.items()
+    }
+
+
+def _write_pngs(
+    folder: Path, drawings: dict[str, dict[str, Draw]], heat_map: Draw | None, count: int
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figures in drawings.items():
+        for caption, draw in figures.items():
+            png(draw, folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}_{caption}.png", SIZE)
+    if heat_map is not None:
+        png(heat_map, folder / "correlations.png", map_size(count))

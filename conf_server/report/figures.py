@@ -1,0 +1,188 @@
+"""The figures of each method, with the reason where one is not defined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conf_server.report.answers import Answers, Column
+from conf_server.report.metrics import (
+    RESAMPLES,
+    Levels,
+    Reliability,
+    UndefinedError,
+    auroc,
+    bootstrap_interval,
+    confidence_percentile,
+    ece,
+    prr,
+    reliability,
+    risk_coverage,
+    spearman,
+)
+
+Floats = NDArray[np.float64]
+
+
+def _exponential(nats: Floats) -> Floats:
+    return np.exp(-nats)
+
+
+def _complement(uncertainty: Floats) -> Floats:
+    return 1 - uncertainty
+
+
+PROBABILITIES: Final[dict[str, Callable[[Floats], Floats]]] = {
+    **dict.fromkeys(
+        ("perplexity", "maximum_sequence_probability", "p_true", "p_true_sampling"), _exponential
+    ),
+    **dict.fromkeys(
+        ("p_true_empirical", "verbalized_1s", "verbalized_2s", "linguistic_1s"), _complement
+    ),
+    **dict.fromkeys(("probability_gap", "deg_mat"), _complement),
+    "claim_conditioned_probability": np.negative,
+}
+"""From a method's value to a confidence in [0, 1], where its definition gives one.
+
+Minus log-probabilities (of a token of the answer, their geometric mean; of the answer; of
+"True"), one minus a probability that the model has stated or that was counted, one minus a
+share of probability or similarity, and minus a probability. Any other method would need a
+map fitted to these very answers, whose calibration would then say nothing.
+"""
+
+NOT_A_PROBABILITY: Final = "its values are no probabilities"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number, or why there is none; and its interval, or why there is none."""
+
+    value: float | None
+    reason: str = ""
+    interval: tuple[float, float] | None = None
+    no_interval: str = ""
+
+
+@dataclass(frozen=True)
+class MethodFigures:
+    """What is known of a method.
+
+    Attributes:
+        name: of the method.
+        sign: of its values, see `Column`.
+        values: (n,) those that are there, as the server gave them.
+        correct: (n,) 1 correct, 0 wrong, NaN not known.
+        inexact: how many of the n are from less than they should be.
+        levels: of the labelled ones.
+        reliability: of the labelled ones; None where there are none.
+        is_probability: whether its confidence is a probability, else a percentile.
+    """
+
+    name: str
+    sign: int
+    values: Floats
+    correct: Floats
+    inexact: int
+    levels: Levels
+    reliability: Reliability | None
+    is_probability: bool
+    auroc: Figure
+    prr: Figure
+    ece: Figure
+
+    @property
+    def labelled(self) -> int:
+        return int(self.levels.total.sum())
+
+    def risk_coverage(self) -> tuple[Floats, Floats]:
+        return risk_coverage(self.levels)
+
+
+def method_figures(answers: Answers, seed: int, resamples: int = RESAMPLES) -> list[MethodFigures]:
+    """Of every method, the best AUROC first, those without one last."""
+    labels = answers.labels()
+    found = [
+        _figures_of(name, column, labels, seed, resamples)
+        for name, column in answers.columns.items()
+    ]
+    return sorted(found, key=lambda one: (one.auroc.value is None, -(one.auroc.value or 0)))
+
+
+def _figures_of(
+    name: str, column: Column, labels: Floats, seed: int, resamples: int
+) -> MethodFigures:
+    uncertainty = column.uncertainty()
+    present = ~np.isnan(uncertainty)
+    labelled = present & ~np.isnan(labels)
+    unsure, wrong = uncertainty[labelled], labels[labelled] == 0
+    bins, calibration = _calibration(name, unsure, ~wrong)
+    return MethodFigures(
+        name=name,
+        sign=column.sign,
+        values=column.sign * uncertainty[present],
+        correct=labels[present],
+        inexact=column.inexact,
+        levels=Levels.of(unsure, wrong),
+        reliability=bins,
+        is_probability=name in PROBABILITIES,
+        auroc=_with_interval(auroc, unsure, wrong, seed, resamples),
+        prr=_with_interval(prr, unsure, wrong, seed, resamples),
+        ece=calibration,
+    )
+
+
+def _with_interval(
+    metric: Callable[[Levels], float],
+    uncertainty: Floats,
+    wrong: NDArray[np.bool_],
+    seed: int,
+    resamples: int,
+) -> Figure:
+    try:
+        value = metric(Levels.of(uncertainty, wrong))
+    except UndefinedError as error:
+        return Figure(None, str(error))
+    try:
+        interval = bootstrap_interval(metric, uncertainty, wrong, resamples, seed)
+    except UndefinedError as error:
+        return Figure(value, no_interval=str(error))
+    return Figure(value, interval=interval)
+
+
+def _calibration(
+    name: str, uncertainty: Floats, correct: NDArray[np.bool_]
+) -> tuple[Reliability | None, Figure]:
+    if not uncertainty.size:
+        return None, Figure(None, "no labelled answer")
+    if name not in PROBABILITIES:
+        return reliability(confidence_percentile(uncertainty), correct), Figure(
+            None, NOT_A_PROBABILITY
+        )
+    try:
+        bins = reliability(PROBABILITIES[name](uncertainty), correct)
+    except UndefinedError as error:
+        return None, Figure(None, str(error))
+    return bins, Figure(ece(bins))
+
+
+def correlations(answers: Answers) -> tuple[list[str], Floats]:
+    """Spearman's of the uncertainties of each two methods, over answers with both.
+
+    Returns:
+        names of the methods, and (m, m), NaN where it is not defined.
+    """
+    names = list(answers.columns)
+    columns = [answers.columns[name].uncertainty() for name in names]
+    found = np.full((len(names), len(names)), np.nan)
+    for row, left in enumerate(columns):
+        for place, right in enumerate(columns[: row + 1]):
+            both = ~np.isnan(left) & ~np.isnan(right)
+            try:
+                found[row, place] = found[place, row] = spearman(left[both], right[both])
+            except UndefinedError:
+                continue
+    return names, found
