@@ -31,7 +31,7 @@ from conf_server.serving.uncertainty_protocol import (
 )
 from conf_server.settings import ConfidenceSettings
 from conf_server.stats.sequence import mean_logprob, sum_logprob
-from conf_server.uncertainty.registry import FAST, METHODS, Estimate, Method, Need, resolve
+from conf_server.uncertainty.registry import GROUPS, METHODS, Estimate, Method, Need, resolve
 
 LESS_UNCERTAIN: Final = frozenset({"renyi_neg", "fisher_rao"})
 """lm-polygraph's numbers that rise as the model becomes surer."""
@@ -113,14 +113,14 @@ class ServingUncertainty(GenerateBaseServing):
                     needs=sorted(method.needs),
                     source=method.source,
                     higher_is=_higher_is(name),
-                    groups=["fast", "all"] if name in FAST else ["all"],
+                    groups=[group for group, names in GROUPS.items() if name in names],
                     available=reason is None,
                     reason=reason,
                 )
             )
         return MethodList(
             data=data,
-            groups={"fast": list(FAST), "all": list(METHODS)},
+            groups={group: list(names) for group, names in GROUPS.items()},
             similarities=sorted(self._judges),
             default_similarity=self._default_similarity(),
         )

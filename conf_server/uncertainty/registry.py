@@ -23,7 +23,7 @@ from conf_server.uncertainty.consistency import consistency
 from conf_server.uncertainty.estimate import Estimate
 from conf_server.uncertainty.evidence import Evidence
 
-__all__ = ["FAST", "METHODS", "Estimate", "Method", "Need", "resolve"]
+__all__ = ["FAST", "GROUPS", "METHODS", "Estimate", "Method", "Need", "resolve"]
 
 
 class Need(StrEnum):
@@ -333,14 +333,24 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType({method.name: method for
 """Every method by name."""
 FAST: Final = tuple(name for name, method in METHODS.items() if method.needs <= _STATISTICS)
 """Names of those that need nothing but the answer's own tokens."""
-_GROUPS: Final = {"fast": FAST, "all": tuple(METHODS)}
+GROUPS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "fast": FAST,
+        "all": tuple(METHODS),
+        **{
+            family: tuple(name for name in METHODS if name.startswith(f"{family}_"))
+            for family in ("lexical_similarity", "cocoa")
+        },
+    }
+)
+"""Names that stand for several: what costs nothing, everything, and lm-polygraph's families."""
 
 
 def resolve(names: Sequence[str]) -> tuple[Method, ...]:
-    """Methods by name or group ("fast", "all"), each once, in the order asked for.
+    """Methods by name or group, each once, in the order asked for.
 
     Raises:
         KeyError: holding the first name that is neither.
     """
-    asked = [name for given in names for name in _GROUPS.get(given, (given,))]
+    asked = [name for given in names for name in GROUPS.get(given, (given,))]
     return tuple(METHODS[name] for name in dict.fromkeys(asked))

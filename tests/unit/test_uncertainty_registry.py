@@ -81,3 +81,8 @@ def test_groups_are_expanded_and_nothing_comes_twice() -> None:
 def test_an_unknown_name_is_named() -> None:
     with pytest.raises(KeyError, match="magic"):
         resolve(["fast", "magic", "p_true"])
+
+
+def test_families_stand_for_their_members() -> None:
+    assert [method.name for method in resolve(["cocoa"])] == ["cocoa_msp", "cocoa_ppl", "cocoa_mte"]
+    assert len(resolve(["lexical_similarity", "lexical_similarity_bleu"])) == 4
