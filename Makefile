@@ -41,6 +41,15 @@ test: $(INSTALLED)-test model ## Run the tests, or those in TESTS=, with PYTEST_
 bench: $(INSTALLED)-bench $(if $(MODEL),,model) ## Measure what confidence costs, with MODEL=, ARGS= (--quick, ...)
 	$(VENV)/bin/python -m benchmarks $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
+.PHONY: evaluate
+evaluate: $(INSTALLED)-test $(if $(MODEL),,model) ## Which methods know when MODEL= is wrong? into build/evaluation
+	mkdir -p build/evaluation
+	$(VENV)/bin/python -m evaluation.questions > build/evaluation/questions.jsonl
+	$(VENV)/bin/conf-server uncertainty build/evaluation/questions.jsonl -o build/evaluation/estimates.jsonl \
+		--methods all --similarity rouge_l --progress $(SERVED) --max-model-len 4096 $(ARGS)
+	$(VENV)/bin/conf-server report build/evaluation/estimates.jsonl -o build/evaluation/report.html \
+		--png build/evaluation --match contains
+
 .PHONY: lint
 lint: $(INSTALLED)-dev ## Check formatting and style
 	$(VENV)/bin/ruff format --check .

@@ -89,10 +89,6 @@ class Task:
     def is_chat(self) -> bool:
         return "messages" in self.fields
 
-    @property
-    def seed(self) -> int | None:
-        return self.fields.get("seed")
-
 
 @dataclass
 class Spent:
