@@ -468,8 +468,11 @@ def _own_first(rows: TraceRows) -> tuple[list[list[int]], list[NDArray[np.floati
 def _hidden_tokens(
     needs: frozenset[Need], answer: Generation, samples: Sequence[Generation]
 ) -> dict[Need, str]:
-    """Needs that an answer with hidden tokens (reasoning, calls) cannot meet, and why."""
-    reason = "the tokens do not add up to the text: a part of the answer is hidden"
+    """Needs that an answer with tokens beside its text cannot meet, and why.
+
+    Such are hidden reasoning, and bytes that are no character.
+    """
+    reason = "the tokens do not add up to the text: some are hidden, or are no text"
     missing = {}
     if not _adds_up(answer):
         missing[Need.TOKEN_SIMILARITY] = missing[Need.CLAIMS] = reason
