@@ -9,8 +9,10 @@ confidence cost the API process.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import groupby
 from typing import Any, Final
 
+import numpy as np
 from vllm.config import VllmConfig
 from vllm.v1.core.kv_cache_manager import KVCacheManager
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
@@ -67,11 +69,42 @@ class _ShortRequest:
         return getattr(self._request, name)
 
 
+class _KeptRows:
+    """The rows of one request, which come one or a few a step.
+
+    They are views of the whole step's rows. So many steps at a time they are copied into
+    the trace: at each step that would cost ten times as much, and never would hold on to
+    every other request's rows.
+    """
+
+    COPY_AT: Final = 64
+
+    def __init__(self, trace: TokenTrace) -> None:
+        self._trace = trace
+        self._pending: list[LogprobsLists] = []
+
+    def add(self, rows: LogprobsLists) -> None:
+        self._pending.append(rows)
+        if len(self._pending) == self.COPY_AT:
+            self._copy()
+
+    def all(self) -> LogprobsLists:
+        self._copy()
+        return LogprobsLists(*self._trace.arrays())
+
+    def _copy(self) -> None:
+        # A step is as wide as its widest request.
+        for _, steps in groupby(self._pending, lambda rows: (rows[0].shape[1], rows[1].shape[1])):
+            ids, logprobs, ranks = zip(*(rows[:3] for rows in steps), strict=True)
+            self._trace.append(np.concatenate(ids), np.concatenate(logprobs), np.concatenate(ranks))
+        self._pending.clear()
+
+
 class DeferredRows:
     """Keeps the rows of requests that are marked so until they finish."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, TokenTrace] = {}
+        self._kept: dict[str, _KeptRows] = {}
 
     def hold(self, outputs: Iterable[EngineCoreOutput], requests: Mapping[str, Request]) -> None:
         """Take rows out of a step's outputs, and put all of an answer's into its last.
@@ -81,19 +114,19 @@ class DeferredRows:
             requests: those that have not finished.
         """
         for output in outputs:
-            trace = self._kept.get(output.request_id)
+            kept = self._kept.get(output.request_id)
             rows = output.new_logprobs
-            if trace is None and output.finish_reason is None and rows is not None:
+            if kept is None and output.finish_reason is None and rows is not None:
                 trace = _trace_of(requests.get(output.request_id))
                 if trace is not None:
-                    self._kept[output.request_id] = trace
-            if trace is None:
+                    kept = self._kept[output.request_id] = _KeptRows(trace)
+            if kept is None:
                 continue
             if rows is not None:
-                trace.append(*rows[:3])
+                kept.add(rows)
             output.new_logprobs = None
             if output.finish_reason is not None:
-                output.new_logprobs = LogprobsLists(*trace.arrays())
+                output.new_logprobs = kept.all()
                 self.forget(output.request_id)
 
     def forget(self, request_id: str) -> None:

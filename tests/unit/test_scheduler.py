@@ -139,6 +139,20 @@ def test_rows_travel_with_the_last_token() -> None:
     assert ranks.tolist() == [7, 8, 9]
 
 
+def test_a_long_answer_in_changing_company() -> None:
+    deferred = DeferredRows()
+    requests = {"r": request(SamplesMark(3, deferred=True), logprobs=0)}
+    tokens = list(range(1, 301))
+    for token in tokens[:-1]:
+        deferred.hold([output("r", token, width=5 if token % 7 == 0 else 0)], requests)
+    last = output("r", tokens[-1], last=True)
+    deferred.hold([last], {})
+    assert last.new_logprobs is not None
+    assert last.new_logprobs.logprob_token_ids[:, 0].tolist() == tokens
+    assert last.new_logprobs.logprobs[:, 0].tolist() == tokens
+    assert last.new_logprobs.logprobs[:, -1].tolist() == [-token - 6 for token in tokens]
+
+
 def test_rows_without_statistics_are_deferred_too() -> None:
     deferred = DeferredRows()
     requests = {"r": request(SamplesMark(deferred=True), logprobs=2)}
