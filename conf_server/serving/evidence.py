@@ -162,43 +162,26 @@ class EvidenceGatherer:
             self._text(sample, Need.SAMPLE_TOKEN_SIMILARITY in needs) for sample in samples
         )
         missing = _hidden_tokens(needs, text, texts)
-        (
-            unconditional,
-            judgements,
-            answer_similarity,
-            sample_similarity,
-            p_true,
-            p_true_sampling,
-            p_true_samples,
-            verbalized_2s,
-            claims,
-        ) = await _together(
-            self._unconditional(text),
-            self._judgements(text, texts),
-            self._token_similarity(Need.TOKEN_SIMILARITY, (text,), missing),
-            self._token_similarity(Need.SAMPLE_TOKEN_SIMILARITY, texts, missing),
-            self._p_true(text),
-            self._p_true_sampling(text, texts),
-            self._p_true_samples(text),
-            self._verbalized_2s(text),
-            self._claims(text, answer.rows, missing),
-        )
+        asked = {
+            "unconditional_logprobs": self._unconditional(text),
+            "judgements": self._judgements(text, texts),
+            "answer_token_similarity": self._answer_similarity(text, missing),
+            "sample_token_similarity": self._sample_similarities(texts, missing),
+            "p_true_logprobs": self._p_true(text),
+            "p_true_sampling_logprobs": self._p_true_sampling(text, texts),
+            "p_true_samples": self._p_true_samples(text),
+            "verbalized_2s": self._verbalized_2s(text),
+            "claims": self._claims(text, answer.rows, missing),
+        }
+        found = dict(zip(asked, await _together(*asked.values()), strict=True))
         evidence = Evidence(
             answer=text,
             samples=texts,
             vocab_size=self._task.confidence.vocab_size,
-            unconditional_logprobs=unconditional,
-            judgements=judgements,
-            answer_token_similarity=answer_similarity[0] if answer_similarity else None,
-            sample_token_similarity=sample_similarity,
-            p_true_logprobs=p_true,
-            p_true_sampling_logprobs=p_true_sampling,
-            p_true_samples=p_true_samples,
             verbalized_1s=verbalized,
-            verbalized_2s=verbalized_2s,
             linguistic_1s=linguistic,
             extracted_answers=tuple(prompts.extract_answer(sample.text) for sample in texts),
-            claims=claims,
+            **found,
         )
         return Gathered(evidence, answer, samples, missing, self._model_name)
 
@@ -333,7 +316,18 @@ class EvidenceGatherer:
             chat_template_kwargs=task.fields.get("chat_template_kwargs"),
         )
 
-    async def _token_similarity(
+    async def _answer_similarity(
+        self, answer: Generation, missing: dict[Need, str]
+    ) -> NDArray[np.float64] | None:
+        found = await self._token_similarities(Need.TOKEN_SIMILARITY, (answer,), missing)
+        return found[0] if found else None
+
+    async def _sample_similarities(
+        self, samples: Sequence[Generation], missing: dict[Need, str]
+    ) -> tuple[NDArray[np.float64], ...] | None:
+        return await self._token_similarities(Need.SAMPLE_TOKEN_SIMILARITY, samples, missing)
+
+    async def _token_similarities(
         self, need: Need, texts: Sequence[Generation], missing: dict[Need, str]
     ) -> tuple[NDArray[np.float64], ...] | None:
         """For each text, its similarity to itself without each of its tokens."""
