@@ -222,6 +222,9 @@ def test_stop_strings_cut_text_not_tokens(server: Server) -> None:
     assert [entry["token"] for entry in logprobs["content"]] == ["The", " capital", " of"]
     mean = np.mean([entry["confidence"] for entry in logprobs["content"]])
     assert logprobs["confidence_summary"]["mean_confidence"] == pytest.approx(mean, abs=1e-6)
+    # The engine does not see the end of such an answer, so its rows must not wait for it.
+    stats = choice_logprobs(ask(server, {"mode": "stats"}, stop=[" of"]))
+    assert stats["confidence_summary"] == pytest.approx(logprobs["confidence_summary"], abs=1e-5)
 
 
 def test_an_empty_answer_still_has_a_summary(server: Server) -> None:
