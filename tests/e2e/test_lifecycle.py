@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from conf_server.stats.metrics import METRICS
 from tests.server import Server
 
 CHAT: dict[str, Any] = {
@@ -232,6 +233,25 @@ def test_two_api_processes_and_two_engines(two_processes: Server) -> None:
 
 def test_a_second_signal_is_immediate_with_several_processes(two_processes: Server) -> None:
     stop_twice_in_mid_stream(two_processes)
+
+
+def test_three_tensor_parallel_workers_give_the_same_numbers(
+    server: Server, model_path: Path, tmp_path: Path
+) -> None:
+    """Three: the model's nine heads do not go into two."""
+    flags = ["--tensor-parallel-size=3", "--max-model-len=1024"]
+    binding = {"VLLM_CPU_OMP_THREADS_BIND": "0|1|0"}
+    chat = CHAT | {
+        "max_tokens": 8,
+        "temperature": 0,
+        "confidence": {"mode": "stats", "metrics": METRICS},
+    }
+    score = {"prompt": list(range(3000, 3300)), "completions": [[9, 10, 11], [12, 13]]}
+    with Server(model_path, flags, tmp_path / "log", environ=binding) as parallel:
+        for path, body in (("/v1/chat/completions", chat), ("/v1/score", score)):
+            alone, together = server.post(path, body), parallel.post(path, body)
+            assert together.status_code == 200, together.text
+            compare(numbers_of(alone.json()), numbers_of(together.json()))
 
 
 def stop_twice_in_mid_stream(server: Server) -> None:
