@@ -13,6 +13,7 @@ from fastapi import Request
 from vllm.entrypoints.generate.base.serving import GenerateBaseServing
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.exceptions import VLLMValidationError
+from vllm.tokenizers import TokenizerLike
 
 from conf_server.serving.confidence import Confidence, finite
 from conf_server.serving.evidence import EvidenceGatherer, Gathered, Progress, RequestError, Task
@@ -224,7 +225,7 @@ class ServingUncertainty(GenerateBaseServing):
         return Task(
             needs=plan.needs,
             fields=fields,
-            question=question(request),
+            question=question(request, self.renderer.get_tokenizer()),
             answer=request.answer,
             samples=tuple(request.samples or ()),
             n_samples=plan.n_samples,
@@ -315,10 +316,12 @@ class ServingUncertainty(GenerateBaseServing):
             worker.cancel()
 
 
-def question(request: UncertaintyRequest) -> str:
-    """What the answer answers: the only message of a user, or all of the conversation."""
+def question(request: UncertaintyRequest, tokenizer: TokenizerLike) -> str:
+    """What the answer answers: the prompt, a user's only message, or all of the conversation."""
+    if isinstance(request.prompt, list):
+        return str(tokenizer.decode(request.prompt))
     if request.messages is None:
-        return request.prompt if isinstance(request.prompt, str) else ""
+        return request.prompt or ""
     turns = [message for message in request.messages if message.get("role") != "system"]
     texts = [_content(message) for message in turns]
     if len(turns) == 1:

@@ -171,6 +171,13 @@ def test_the_model_is_its_own_judge(server: Server, reference: Reference) -> Non
     assert answer["similarity"] == "self_nli"
 
 
+def test_token_ids_are_a_question_too(server: Server, reference: Reference) -> None:
+    body: dict[str, Any] = {"answer": " Paris.", "uncertainty": {"methods": ["p_true"]}}
+    text = ask(server, prompt="The capital of France is", **body)
+    ids = ask(server, prompt=plain_ids(reference, "The capital of France is"), **body)
+    assert values(ids) == pytest.approx(values(text), abs=1e-4)
+
+
 def test_samples_come_from_the_model_and_a_seed_brings_them_back(server: Server) -> None:
     body: dict[str, Any] = {
         "messages": CHAT,
