@@ -78,13 +78,13 @@ def test_modes(server: Server) -> None:
     summary = choice_logprobs(ask(server, {"mode": "summary"}, logprobs=True, top_logprobs=3))
     assert [e["top_logprobs"] for e in summary["content"]] == [[]] * 8
     assert [e["confidence"] for e in summary["content"]] == [
-        pytest.approx(e["confidence"], abs=1e-5) for e in per_token["content"]
+        pytest.approx(e["confidence"], abs=1e-4) for e in per_token["content"]
     ]
     stats = choice_logprobs(ask(server, {"mode": "stats"}))
     assert stats["content"] == []
     for logprobs in (per_token, summary, stats):
         assert logprobs["confidence_summary"]["mean_confidence"] == pytest.approx(
-            per_token["confidence_summary"]["mean_confidence"], abs=1e-5
+            per_token["confidence_summary"]["mean_confidence"], abs=1e-4
         )
     empty = choice_logprobs(ask(server, {"mode": "empty"}, logprobs=True, top_logprobs=3))
     assert empty["content"] == []
@@ -224,7 +224,7 @@ def test_stop_strings_cut_text_not_tokens(server: Server) -> None:
     assert logprobs["confidence_summary"]["mean_confidence"] == pytest.approx(mean, abs=1e-6)
     # The engine does not see the end of such an answer, so its rows must not wait for it.
     stats = choice_logprobs(ask(server, {"mode": "stats"}, stop=[" of"]))
-    assert stats["confidence_summary"] == pytest.approx(logprobs["confidence_summary"], abs=1e-5)
+    assert stats["confidence_summary"] == pytest.approx(logprobs["confidence_summary"], abs=1e-4)
 
 
 def test_an_empty_answer_still_has_a_summary(server: Server) -> None:
@@ -259,12 +259,12 @@ def test_streaming_gives_what_the_whole_answer_gives(server: Server, mode: str) 
             summaries.append(logprobs["confidence_summary"])
     assert [entry["token"] for entry in content] == [e["token"] for e in whole["content"]]
     for streamed, expected in zip(content, whole["content"], strict=True):
-        assert streamed["confidence"] == pytest.approx(expected["confidence"], abs=1e-5)
+        assert streamed["confidence"] == pytest.approx(expected["confidence"], abs=1e-4)
         assert len(streamed["top_logprobs"]) == len(expected["top_logprobs"])
     if mode == "empty":
         assert summaries == []
     else:
-        assert summaries == [pytest.approx(whole["confidence_summary"], abs=1e-5)]
+        assert summaries == [pytest.approx(whole["confidence_summary"], abs=1e-4)]
 
 
 def test_streaming_several_choices(server: Server) -> None:
@@ -380,8 +380,8 @@ class TestCompletions:
     def test_fewer_candidates_are_shown_than_counted(self, server: Server) -> None:
         few, many = self.complete(server, logprobs=2), self.complete(server, logprobs=20)
         assert [len(candidates) for candidates in few["top_logprobs"]] == [2] * 5
-        assert few["confidence"] == pytest.approx(many["confidence"], abs=1e-5)
-        assert few["token_logprobs"] == pytest.approx(many["token_logprobs"], abs=1e-5)
+        assert few["confidence"] == pytest.approx(many["confidence"], abs=1e-4)
+        assert few["token_logprobs"] == pytest.approx(many["token_logprobs"], abs=1e-4)
 
     def test_modes(self, server: Server) -> None:
         summary = self.complete(server, logprobs=2, confidence={"mode": "summary"})

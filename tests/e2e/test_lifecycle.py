@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import math
 import socket
 import ssl
 import subprocess
@@ -339,7 +340,11 @@ def compare(ours: Any, theirs: Any) -> None:
     if isinstance(ours, dict):
         assert list(ours) == list(theirs)
         for key in ours:
-            compare(ours[key], theirs[key])
+            pair = ours[key], theirs[key]
+            if key == "perplexity" and isinstance(ours[key], float):
+                # An item's is exp(-mean_logprob), which magnifies the rounding of its nats.
+                pair = math.log(ours[key]), math.log(theirs[key])
+            compare(*pair)
     elif isinstance(ours, list):
         assert len(ours) == len(theirs)
         for pair in zip(ours, theirs, strict=True):

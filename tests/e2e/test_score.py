@@ -108,7 +108,7 @@ def test_a_completion_cached_beyond_its_context_is_scored_in_one_run(server: Ser
     np.testing.assert_allclose(
         [token["logprob"] for token in again["tokens"]],
         [token["logprob"] for token in first["tokens"]],
-        atol=1e-4,
+        atol=1e-3,
     )
 
 
@@ -133,7 +133,7 @@ def test_numbers_do_not_depend_on_company_or_repetition(server: Server) -> None:
         assert result["is_greedy"] == expected["is_greedy"]
         assert result["logprob"] == pytest.approx(expected["logprob"], abs=1e-3)
         for key, value in expected["confidence_summary"].items():
-            assert result["confidence_summary"][key] == pytest.approx(value, abs=1e-4)
+            assert result["confidence_summary"][key] == pytest.approx(value, abs=1e-3)
 
 
 def test_a_token_across_the_border_belongs_to_the_completion(
@@ -158,7 +158,7 @@ def test_messages_are_scored_after_the_rendered_chat(server: Server, reference: 
         score(server, prompt=context, completion=tail)[0],
     )
     assert by_chat["logprob"] == pytest.approx(expected.sum(), abs=1e-3)
-    assert by_ids["logprob"] == pytest.approx(by_chat["logprob"], abs=1e-4)
+    assert by_ids["logprob"] == pytest.approx(by_chat["logprob"], abs=1e-3)
     assert by_chat["is_greedy"] is True
 
 
