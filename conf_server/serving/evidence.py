@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Final
 
@@ -19,10 +18,12 @@ from vllm.tokenizers import TokenizerLike
 from conf_server.engine.decoding import decode_rows
 from conf_server.engine.teacher_forcing import WantedRows
 from conf_server.serving.confidence import Confidence
-from conf_server.serving.forcing import ForcingOptions, TextForcing
+from conf_server.serving.forcing import ForcingJob, ForcingOptions, TextForcing
 from conf_server.serving.generation import AnswerGenerator, GeneratedAnswer, GeneratedAnswers
 from conf_server.serving.judges import Judge, JudgeContext, Verdicts
 from conf_server.serving.score_protocol import ScoreItem
+from conf_server.serving.together import together
+from conf_server.serving.tokenization import TextTooLongError
 from conf_server.stats.trace import TokenTrace, TraceRows
 from conf_server.uncertainty import prompts, similarity
 from conf_server.uncertainty.evidence import Alternatives, Evidence, Generation, Judgements
@@ -67,6 +68,8 @@ class Task:
     Attributes:
         needs: of all chosen methods together.
         fields: of the chat or completion request that the answer comes from.
+        given: the client's answer, then its samples as far as their log-probabilities are
+            wanted, ready to be forced; empty where the answer is generated here.
         answer, samples: given by the client, or None and empty.
         n_samples: how many to draw otherwise; 0 where no method wants any.
         judge: None where no method compares texts.
@@ -84,6 +87,7 @@ class Task:
     request_id: str
     options: ForcingOptions
     raw_request: Request | None
+    given: tuple[ForcingJob, ...] = ()
 
     @property
     def is_chat(self) -> bool:
@@ -141,6 +145,7 @@ class EvidenceGatherer:
         self._model_name = model_name
         self._progress = progress
         self._answer_ids: list[int] = []
+        self._missing: dict[Need, str] = {}
         self.spent = Spent()
 
     async def gather(self) -> Gathered:
@@ -150,30 +155,37 @@ class EvidenceGatherer:
             RequestError: vLLM refuses one of the requests.
         """
         needs = self._task.needs
-        answer, samples, verbalized, linguistic = await _together(
+        answer, samples, verbalized, linguistic = await together(
             self._answer(),
             self._samples(),
-            self._verbalized_1s(),
-            self._linguistic_1s(),
+            self._if_it_fits(Need.VERBALIZED_1S, self._verbalized_1s()),
+            self._if_it_fits(Need.LINGUISTIC_1S, self._linguistic_1s()),
         )
         self._answer_ids = answer.rows.token_ids.tolist()
         text = self._text(answer, bool(needs & {Need.TOKEN_SIMILARITY, Need.CLAIMS}))
         texts = tuple(
             self._text(sample, Need.SAMPLE_TOKEN_SIMILARITY in needs) for sample in samples
         )
-        missing = _hidden_tokens(needs, text, texts)
+        self._missing |= _hidden_tokens(needs, text, texts)
         asked = {
-            "unconditional_logprobs": self._unconditional(text),
-            "judgements": self._judgements(text, texts),
-            "answer_token_similarity": self._answer_similarity(text, missing),
-            "sample_token_similarity": self._sample_similarities(texts, missing),
-            "p_true_logprobs": self._p_true(text),
-            "p_true_sampling_logprobs": self._p_true_sampling(text, texts),
-            "p_true_samples": self._p_true_samples(text),
-            "verbalized_2s": self._verbalized_2s(text),
-            "claims": self._claims(text, answer.rows, missing),
+            "unconditional_logprobs": (Need.UNCONDITIONAL, self._unconditional(text)),
+            "judgements": (Need.JUDGEMENTS, self._judgements(text, texts)),
+            "answer_token_similarity": (Need.TOKEN_SIMILARITY, self._answer_similarity(text)),
+            "sample_token_similarity": (
+                Need.SAMPLE_TOKEN_SIMILARITY,
+                self._sample_similarities(texts),
+            ),
+            "p_true_logprobs": (Need.P_TRUE, self._p_true(text)),
+            "p_true_sampling_logprobs": (
+                Need.P_TRUE_SAMPLING,
+                self._p_true_sampling(text, texts),
+            ),
+            "p_true_samples": (Need.P_TRUE_SAMPLES, self._p_true_samples(text)),
+            "verbalized_2s": (Need.VERBALIZED_2S, self._verbalized_2s(text)),
+            "claims": (Need.CLAIMS, self._claims(text, answer.rows)),
         }
-        found = dict(zip(asked, await _together(*asked.values()), strict=True))
+        work = (self._if_it_fits(need, part) for need, part in asked.values())
+        found = dict(zip(asked, await together(*work), strict=True))
         evidence = Evidence(
             answer=text,
             samples=texts,
@@ -183,15 +195,33 @@ class EvidenceGatherer:
             extracted_answers=tuple(prompts.extract_answer(sample.text) for sample in texts),
             **found,
         )
-        return Gathered(evidence, answer, samples, missing, self._model_name)
+        return Gathered(evidence, answer, samples, self._missing, self._model_name)
+
+    async def _if_it_fits(self, need: Need, work: Coroutine[Any, Any, Any]) -> Any:
+        """A prompt of ours, with answers in it, may outgrow the model when the client's does
+        not: the methods that need it are then unavailable, and the others are not lost."""
+        try:
+            return await work
+        except TextTooLongError as error:
+            self._missing[need] = f"a prompt that it asks is too long: {error.args[0]}"
+            return None
 
     @asynccontextmanager
-    async def _stage(self, name: str, count: int = 1) -> AsyncIterator[None]:
+    async def _stage(self, name: str, count: int = 1) -> AsyncIterator[Callable[[], None]]:
+        """Time a stage and report its progress; yields what to call as one of `count` is done."""
+        done = 0
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            self._progress(name, done, count)
+
         self._progress(name, 0, count)
         start = time.perf_counter()
-        yield
+        yield advance
         self.spent.seconds[name] = round(time.perf_counter() - start, 6)
-        self._progress(name, count, count)
+        if done < count:
+            self._progress(name, count, count)
 
     async def _generate(self, stage: str, fields: dict[str, Any]) -> GeneratedAnswers:
         task = self._task
@@ -208,8 +238,8 @@ class EvidenceGatherer:
         candidates = ALTERNATIVES if Need.CLAIMS in task.needs else 0
         async with self._stage("answer"):
             if task.answer is not None:
-                (answer,) = await self._forced("answer", (task.answer,), candidates)
-                return answer
+                (rows,) = await self._force("answer", task.given[:1], candidates)
+                return GeneratedAnswer(task.answer, None, rows)
             shown: dict[str, Any] = {}
             if candidates and task.is_chat:
                 shown = {"logprobs": True, "top_logprobs": candidates}
@@ -224,8 +254,12 @@ class EvidenceGatherer:
         if not task.n_samples:
             return []
         async with self._stage("samples", task.n_samples):
-            if task.samples and Need.SAMPLE_LOGPROBS in task.needs:
-                return await self._forced("samples", task.samples, 0)
+            if task.samples and len(task.given) > 1:
+                forced = await self._force("samples", task.given[1:])
+                return [
+                    GeneratedAnswer(text, None, rows)
+                    for text, rows in zip(task.samples, forced, strict=True)
+                ]
             if task.samples:
                 return [_text_only(sample) for sample in task.samples]
             fields = UNTRUNCATED | task.fields
@@ -233,25 +267,10 @@ class EvidenceGatherer:
             drawn = await self._generate("samples", fields)
             return drawn.answers
 
-    async def _forced(
-        self, stage: str, texts: Sequence[str], candidates: int
-    ) -> list[GeneratedAnswer]:
-        """Somebody else's answers to the client's prompt."""
+    async def _force(
+        self, stage: str, jobs: Sequence[ForcingJob], candidates: int = 0
+    ) -> list[TraceRows]:
         task = self._task
-        item = ScoreItem(
-            prompt=task.fields.get("prompt"),
-            messages=task.fields.get("messages"),
-            completions=list(texts),
-            chat_template_kwargs=task.fields.get("chat_template_kwargs"),
-        )
-        rows = await self._force(stage, item, candidates)
-        return [GeneratedAnswer(text, None, r) for text, r in zip(texts, rows, strict=True)]
-
-    async def _force(self, stage: str, item: ScoreItem, candidates: int = 0) -> list[TraceRows]:
-        task = self._task
-        jobs = await self._forcing.jobs([("", item)])
-        if isinstance(jobs, ErrorResponse):
-            raise RequestError(jobs)
         wanted = WantedRows(
             task.confidence.top_k, candidates, statistics=task.confidence.engine_statistics
         )
@@ -273,8 +292,11 @@ class EvidenceGatherer:
         if Need.UNCONDITIONAL not in self._task.needs:
             return None
         async with self._stage("unconditional"):
-            ids = self._answer_ids
-            (rows,) = await self._force("unconditional", ScoreItem(prompt=[], completion=ids))
+            item = ScoreItem(prompt=[], completion=self._answer_ids)
+            jobs = await self._forcing.jobs([("", item)])
+            if isinstance(jobs, ErrorResponse):
+                raise RequestError(jobs)
+            (rows,) = await self._force("unconditional", jobs)
         given = rows.logprobs.astype(np.float64)
         return np.concatenate((np.full(len(answer.logprobs) - len(given), np.nan), given))
 
@@ -287,8 +309,7 @@ class EvidenceGatherer:
         texts = [answer.text, *(sample.text for sample in samples)]
         symmetric = self._task.judge.symmetric
         pairs = similarity.unique_pairs(texts, symmetric)
-        async with self._stage("judgements", len(pairs)):
-            verdicts = await self._judge("judgements", [(texts[i], texts[j]) for i, j in pairs])
+        verdicts = await self._judge("judgements", [(texts[i], texts[j]) for i, j in pairs])
         return similarity.assemble(texts, pairs, verdicts, symmetric)
 
     async def _judge(self, stage: str, pairs: Sequence[tuple[str, str]]) -> Verdicts:
@@ -298,8 +319,9 @@ class EvidenceGatherer:
         distinct = list(dict.fromkeys(pairs))
         if not distinct:
             return np.empty((0, 3))
-        context = self._context(stage)
-        verdicts = await judge.judge(distinct, context)
+        async with self._stage(stage, len(distinct)) as advance:
+            context = replace(self._context(stage), advance=advance)
+            verdicts = await judge.judge(distinct, context)
         if context.cost.prompt_tokens:
             self.spent.add(stage, context.cost.prompt_tokens)
         place = {pair: i for i, pair in enumerate(distinct)}
@@ -316,31 +338,27 @@ class EvidenceGatherer:
             chat_template_kwargs=task.fields.get("chat_template_kwargs"),
         )
 
-    async def _answer_similarity(
-        self, answer: Generation, missing: dict[Need, str]
-    ) -> NDArray[np.float64] | None:
-        found = await self._token_similarities(Need.TOKEN_SIMILARITY, (answer,), missing)
+    async def _answer_similarity(self, answer: Generation) -> NDArray[np.float64] | None:
+        found = await self._token_similarities(Need.TOKEN_SIMILARITY, (answer,))
         return found[0] if found else None
 
     async def _sample_similarities(
-        self, samples: Sequence[Generation], missing: dict[Need, str]
+        self, samples: Sequence[Generation]
     ) -> tuple[NDArray[np.float64], ...] | None:
-        return await self._token_similarities(Need.SAMPLE_TOKEN_SIMILARITY, samples, missing)
+        return await self._token_similarities(Need.SAMPLE_TOKEN_SIMILARITY, samples)
 
     async def _token_similarities(
-        self, need: Need, texts: Sequence[Generation], missing: dict[Need, str]
+        self, need: Need, texts: Sequence[Generation]
     ) -> tuple[NDArray[np.float64], ...] | None:
         """For each text, its similarity to itself without each of its tokens."""
-        if need not in self._task.needs or need in missing:
+        if need not in self._task.needs or need in self._missing:
             return None
         removed = [similarity.token_removals(text) for text in texts]
         pairs = [
             (text.text, part) for text, parts in zip(texts, removed, strict=True) for part in parts
         ]
-        stage = str(need)
-        async with self._stage(stage, len(pairs)):
-            changed = [pair for pair in pairs if pair[0] != pair[1]]
-            verdicts = dict(zip(changed, await self._judge(stage, changed), strict=True))
+        changed = [pair for pair in pairs if pair[0] != pair[1]]
+        verdicts = dict(zip(changed, await self._judge(str(need), changed), strict=True))
         similarities = np.array(
             [verdicts[pair][0] if pair in verdicts else 1.0 for pair in pairs], np.float64
         )
@@ -427,18 +445,15 @@ class EvidenceGatherer:
             answers = await self._generate(stage, fields | changes)
         return [answer.text for answer in answers.answers]
 
-    async def _claims(
-        self, answer: Generation, rows: TraceRows, missing: dict[Need, str]
-    ) -> tuple[Alternatives, ...] | None:
+    async def _claims(self, answer: Generation, rows: TraceRows) -> tuple[Alternatives, ...] | None:
         """Each token's likeliest alternatives, judged against it."""
-        if Need.CLAIMS not in self._task.needs or Need.CLAIMS in missing:
+        if Need.CLAIMS not in self._task.needs or Need.CLAIMS in self._missing:
             return None
         ids, logprobs = _own_first(rows)
         decoded = decode_rows(self._tokenizer, [list(row) for row in ids])
         pairs = [similarity.alternative_pairs(row) for row in decoded]
-        async with self._stage("claims", len(ids)):
-            flat = list(chain.from_iterable(pairs))
-            verdicts = dict(zip(flat, await self._judge("claims", flat), strict=True))
+        flat = list(chain.from_iterable(pairs))
+        verdicts = dict(zip(flat, await self._judge("claims", flat), strict=True))
         return tuple(
             similarity.assemble_alternatives(
                 row, values, wanted, np.array([verdicts[pair] for pair in wanted]).reshape(-1, 3)
@@ -482,13 +497,3 @@ def _adds_up(text: Generation) -> bool:
 def _text_only(text: str) -> GeneratedAnswer:
     trace = TokenTrace(0)
     return GeneratedAnswer(text, None, trace.all())
-
-
-async def _together(*work: Coroutine[Any, Any, Any]) -> list[Any]:
-    """All results; the first failure cancels the rest and is raised as it is."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(part) for part in work]
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]

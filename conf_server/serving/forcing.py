@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
@@ -25,7 +25,12 @@ from conf_server.engine.teacher_forcing import (
     teacher_force,
 )
 from conf_server.serving.score_protocol import ScoreItem
-from conf_server.serving.tokenization import force_text
+from conf_server.serving.together import together
+from conf_server.serving.tokenization import TextTooLongError, force_text, telling_length
+
+LABELS_IN_FLIGHT: Final = 64
+"""Label requests of one call that the engine sees at a time: thousands at once would stand
+before everybody else's requests in its queue."""
 
 
 @dataclass(frozen=True)
@@ -79,21 +84,24 @@ class TextForcing:
         return bool(getattr(self._tokenizer, "chat_template", None))
 
     async def jobs(
-        self, items: Iterable[tuple[str, ScoreItem]]
+        self, items: Iterable[tuple[str, ScoreItem]], names: Sequence[str] = ()
     ) -> list[ForcingJob] | ErrorResponse:
         """Render and tokenize every item, and check what came out.
 
         Args:
             items: each with the path of its fields, for error messages.
+            names: of the fields that all the completions came from, where that is not an item.
 
         Raises:
-            VLLMValidationError: naming the field.
+            VLLMValidationError: naming the field; `TextTooLongError` where that is the reason.
         """
         contexts = await self._contexts(items)
         if isinstance(contexts, ErrorResponse):
             return contexts
         loop = asyncio.get_running_loop()
         jobs = await loop.run_in_executor(self._encoder, self._tokenize, contexts)
+        if names:
+            jobs = [replace(job, path=name) for job, name in zip(jobs, names, strict=True)]
         for job in jobs:
             self._check_tokens(job)
         return jobs
@@ -105,7 +113,10 @@ class TextForcing:
         for path, item in items:
             context = item.prompt
             if item.messages is not None:
-                rendered = await self._render(item, path)
+                chat = ChatCompletionRequest.model_validate(
+                    {"messages": item.messages, "chat_template_kwargs": item.chat_template_kwargs}
+                )
+                rendered = await self.render(chat, path)
                 if isinstance(rendered, ErrorResponse):
                     return rendered
                 context = rendered
@@ -113,11 +124,16 @@ class TextForcing:
             contexts.append((path, item, context))
         return contexts
 
-    async def _render(self, item: ScoreItem, path: str) -> list[int] | ErrorResponse:
-        chat = ChatCompletionRequest.model_validate(
-            {"messages": item.messages, "chat_template_kwargs": item.chat_template_kwargs}
-        )
-        rendered = await self._online_renderer.render_chat(chat)
+    async def render(
+        self, chat: ChatCompletionRequest, path: str = ""
+    ) -> list[int] | ErrorResponse:
+        """Token ids of a chat, up to where its answer begins.
+
+        Raises:
+            VLLMValidationError: naming the field, with its path before it.
+        """
+        with telling_length():
+            rendered = await self._online_renderer.render_chat(chat)
         if isinstance(rendered, ErrorResponse):
             return rendered
         _, (engine_input,) = rendered
@@ -148,7 +164,7 @@ class TextForcing:
         if len(ids) == job.text.num_context:
             raise VLLMValidationError(f"`{job.path}` has no tokens.", parameter=job.path)
         if len(ids) > limit:
-            raise VLLMValidationError(
+            raise TextTooLongError(
                 f"`{job.path}`: {len(ids)} tokens with its context, at most {limit} "
                 "(one below the model's context length).",
                 parameter=job.path,
@@ -204,10 +220,14 @@ class TextForcing:
         statistics: bool,
         request_id: str,
         options: ForcingOptions,
+        advance: Callable[[], None] = lambda: None,
     ) -> list[ForcedLabels]:
         """What the model thinks of each item's completions as its next word.
 
         Only the first token of a completion counts; those of one item have to differ.
+
+        Args:
+            advance: called as each item is done.
 
         Raises:
             VLLMValidationError: two completions of an item begin with the same token.
@@ -216,26 +236,34 @@ class TextForcing:
         if isinstance(jobs, ErrorResponse):
             raise VLLMValidationError(jobs.error.message)
         remaining = iter(jobs)
-        tasks = []
-        async with asyncio.TaskGroup() as group:
-            for number, item in enumerate(items):
-                texts = [next(remaining).text for _ in item.texts()]
-                ids = [text.token_ids[text.num_context] for text in texts]
-                if len(set(ids)) < len(ids):
-                    raise VLLMValidationError(
-                        f"The tokenizer does not tell {', '.join(map(repr, item.texts()))} apart "
-                        "by their first token."
-                    )
-                tasks.append(
-                    group.create_task(
-                        force_labels(
-                            self._engine,
-                            texts[0].token_ids[: texts[0].num_context],
-                            ids,
-                            statistics,
-                            f"{request_id}-{number}",
-                            **vars(options),
-                        )
-                    )
+        slots = asyncio.Semaphore(LABELS_IN_FLIGHT)
+
+        async def force(number: int, texts: Sequence[ForcedText], ids: list[int]) -> ForcedLabels:
+            context = texts[0].token_ids[: texts[0].num_context]
+            async with slots:
+                found = await force_labels(
+                    self._engine,
+                    context,
+                    ids,
+                    statistics,
+                    f"{request_id}-{number}",
+                    **vars(options),
                 )
-        return [task.result() for task in tasks]
+            advance()
+            return found
+
+        work = []
+        for number, item in enumerate(items):
+            texts = [next(remaining).text for _ in item.texts()]
+            work.append((number, texts, _first_tokens(item, texts)))
+        return await together(*(force(*part) for part in work))
+
+
+def _first_tokens(item: ScoreItem, texts: Sequence[ForcedText]) -> list[int]:
+    ids = [text.token_ids[text.num_context] for text in texts]
+    if len(set(ids)) < len(ids):
+        raise VLLMValidationError(
+            f"The tokenizer does not tell {', '.join(map(repr, item.texts()))} apart "
+            "by their first token."
+        )
+    return ids

@@ -17,6 +17,7 @@ from conf_server.serving.requests import (
     ConfidenceChatCompletionRequest,
     ConfidenceCompletionRequest,
 )
+from conf_server.serving.tokenization import telling_length
 from conf_server.stats.trace import TraceRows
 
 
@@ -64,16 +65,15 @@ class AnswerGenerator:
         self._chat = chat
         self._completion = completion
 
-    def check(self, fields: dict[str, Any]) -> None:
-        """Have vLLM's models look at a request's fields, and no more.
+    def validated(self, fields: dict[str, Any]) -> Any:
+        """The chat or completion request that the fields make.
 
         Raises:
             RequestValidationError: they refuse one.
         """
         is_chat = "messages" in fields
-        _validated(
-            ConfidenceChatCompletionRequest if is_chat else ConfidenceCompletionRequest, fields
-        )
+        model = ConfidenceChatCompletionRequest if is_chat else ConfidenceCompletionRequest
+        return _validated(model, fields)
 
     async def generate(
         self,
@@ -90,7 +90,14 @@ class AnswerGenerator:
 
         Raises:
             RequestValidationError: vLLM's model refuses a field.
+            TextTooLongError: the prompt does not fit the model.
         """
+        with telling_length():
+            return await self._generate(fields, confidence, raw_request)
+
+    async def _generate(
+        self, fields: dict[str, Any], confidence: Confidence, raw_request: Request | None
+    ) -> GeneratedAnswers | ErrorResponse:
         shows = fields.get("top_logprobs") or fields.get("logprobs")
         mode = "per_token" if shows else "stats"
         rows_instead = RowsInstead(**{**vars(confidence), "mode": mode})

@@ -46,6 +46,7 @@ class JudgeContext:
         is_chat: whether the model is asked through its chat template.
         request_id: prefix of engine requests.
         statistics: whether the workers can name tokens.
+        advance: to be called as a pair is done, by judges that take their time.
     """
 
     question: str
@@ -54,6 +55,7 @@ class JudgeContext:
     statistics: bool
     options: ForcingOptions
     chat_template_kwargs: dict[str, Any] | None = None
+    advance: Callable[[], None] = lambda: None
     cost: JudgeCost = field(default_factory=JudgeCost)
 
     def item(self, prompt: LabelPrompt) -> ScoreItem:
@@ -128,6 +130,7 @@ class SelfNliJudge(Judge):
             context.statistics,
             f"{context.request_id}-nli",
             context.options,
+            context.advance,
         )
         context.cost.prompt_tokens += sum(labels.num_tokens for labels in found)
         context.cost.cached_tokens += sum(labels.num_cached for labels in found)

@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from vllm.exceptions import VLLMValidationError
 from vllm.tokenizers import TokenizerLike
 
 from conf_server.engine.teacher_forcing import ForcedText
+
+
+class TextTooLongError(VLLMValidationError):
+    """A text does not fit the model's context."""
+
+
+@contextmanager
+def telling_length() -> Iterator[None]:
+    """Turn what vLLM's renderers say of a prompt that does not fit into a type of its own.
+
+    Raises:
+        TextTooLongError: with vLLM's message.
+    """
+    try:
+        yield
+    except VLLMValidationError as error:
+        if error.parameter not in ("input_text", "input_tokens"):
+            raise
+        message = str(error.args[0])
+        raise TextTooLongError(message, parameter=error.parameter, value=error.value) from error
 
 
 def join_texts(

@@ -17,9 +17,10 @@ from vllm.tokenizers import TokenizerLike
 
 from conf_server.serving.confidence import Confidence, finite
 from conf_server.serving.evidence import EvidenceGatherer, Gathered, Progress, RequestError, Task
-from conf_server.serving.forcing import ForcingOptions, TextForcing
+from conf_server.serving.forcing import ForcingJob, ForcingOptions, TextForcing
 from conf_server.serving.generation import AnswerGenerator
 from conf_server.serving.judges import SIMPLE, FunctionJudge, Judge, ModelJudge, SelfNliJudge
+from conf_server.serving.score_protocol import ScoreItem
 from conf_server.serving.uncertainty_protocol import (
     AnswerText,
     MethodDescription,
@@ -160,11 +161,11 @@ class ServingUncertainty(GenerateBaseServing):
         if error is not None:
             return error
         plan = self._plan(request)
-        task = await self._task(request, plan, raw_request)
-        self._preflight(1 + plan.n_samples)
-        if request.stream:
-            return self._events(plan, task, request)
         try:
+            task = await self._task(request, plan, raw_request)
+            self._preflight(1 + plan.n_samples)
+            if request.stream:
+                return self._events(plan, task, request)
             return await self._answer(plan, task, request, lambda *_: None)
         except RequestError as refused:
             return refused.response
@@ -217,7 +218,8 @@ class ServingUncertainty(GenerateBaseServing):
         fields = request.generation_fields()
         self._check_limits(request, plan, fields)
         confidence = Confidence.resolve(None, self.settings, self.model_config)
-        self._generator.check(fields | {"n": max(plan.n_samples, 1)})
+        validated = self._generator.validated(fields | {"n": max(plan.n_samples, 1)})
+        given = await self._given(request, plan, validated)
         headers = None
         if raw_request is not None:
             headers = await self._get_trace_headers(raw_request.headers)
@@ -235,7 +237,40 @@ class ServingUncertainty(GenerateBaseServing):
             request_id=f"uncertainty-{self._base_request_id(raw_request, request.request_id)}",
             options=ForcingOptions(lora_request, request.cache_salt, request.priority, headers),
             raw_request=raw_request,
+            given=given,
         )
+
+    async def _given(
+        self, request: UncertaintyRequest, plan: Plan, validated: Any
+    ) -> tuple[ForcingJob, ...]:
+        """The client's answer and samples as tokens after the prompt that `validated` makes;
+        samples of which the texts will do are left out."""
+        if request.answer is None:
+            return ()
+        if obstacle := self._forcing.obstacle():
+            raise VLLMValidationError(f"`answer`: {obstacle}.", parameter="answer")
+        texts = {"answer": request.answer}
+        if Need.SAMPLE_LOGPROBS in plan.needs:
+            texts |= {f"samples.{i}": text for i, text in enumerate(request.samples or ())}
+        prompt: Any = request.prompt
+        if request.messages is not None:
+            prompt = await self._forcing.render(validated)
+            if isinstance(prompt, ErrorResponse):
+                raise RequestError(prompt)
+        elif validated.truncate_prompt_tokens is not None:
+            raise VLLMValidationError(
+                "`truncate_prompt_tokens` has no place beside an `answer`.",
+                parameter="truncate_prompt_tokens",
+            )
+        item = ScoreItem(
+            prompt=prompt,
+            completions=list(texts.values()),
+            add_special_tokens=validated.add_special_tokens,
+        )
+        jobs = await self._forcing.jobs([("", item)], list(texts))
+        if isinstance(jobs, ErrorResponse):
+            raise RequestError(jobs)
+        return tuple(jobs)
 
     def _check_limits(
         self, request: UncertaintyRequest, plan: Plan, fields: dict[str, Any]

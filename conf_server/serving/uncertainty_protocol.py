@@ -19,6 +19,7 @@ _REFUSED: Final = {
     "top_logprobs": "POST /v1/chat/completions shows log-probabilities",
     "prompt_logprobs": "POST /v1/score scores a prompt",
     "use_beam_search": "beams are no samples",
+    "prompt_embeds": "the estimators read the prompt's text",
     "echo": "POST /v1/score scores a prompt",
     "best_of": "`uncertainty.n_samples` says how many samples to draw",
     "tools": "an answer has to be text",

@@ -92,6 +92,18 @@ BAD_BODIES: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/uncertainty", UNCERTAINTY | {"samples": ["a"]}, "answer"),
     ("/v1/uncertainty", UNCERTAINTY | {"answer": ""}, "answer"),
     ("/v1/uncertainty", UNCERTAINTY | {"answer": "a", "samples": ["a", ""]}, "samples.1"),
+    ("/v1/uncertainty", UNCERTAINTY | {"answer": "a " * 2048}, "answer"),
+    (
+        "/v1/uncertainty",
+        uncertainty(methods=["monte_carlo_sequence_entropy"])
+        | {"answer": "a", "samples": ["a", "a " * 2048], "stream": True},
+        "samples.1",
+    ),
+    (
+        "/v1/uncertainty",
+        {"prompt": "Hi", "answer": "a", "truncate_prompt_tokens": 1},
+        "truncate_prompt_tokens",
+    ),
 ]
 
 

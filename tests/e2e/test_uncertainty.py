@@ -244,6 +244,46 @@ def test_progress_is_streamed(server: Server) -> None:
     assert seen[-1][0] == "judgements"
 
 
+def test_a_judges_progress_is_told_pair_by_pair(server: Server) -> None:
+    body = {
+        "messages": CHAT,
+        "answer": ANSWER,
+        "samples": SAMPLES,
+        "stream": True,
+        "uncertainty": {"methods": ["deg_mat"], "similarity": "self_nli"},
+    }
+    events = server.post("/v1/uncertainty", body).text.strip().split("\n\n")
+    told = [json.loads(event.removeprefix("data: ")) for event in events[:-2]]
+    pairs = [(e["done"], e["total"]) for e in told if e["stage"] == "judgements"]
+    assert pairs == [(done, 6) for done in range(7)]  # three distinct texts, both ways
+
+
+def test_a_prompt_of_ours_that_is_too_long_costs_its_methods_and_no_others(server: Server) -> None:
+    """Eleven answers fit the model one by one, not all of them in one question."""
+    answer = ask(
+        server,
+        messages=CHAT,
+        answer=ANSWER,
+        samples=["Lyon, Paris, Nice. " * 40, "Paris. " * 300] * 4,
+        uncertainty={
+            "methods": ["p_true", "p_true_sampling", "num_sem_sets", "perplexity"],
+            "similarity": "rouge_l",
+        },
+    )
+    assert set(answer["estimates"]) == {"p_true", "num_sem_sets", "perplexity"}
+    assert list(answer["unavailable"]) == ["p_true_sampling"]
+    assert "too long" in answer["unavailable"]["p_true_sampling"]
+
+
+def test_how_the_chat_is_rendered_holds_for_the_clients_answer_too(
+    server: Server, reference: Reference
+) -> None:
+    answer = ask(server, messages=CHAT, answer=ANSWER, add_generation_prompt=False)
+    context = reference.tokenizer.apply_chat_template(CHAT, tokenize=True, return_dict=False)
+    expected = -forced(reference, context, ANSWER).mean()
+    assert values(answer)["perplexity"] == pytest.approx(expected, abs=1e-3)
+
+
 def test_the_stock_client_reaches_it(server: Server) -> None:
     with server.client() as client:
         answer = client.post(
