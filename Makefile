@@ -33,8 +33,12 @@ serve: $(INSTALLED)-model ## Serve MODEL= (or the embedded model) on PORT=8000, 
 model: $(INSTALLED)-model ## Make the embedded model, if it is not there yet
 	@$(VENV)/bin/python scripts/embedded_model.py $(EMBEDDED)
 
+.PHONY: sentence-model
+sentence-model: $(INSTALLED)-model ## Make the embedded sentence model, for --embedding-model
+	@$(VENV)/bin/python scripts/sentence_model.py
+
 .PHONY: test
-test: $(INSTALLED)-test model ## Run the tests, or those in TESTS=, with PYTEST_ARGS=
+test: $(INSTALLED)-test model sentence-model ## Run the tests, or those in TESTS=, with PYTEST_ARGS=
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS) $(TESTS)
 
 .PHONY: bench
@@ -42,13 +46,14 @@ bench: $(INSTALLED)-bench $(if $(MODEL),,model) ## Measure what confidence costs
 	$(VENV)/bin/python -m benchmarks $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 .PHONY: evaluate
+evaluate: FOLDER = build/evaluation/$(notdir $(patsubst %/,%,$(or $(MODEL),$(EMBEDDED))))
 evaluate: $(INSTALLED)-test $(if $(MODEL),,model) ## Which methods know when MODEL= is wrong? into build/evaluation
-	mkdir -p build/evaluation
-	$(VENV)/bin/python -m evaluation.questions > build/evaluation/questions.jsonl
-	$(VENV)/bin/conf-server uncertainty build/evaluation/questions.jsonl -o build/evaluation/estimates.jsonl \
+	mkdir -p $(FOLDER)
+	$(VENV)/bin/python -m evaluation.questions > $(FOLDER)/questions.jsonl
+	$(VENV)/bin/conf-server uncertainty $(FOLDER)/questions.jsonl -o $(FOLDER)/estimates.jsonl \
 		--methods all --similarity rouge_l --progress $(SERVED) --max-model-len 4096 $(ARGS)
-	$(VENV)/bin/conf-server report build/evaluation/estimates.jsonl -o build/evaluation/report.html \
-		--png build/evaluation --match contains
+	$(VENV)/bin/conf-server report $(FOLDER)/estimates.jsonl -o $(FOLDER)/report.html \
+		--png $(FOLDER) --match contains
 
 .PHONY: lint
 lint: $(INSTALLED)-dev ## Check formatting and style

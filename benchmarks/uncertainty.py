@@ -18,7 +18,8 @@ from benchmarks.summary import median_us
 from conf_server.stats.columns import NUM_TOKEN_STATISTICS
 from conf_server.uncertainty.evidence import Evidence, Generation
 from conf_server.uncertainty.registry import METHODS, Need
-from conf_server.uncertainty.similarity import assemble, jaccard, unique_pairs
+from conf_server.uncertainty.similarity import assemble, unique_pairs
+from conf_server.uncertainty.text_similarity import jaccard
 
 PATH = "/v1/uncertainty"
 SAMPLES = 10
@@ -115,7 +116,7 @@ def _evidence(samples: int, tokens: int) -> Evidence:
     answer, *others = (generation() for _ in range(samples + 1))
     texts = [answer.text, *(other.text for other in others)]
     pairs = unique_pairs(texts, symmetric=True)
-    judged = assemble(texts, pairs, [jaccard(texts[i], texts[j]) for i, j in pairs], symmetric=True)
+    judged = assemble(texts, pairs, jaccard([(texts[i], texts[j]) for i, j in pairs]), symmetric=True)
     relevance = draw.uniform(0, 1, (samples + 1, tokens))
     return Evidence(
         answer=answer,

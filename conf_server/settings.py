@@ -12,6 +12,14 @@ MODES: Final[tuple[str, ...]] = get_args(Mode)
 
 TOKEN_STATISTICS: Final = ("auto", "engine", "topk")
 
+MAX_WINDOW: Final = 2**31 - 1
+_LIMITS: Final = (
+    "max_score_items",
+    "max_uncertainty_samples",
+    "max_uncertainty_tokens",
+    "max_judged_characters",
+)
+
 ENV_MODE: Final = "VLLM_CONF_MODE"
 ENV_TOP_K: Final = "VLLM_CONF_TOPK"
 
@@ -38,6 +46,7 @@ class ConfidenceSettings:
         max_score_items: completions one /v1/score request may hold.
         max_uncertainty_samples: samples that one /v1/uncertainty request may draw or bring.
         max_uncertainty_tokens: tokens that its answers may have together.
+        max_judged_characters: of texts that its methods have to compare.
         embedding_model, nli_model: folders or names of models that compare texts.
         similarity_device: where they run, as torch names it.
         engine_statistics: the workers compute exact token statistics; the launcher finds
@@ -50,6 +59,7 @@ class ConfidenceSettings:
     max_score_items: int = 1024
     max_uncertainty_samples: int = 100
     max_uncertainty_tokens: int = 131_072
+    max_judged_characters: int = 32_000_000
     embedding_model: str | None = None
     nli_model: str | None = None
     similarity_device: str = "cpu"
@@ -75,12 +85,12 @@ class ConfidenceSettings:
         window = given.get("confidence_window", cls.window)
         limits: dict[str, Any] = {
             name: _positive(given.get(name, getattr(cls, name)), f"--{name.replace('_', '-')}")
-            for name in ("max_score_items", "max_uncertainty_samples", "max_uncertainty_tokens")
+            for name in _LIMITS
         }
         return cls(
             mode=mode,  # type: ignore[arg-type]
             top_k=_positive(cls.top_k if top_k is None else top_k, top_k_from),
-            window=_positive(window, "--confidence-window"),
+            window=_positive(window, "--confidence-window", MAX_WINDOW),
             embedding_model=given.get("embedding_model"),
             nli_model=given.get("nli_model"),
             similarity_device=given.get("similarity_device", cls.similarity_device),
@@ -135,6 +145,13 @@ def add_cli_args(parser: ArgumentParser) -> None:
         help="Tokens that the answers of one /v1/uncertainty request may have together.",
     )
     group.add_argument(
+        "--max-judged-characters",
+        metavar="N",
+        default=defaults.max_judged_characters,
+        help="Characters of texts that have to be compared for one /v1/uncertainty request; "
+        "methods that need more are unavailable.",
+    )
+    group.add_argument(
         "--embedding-model",
         metavar="PATH",
         default=None,
@@ -163,11 +180,13 @@ def _first(
     return environ.get(variable) or None, variable
 
 
-def _positive(value: str | int, name: str) -> int:
+def _positive(value: str | int, name: str, most: int | None = None) -> int:
     try:
         number = int(value)
     except ValueError:
         number = 0
     if number < 1:
         raise SettingsError(f"{name}: must be a whole number of at least 1, got {value!r}")
+    if most is not None and number > most:
+        raise SettingsError(f"{name}: must be at most {most}, got {value!r}")
     return number

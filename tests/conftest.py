@@ -26,6 +26,15 @@ def model_path() -> Path:
 
 
 @pytest.fixture(scope="session")
+def sentence_model_path() -> Path:
+    """A folder with the embedded sentence model; `make test` puts it there."""
+    path = REPOSITORY / ".cache/models/all-MiniLM-L6-v2"
+    if not (path / "config.json").is_file():
+        pytest.fail(f"no model in {path}: run `make sentence-model`")
+    return path
+
+
+@pytest.fixture(scope="session")
 def reference(model_path: Path) -> Reference:
     return Reference(model_path)
 
@@ -37,13 +46,17 @@ def lora_path(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="session")
 def server(
-    model_path: Path, lora_path: Path, tmp_path_factory: pytest.TempPathFactory
+    model_path: Path,
+    lora_path: Path,
+    sentence_model_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Server]:
     """The server that most tests talk to."""
     flags = [
         "--served-model-name=smol",
         "--api-key=secret",
         "--max-model-len=2048",
+        f"--embedding-model={sentence_model_path}",
         "--max-score-items=64",
         "--enable-auto-tool-choice",
         "--tool-call-parser=hermes",

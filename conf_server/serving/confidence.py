@@ -14,7 +14,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from conf_server.engine.marks import SamplesMark, set_mark
 from conf_server.serving.tokens import max_candidates
-from conf_server.settings import ConfidenceSettings, Mode
+from conf_server.settings import MAX_WINDOW, ConfidenceSettings, Mode
 from conf_server.stats.columns import TokenStatistic
 from conf_server.stats.confidence import confidence_summary, token_confidence
 from conf_server.stats.metrics import MetricValues, metric_values
@@ -41,7 +41,7 @@ class ConfidenceOptions(BaseModel):
     top_k: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Candidates a token's confidence is the mean of."
     )
-    window: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = Field(
+    window: Annotated[int, Field(ge=1, le=MAX_WINDOW)] | None = Field(
         default=None, description="Sliding window of the summary, in tokens."
     )
     metrics: list[MetricName] | None = Field(

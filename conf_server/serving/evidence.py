@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import Any, Final
 
@@ -19,9 +18,15 @@ from conf_server.engine.decoding import decode_rows
 from conf_server.engine.teacher_forcing import WantedRows
 from conf_server.serving.confidence import Confidence
 from conf_server.serving.forcing import ForcingJob, ForcingOptions, TextForcing
-from conf_server.serving.generation import AnswerGenerator, GeneratedAnswer, GeneratedAnswers
+from conf_server.serving.generation import (
+    AnswerGenerator,
+    GeneratedAnswer,
+    GeneratedAnswers,
+    RequestError,
+)
 from conf_server.serving.judges import Judge, JudgeContext, Verdicts
 from conf_server.serving.score_protocol import ScoreItem
+from conf_server.serving.stages import Stages
 from conf_server.serving.together import together
 from conf_server.serving.tokenization import TextTooLongError
 from conf_server.stats.trace import TokenTrace, TraceRows
@@ -50,15 +55,24 @@ STATEMENT_TOKENS: Final = 128
 VERDICT_TOKENS: Final = 8
 """Longest sampled answer to P(True)."""
 
-Progress = Callable[[str, int, int], None]
+OF_SAMPLES: Final = frozenset(
+    {
+        Need.SAMPLES,
+        Need.SAMPLE_LOGPROBS,
+        Need.SAMPLE_TOKEN_SIMILARITY,
+        Need.P_TRUE_SAMPLING,
+        Need.EXTRACTED_ANSWERS,
+        Need.JUDGEMENTS,
+    }
+)
+"""Needs that further answers to the client's prompt meet."""
+
+Way = tuple[str, Callable[[], Coroutine[Any, Any, Any]]]
+"""The field of `Evidence` that meets a need, and how to come by it."""
 
 
-class RequestError(Exception):
-    """vLLM's own refusal of a request that was made from the client's."""
-
-    def __init__(self, response: ErrorResponse) -> None:
-        super().__init__(response.error.message)
-        self.response = response
+class TooMuchToJudgeError(Exception):
+    """A judge would have to read more than the server allows."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +82,12 @@ class Task:
     Attributes:
         needs: of all chosen methods together.
         fields: of the chat or completion request that the answer comes from.
-        given: the client's answer, then its samples as far as their log-probabilities are
-            wanted, ready to be forced; empty where the answer is generated here.
         answer, samples: given by the client, or None and empty.
-        n_samples: how many to draw otherwise; 0 where no method wants any.
+        given: of these the answer, and the samples as far as their log-probabilities are
+            wanted, ready to be forced.
+        n_samples: how many samples, and sampled verdicts, the methods get.
         judge: None where no method compares texts.
+        max_judged_characters: that it may read for one need.
     """
 
     needs: frozenset[Need]
@@ -80,34 +95,19 @@ class Task:
     question: str
     answer: str | None
     samples: tuple[str, ...]
+    given: tuple[ForcingJob, ...]
     n_samples: int
     temperature: float
     judge: Judge | None
+    max_judged_characters: int
     confidence: Confidence
     request_id: str
     options: ForcingOptions
     raw_request: Request | None
-    given: tuple[ForcingJob, ...] = ()
 
     @property
     def is_chat(self) -> bool:
         return "messages" in self.fields
-
-
-@dataclass
-class Spent:
-    """Tokens and seconds, by stage."""
-
-    tokens: dict[str, dict[str, int]] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def add(self, stage: str, prompt: int, completion: int = 0) -> None:
-        entry = self.tokens.setdefault(stage, {"prompt_tokens": 0, "completion_tokens": 0})
-        entry["prompt_tokens"] += prompt
-        entry["completion_tokens"] += completion
-
-    def total(self, kind: str) -> int:
-        return sum(entry[kind] for entry in self.tokens.values())
 
 
 @dataclass(frozen=True)
@@ -115,14 +115,16 @@ class Gathered:
     """All that is known in the end.
 
     Attributes:
-        sample_answers: beside `evidence.samples`, where they were drawn here.
+        sample_answers: beside `evidence.samples`.
         missing: needs that this answer could not meet, and why.
+        cut: needs met by a judge that read the beginnings of texts only.
     """
 
     evidence: Evidence
     answer: GeneratedAnswer
     sample_answers: list[GeneratedAnswer]
     missing: dict[Need, str]
+    cut: frozenset[Need]
     model: str
 
 
@@ -136,17 +138,16 @@ class EvidenceGatherer:
         forcing: TextForcing,
         tokenizer: TokenizerLike,
         model_name: str,
-        progress: Progress,
+        stages: Stages,
     ) -> None:
         self._task = task
         self._generator = generator
         self._forcing = forcing
         self._tokenizer = tokenizer
         self._model_name = model_name
-        self._progress = progress
-        self._answer_ids: list[int] = []
+        self._stages = stages
         self._missing: dict[Need, str] = {}
-        self.spent = Spent()
+        self._cut: set[Need] = set()
 
     async def gather(self) -> Gathered:
         """Answer and samples first, all at once; then what is asked about them, all at once.
@@ -154,81 +155,86 @@ class EvidenceGatherer:
         Raises:
             RequestError: vLLM refuses one of the requests.
         """
-        needs = self._task.needs
-        answer, samples, verbalized, linguistic = await together(
+        task = self._task
+        answer, samples, stated = await together(
             self._answer(),
             self._samples(),
-            self._if_it_fits(Need.VERBALIZED_1S, self._verbalized_1s()),
-            self._if_it_fits(Need.LINGUISTIC_1S, self._linguistic_1s()),
-        )
-        self._answer_ids = answer.rows.token_ids.tolist()
-        text = self._text(answer, bool(needs & {Need.TOKEN_SIMILARITY, Need.CLAIMS}))
-        texts = tuple(
-            self._text(sample, Need.SAMPLE_TOKEN_SIMILARITY in needs) for sample in samples
-        )
-        self._missing |= _hidden_tokens(needs, text, texts)
-        asked = {
-            "unconditional_logprobs": (Need.UNCONDITIONAL, self._unconditional(text)),
-            "judgements": (Need.JUDGEMENTS, self._judgements(text, texts)),
-            "answer_token_similarity": (Need.TOKEN_SIMILARITY, self._answer_similarity(text)),
-            "sample_token_similarity": (
-                Need.SAMPLE_TOKEN_SIMILARITY,
-                self._sample_similarities(texts),
+            self._meet(
+                {
+                    Need.VERBALIZED_1S: ("verbalized_1s", self._verbalized_1s),
+                    Need.LINGUISTIC_1S: ("linguistic_1s", self._linguistic_1s),
+                }
             ),
-            "p_true_logprobs": (Need.P_TRUE, self._p_true(text)),
-            "p_true_sampling_logprobs": (
-                Need.P_TRUE_SAMPLING,
-                self._p_true_sampling(text, texts),
-            ),
-            "p_true_samples": (Need.P_TRUE_SAMPLES, self._p_true_samples(text)),
-            "verbalized_2s": (Need.VERBALIZED_2S, self._verbalized_2s(text)),
-            "claims": (Need.CLAIMS, self._claims(text, answer.rows)),
-        }
-        work = (self._if_it_fits(need, part) for need, part in asked.values())
-        found = dict(zip(asked, await together(*work), strict=True))
+        )
+        text = self._text(answer, Need.TOKEN_SIMILARITY, Need.CLAIMS)
+        texts = tuple(self._text(sample, Need.SAMPLE_TOKEN_SIMILARITY) for sample in samples)
+        found = await self._meet(self._ways(answer, text, texts))
         evidence = Evidence(
             answer=text,
             samples=texts,
-            vocab_size=self._task.confidence.vocab_size,
-            verbalized_1s=verbalized,
-            linguistic_1s=linguistic,
+            vocab_size=task.confidence.vocab_size,
             extracted_answers=tuple(prompts.extract_answer(sample.text) for sample in texts),
+            **stated,
             **found,
         )
-        return Gathered(evidence, answer, samples, self._missing, self._model_name)
+        cut = frozenset(self._cut)
+        return Gathered(evidence, answer, samples, self._missing, cut, self._model_name)
 
-    async def _if_it_fits(self, need: Need, work: Coroutine[Any, Any, Any]) -> Any:
+    def _ways(
+        self, answer: GeneratedAnswer, text: Generation, samples: tuple[Generation, ...]
+    ) -> dict[Need, Way]:
+        return {
+            Need.UNCONDITIONAL: (
+                "unconditional_logprobs",
+                partial(self._unconditional, answer.rows),
+            ),
+            Need.JUDGEMENTS: ("judgements", partial(self._judgements, text, samples)),
+            Need.TOKEN_SIMILARITY: (
+                "answer_token_similarity",
+                partial(self._answer_similarity, text),
+            ),
+            Need.SAMPLE_TOKEN_SIMILARITY: (
+                "sample_token_similarity",
+                partial(self._sample_similarities, samples),
+            ),
+            Need.P_TRUE: ("p_true_logprobs", partial(self._p_true, text)),
+            Need.P_TRUE_SAMPLING: (
+                "p_true_sampling_logprobs",
+                partial(self._p_true_sampling, text, samples),
+            ),
+            Need.P_TRUE_SAMPLES: ("p_true_samples", partial(self._p_true_samples, text)),
+            Need.VERBALIZED_2S: ("verbalized_2s", partial(self._verbalized_2s, text)),
+            Need.CLAIMS: ("claims", partial(self._claims, answer.rows)),
+        }
+
+    async def _meet(self, ways: Mapping[Need, Way]) -> dict[str, Any]:
+        """Fields of `Evidence`: of the needs that there are, those that can be met."""
+        wanted = [
+            (need, *way)
+            for need, way in ways.items()
+            if need in self._task.needs and need not in self._missing
+        ]
+        found = await together(*(self._if_it_fits(need, way) for need, _, way in wanted))
+        return {name: value for (_, name, _), value in zip(wanted, found, strict=True)}
+
+    async def _if_it_fits(self, need: Need, way: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """A prompt of ours, with answers in it, may outgrow the model when the client's does
         not: the methods that need it are then unavailable, and the others are not lost."""
         try:
-            return await work
+            return await way()
         except TextTooLongError as error:
             self._missing[need] = f"a prompt that it asks is too long: {error.args[0]}"
-            return None
+        except TooMuchToJudgeError as error:
+            self._missing[need] = str(error)
+        return None
 
-    @asynccontextmanager
-    async def _stage(self, name: str, count: int = 1) -> AsyncIterator[Callable[[], None]]:
-        """Time a stage and report its progress; yields what to call as one of `count` is done."""
-        done = 0
-
-        def advance() -> None:
-            nonlocal done
-            done += 1
-            self._progress(name, done, count)
-
-        self._progress(name, 0, count)
-        start = time.perf_counter()
-        yield advance
-        self.spent.seconds[name] = round(time.perf_counter() - start, 6)
-        if done < count:
-            self._progress(name, count, count)
+    # The answer and the samples.
 
     async def _generate(self, stage: str, fields: dict[str, Any]) -> GeneratedAnswers:
         task = self._task
         answers = await self._generator.generate(fields, task.confidence, task.raw_request)
-        if isinstance(answers, ErrorResponse):
-            raise RequestError(answers)
-        self.spent.add(stage, answers.usage.prompt_tokens, answers.usage.completion_tokens or 0)
+        usage = answers.usage
+        self._stages.spend(stage, usage.prompt_tokens, usage.completion_tokens or 0)
         self._model_name = answers.model
         return answers
 
@@ -236,7 +242,7 @@ class EvidenceGatherer:
         """The greedy answer, or the client's."""
         task = self._task
         candidates = ALTERNATIVES if Need.CLAIMS in task.needs else 0
-        async with self._stage("answer"):
+        with self._stages.stage("answer"):
             if task.answer is not None:
                 (rows,) = await self._force("answer", task.given[:1], candidates)
                 return GeneratedAnswer(task.answer, None, rows)
@@ -251,9 +257,9 @@ class EvidenceGatherer:
     async def _samples(self) -> list[GeneratedAnswer]:
         """Samples at the client's temperature, or the client's."""
         task = self._task
-        if not task.n_samples:
+        if not task.needs & OF_SAMPLES:
             return []
-        async with self._stage("samples", task.n_samples):
+        with self._stages.stage("samples", task.n_samples):
             if task.samples and len(task.given) > 1:
                 forced = await self._force("samples", task.given[1:])
                 return [
@@ -261,11 +267,11 @@ class EvidenceGatherer:
                     for text, rows in zip(task.samples, forced, strict=True)
                 ]
             if task.samples:
-                return [_text_only(sample) for sample in task.samples]
+                nothing = TokenTrace(0).all()
+                return [GeneratedAnswer(text, None, nothing, False) for text in task.samples]
             fields = UNTRUNCATED | task.fields
             fields |= {"temperature": task.temperature, "n": task.n_samples}
-            drawn = await self._generate("samples", fields)
-            return drawn.answers
+            return (await self._generate("samples", fields)).answers
 
     async def _force(
         self, stage: str, jobs: Sequence[ForcingJob], candidates: int = 0
@@ -275,57 +281,72 @@ class EvidenceGatherer:
             task.confidence.top_k, candidates, statistics=task.confidence.engine_statistics
         )
         forced = await self._forcing.force(jobs, wanted, f"{task.request_id}-{stage}", task.options)
-        self.spent.add(stage, sum(len(job.text.token_ids) for job in jobs))
+        self._stages.spend(stage, sum(len(job.text.token_ids) for job in jobs))
         return [result.rows for result in forced]
 
-    def _text(self, answer: GeneratedAnswer, with_tokens: bool) -> Generation:
-        rows = answer.rows
-        tokens = None
-        if with_tokens:
-            decoded = decode_rows(self._tokenizer, [[i] for i in rows.token_ids.tolist()])
-            tokens = tuple(text for (text,) in decoded)
+    def _text(self, answer: GeneratedAnswer, *of_tokens: Need) -> Generation:
+        """The answer for estimators, with its tokens' texts if one of the needs wants them."""
+        rows, tokens = answer.rows, None
+        wanted = self._task.needs & set(of_tokens)
+        if wanted:
+            tokens = self._tokens(answer)
+        if wanted and tokens is None:
+            reason = "the tokens do not add up to the text: some are hidden, or are no text"
+            self._missing |= dict.fromkeys(wanted, reason)
         statistics = None if rows.statistics is None else rows.statistics.astype(np.float64)
         return Generation(answer.text, rows.logprobs.astype(np.float64), statistics, tokens)
 
-    async def _unconditional(self, answer: Generation) -> NDArray[np.float64] | None:
+    def _tokens(self, answer: GeneratedAnswer) -> tuple[str, ...] | None:
+        """Texts of the tokens; None where they do not add up to the answer's text, which is so
+        with hidden reasoning, and with bytes that are no character."""
+        ids = answer.rows.token_ids.tolist()
+        texts = [text for (text,) in decode_rows(self._tokenizer, [[i] for i in ids])]
+        joined = "".join(texts)
+        lead = len(joined) - len(answer.text)
+        if texts and 0 < lead < len(texts[0]) and joined.endswith(answer.text):
+            # The first token of a text that was forced may have begun in the prompt.
+            texts[0], joined = texts[0][lead:], answer.text
+        hidden = not answer.text and any(i not in self._tokenizer.all_special_ids for i in ids)
+        return None if hidden or not joined.startswith(answer.text) else tuple(texts)
+
+    async def _unconditional(self, rows: TraceRows) -> NDArray[np.float64]:
         """The answer on its own; the first token, with nothing before it, is NaN."""
-        if Need.UNCONDITIONAL not in self._task.needs:
-            return None
-        async with self._stage("unconditional"):
-            item = ScoreItem(prompt=[], completion=self._answer_ids)
+        with self._stages.stage("unconditional"):
+            item = ScoreItem(prompt=[], completion=rows.token_ids.tolist())
             jobs = await self._forcing.jobs([("", item)])
             if isinstance(jobs, ErrorResponse):
                 raise RequestError(jobs)
-            (rows,) = await self._force("unconditional", jobs)
-        given = rows.logprobs.astype(np.float64)
-        return np.concatenate((np.full(len(answer.logprobs) - len(given), np.nan), given))
+            (forced,) = await self._force("unconditional", jobs)
+        given = forced.logprobs.astype(np.float64)
+        return np.concatenate((np.full(len(rows) - len(given), np.nan), given))
 
-    async def _judgements(
-        self, answer: Generation, samples: Sequence[Generation]
-    ) -> Judgements | None:
-        if Need.JUDGEMENTS not in self._task.needs:
-            return None
-        assert self._task.judge is not None
-        texts = [answer.text, *(sample.text for sample in samples)]
-        symmetric = self._task.judge.symmetric
-        pairs = similarity.unique_pairs(texts, symmetric)
-        verdicts = await self._judge("judgements", [(texts[i], texts[j]) for i, j in pairs])
-        return similarity.assemble(texts, pairs, verdicts, symmetric)
+    # What a judge says.
 
-    async def _judge(self, stage: str, pairs: Sequence[tuple[str, str]]) -> Verdicts:
+    async def _judge(self, need: Need, pairs: Sequence[tuple[str, str]]) -> Verdicts:
         """Verdicts on pairs, each distinct one asked for once."""
         judge = self._task.judge
         assert judge is not None
         distinct = list(dict.fromkeys(pairs))
         if not distinct:
             return np.empty((0, 3))
-        async with self._stage(stage, len(distinct)) as advance:
-            context = replace(self._context(stage), advance=advance)
+        self._check_characters(sum(len(a) + len(b) for a, b in distinct))
+        with self._stages.stage(need, len(distinct)) as advance:
+            context = replace(self._context(need), advance=advance)
             verdicts = await judge.judge(distinct, context)
-        if context.cost.prompt_tokens:
-            self.spent.add(stage, context.cost.prompt_tokens)
+        if context.notes.prompt_tokens:
+            self._stages.spend(need, context.notes.prompt_tokens)
+        if context.notes.cut:
+            self._cut.add(need)
         place = {pair: i for i, pair in enumerate(distinct)}
         return verdicts[[place[pair] for pair in pairs]]
+
+    def _check_characters(self, count: int) -> None:
+        limit = self._task.max_judged_characters
+        if count > limit:
+            raise TooMuchToJudgeError(
+                f"texts of {count} characters would have to be compared, at most {limit} "
+                "(--max-judged-characters)"
+            )
 
     def _context(self, stage: str) -> JudgeContext:
         task = self._task
@@ -338,82 +359,94 @@ class EvidenceGatherer:
             chat_template_kwargs=task.fields.get("chat_template_kwargs"),
         )
 
-    async def _answer_similarity(self, answer: Generation) -> NDArray[np.float64] | None:
-        found = await self._token_similarities(Need.TOKEN_SIMILARITY, (answer,))
-        return found[0] if found else None
+    async def _judgements(self, answer: Generation, samples: Sequence[Generation]) -> Judgements:
+        assert self._task.judge is not None
+        texts = [answer.text, *(sample.text for sample in samples)]
+        symmetric = self._task.judge.symmetric
+        pairs = similarity.unique_pairs(texts, symmetric)
+        verdicts = await self._judge(Need.JUDGEMENTS, [(texts[i], texts[j]) for i, j in pairs])
+        return similarity.assemble(texts, pairs, verdicts, symmetric)
+
+    async def _answer_similarity(self, answer: Generation) -> NDArray[np.float64]:
+        return (await self._token_similarities(Need.TOKEN_SIMILARITY, (answer,)))[0]
 
     async def _sample_similarities(
         self, samples: Sequence[Generation]
-    ) -> tuple[NDArray[np.float64], ...] | None:
+    ) -> tuple[NDArray[np.float64], ...]:
         return await self._token_similarities(Need.SAMPLE_TOKEN_SIMILARITY, samples)
 
     async def _token_similarities(
         self, need: Need, texts: Sequence[Generation]
-    ) -> tuple[NDArray[np.float64], ...] | None:
+    ) -> tuple[NDArray[np.float64], ...]:
         """For each text, its similarity to itself without each of its tokens."""
-        if need not in self._task.needs or need in self._missing:
-            return None
+        # Before the copies are made: there is one of each text for each of its tokens.
+        self._check_characters(sum(2 * len(text.text) * len(text.logprobs) for text in texts))
         removed = [similarity.token_removals(text) for text in texts]
         pairs = [
             (text.text, part) for text, parts in zip(texts, removed, strict=True) for part in parts
         ]
         changed = [pair for pair in pairs if pair[0] != pair[1]]
-        verdicts = dict(zip(changed, await self._judge(str(need), changed), strict=True))
+        verdicts = dict(zip(changed, await self._judge(need, changed), strict=True))
         similarities = np.array(
             [verdicts[pair][0] if pair in verdicts else 1.0 for pair in pairs], np.float64
         )
         borders = np.cumsum([len(parts) for parts in removed])[:-1]
         return tuple(np.split(similarities, borders))
 
-    async def _label_logprobs(self, stage: str, prompt: LabelPrompt) -> tuple[float, float]:
-        context = self._context(stage)
-        async with self._stage(stage):
+    async def _claims(self, rows: TraceRows) -> tuple[Alternatives, ...]:
+        """Each token's likeliest alternatives, judged against it."""
+        ids, logprobs = _own_first(rows)
+        decoded = decode_rows(self._tokenizer, [list(row) for row in ids])
+        pairs = [similarity.alternative_pairs(row) for row in decoded]
+        flat = list(chain.from_iterable(pairs))
+        verdicts = dict(zip(flat, await self._judge(Need.CLAIMS, flat), strict=True))
+        return tuple(
+            similarity.assemble_alternatives(
+                row, values, wanted, np.array([verdicts[pair] for pair in wanted]).reshape(-1, 3)
+            )
+            for row, values, wanted in zip(decoded, logprobs, pairs, strict=True)
+        )
+
+    # What the model says of itself.
+
+    async def _label_logprobs(self, need: Need, prompt: LabelPrompt) -> tuple[float, float]:
+        context = self._context(need)
+        with self._stages.stage(need):
             (found,) = await self._forcing.labels(
                 [context.item(prompt)], context.statistics, context.request_id, context.options
             )
-        self.spent.add(stage, found.num_tokens)
+        self._stages.spend(need, found.num_tokens)
         first, second = found.logprobs.tolist()
         return first, second
 
-    async def _p_true(self, answer: Generation) -> tuple[float, float] | None:
-        if Need.P_TRUE not in self._task.needs:
-            return None
+    async def _p_true(self, answer: Generation) -> tuple[float, float]:
         prompt = prompts.p_true(self._task.question, answer.text)
-        return await self._label_logprobs("p_true", prompt)
+        return await self._label_logprobs(Need.P_TRUE, prompt)
 
     async def _p_true_sampling(
         self, answer: Generation, samples: Sequence[Generation]
-    ) -> tuple[float, float] | None:
-        if Need.P_TRUE_SAMPLING not in self._task.needs:
-            return None
+    ) -> tuple[float, float]:
         texts = [sample.text for sample in samples]
         prompt = prompts.p_true_sampling(self._task.question, answer.text, texts)
-        return await self._label_logprobs("p_true_sampling", prompt)
+        return await self._label_logprobs(Need.P_TRUE_SAMPLING, prompt)
 
-    async def _p_true_samples(self, answer: Generation) -> tuple[str, ...] | None:
-        if Need.P_TRUE_SAMPLES not in self._task.needs:
-            return None
-        prompt = prompts.p_true(self._task.question, answer.text).text
+    async def _p_true_samples(self, answer: Generation) -> tuple[str, ...]:
         drawn = await self._ask(
             Need.P_TRUE_SAMPLES,
-            prompt,
+            prompts.p_true(self._task.question, answer.text).text,
             n=self._task.n_samples,
             temperature=self._task.temperature,
             max_tokens=VERDICT_TOKENS,
         )
-        return tuple(drawn or ())
+        return tuple(verdict.text for verdict in drawn)
 
-    async def _verbalized_1s(self) -> str | None:
-        texts = await self._ask(Need.VERBALIZED_1S, prompts.verbalized_1s(self._task.question))
-        return texts[0] if texts else None
+    async def _verbalized_1s(self) -> str:
+        return await self._statement(Need.VERBALIZED_1S, prompts.verbalized_1s(self._task.question))
 
-    async def _linguistic_1s(self) -> str | None:
-        texts = await self._ask(Need.LINGUISTIC_1S, prompts.linguistic_1s(self._task.question))
-        return texts[0] if texts else None
+    async def _linguistic_1s(self) -> str:
+        return await self._statement(Need.LINGUISTIC_1S, prompts.linguistic_1s(self._task.question))
 
-    async def _verbalized_2s(self, answer: Generation) -> str | None:
-        if Need.VERBALIZED_2S not in self._task.needs:
-            return None
+    async def _verbalized_2s(self, answer: Generation) -> str:
         question = prompts.verbalized_2s()
         if not self._task.is_chat:
             question = f"{self._task.question}{answer.text}\n\n{question}\n"
@@ -421,8 +454,16 @@ class EvidenceGatherer:
             *(self._task.fields.get("messages") or ()),
             {"role": "assistant", "content": answer.text},
         ]
-        texts = await self._ask(Need.VERBALIZED_2S, question, before)
-        return texts[0] if texts else None
+        return await self._statement(Need.VERBALIZED_2S, question, before)
+
+    async def _statement(
+        self, need: Need, prompt: str, before: Sequence[dict[str, Any]] = ()
+    ) -> str:
+        """The model's own words; of a statement that was cut off its whole lines."""
+        (stated,) = await self._ask(need, prompt, before, max_tokens=STATEMENT_TOKENS)
+        if stated.finish_reason == "length":
+            return stated.text.rpartition("\n")[0]
+        return stated.text
 
     async def _ask(
         self,
@@ -430,36 +471,16 @@ class EvidenceGatherer:
         prompt: str,
         before: Sequence[dict[str, Any]] = (),
         **changes: Any,
-    ) -> list[str] | None:
-        """The model's own words after a prompt of ours, greedy unless `changes` say otherwise."""
-        if need not in self._task.needs:
-            return None
-        stage = str(need)
+    ) -> list[GeneratedAnswer]:
+        """Answers to a prompt of ours, one and greedy unless `changes` say otherwise."""
         fields = {name: value for name, value in self._task.fields.items() if name in SHARED_FIELDS}
-        fields |= {"temperature": 0, "n": 1, "max_tokens": STATEMENT_TOKENS}
+        fields |= {"temperature": 0, "n": 1}
         if self._task.is_chat:
             fields["messages"] = [*before, {"role": "user", "content": prompt}]
         else:
             fields["prompt"] = prompt
-        async with self._stage(stage):
-            answers = await self._generate(stage, fields | changes)
-        return [answer.text for answer in answers.answers]
-
-    async def _claims(self, answer: Generation, rows: TraceRows) -> tuple[Alternatives, ...] | None:
-        """Each token's likeliest alternatives, judged against it."""
-        if Need.CLAIMS not in self._task.needs or Need.CLAIMS in self._missing:
-            return None
-        ids, logprobs = _own_first(rows)
-        decoded = decode_rows(self._tokenizer, [list(row) for row in ids])
-        pairs = [similarity.alternative_pairs(row) for row in decoded]
-        flat = list(chain.from_iterable(pairs))
-        verdicts = dict(zip(flat, await self._judge("claims", flat), strict=True))
-        return tuple(
-            similarity.assemble_alternatives(
-                row, values, wanted, np.array([verdicts[pair] for pair in wanted]).reshape(-1, 3)
-            )
-            for row, values, wanted in zip(decoded, logprobs, pairs, strict=True)
-        )
+        with self._stages.stage(need):
+            return (await self._generate(need, fields | changes)).answers
 
 
 def _own_first(rows: TraceRows) -> tuple[list[list[int]], list[NDArray[np.floating]]]:
@@ -472,28 +493,3 @@ def _own_first(rows: TraceRows) -> tuple[list[list[int]], list[NDArray[np.floati
         ids.append([int(own), *others[other].tolist()][:ALTERNATIVES])
         logprobs.append(np.concatenate(([logprob], values[other]))[:ALTERNATIVES])
     return ids, logprobs
-
-
-def _hidden_tokens(
-    needs: frozenset[Need], answer: Generation, samples: Sequence[Generation]
-) -> dict[Need, str]:
-    """Needs that an answer with tokens beside its text cannot meet, and why.
-
-    Such are hidden reasoning, and bytes that are no character.
-    """
-    reason = "the tokens do not add up to the text: some are hidden, or are no text"
-    missing = {}
-    if not _adds_up(answer):
-        missing[Need.TOKEN_SIMILARITY] = missing[Need.CLAIMS] = reason
-    if not all(map(_adds_up, samples)):
-        missing[Need.SAMPLE_TOKEN_SIMILARITY] = reason
-    return {need: why for need, why in missing.items() if need in needs}
-
-
-def _adds_up(text: Generation) -> bool:
-    return text.tokens is None or "".join(text.tokens).startswith(text.text)
-
-
-def _text_only(text: str) -> GeneratedAnswer:
-    trace = TokenTrace(0)
-    return GeneratedAnswer(text, None, trace.all())

@@ -29,8 +29,10 @@ from conf_server.serving.together import together
 from conf_server.serving.tokenization import TextTooLongError, force_text, telling_length
 
 LABELS_IN_FLIGHT: Final = 64
-"""Label requests of one call that the engine sees at a time: thousands at once would stand
-before everybody else's requests in its queue."""
+"""Label requests that the engine sees at a time, of all clients together: thousands at once
+would stand before everybody else's requests in its queue."""
+QUEUE_SHARE: Final = 4
+"""Of vLLM's --max-num-queued-reqs label requests take one part in so many."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,9 @@ class TextForcing:
         # the event loop nor meets another thread inside the same tokenizer.
         self._tokenizer = copy.deepcopy(chat.renderer.tokenizer)
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="score-tokenizer")
+        queued = self._engine.vllm_config.scheduler_config.max_num_queued_reqs
+        most = LABELS_IN_FLIGHT if queued is None else max(1, queued // QUEUE_SHARE)
+        self._label_slots = asyncio.Semaphore(min(LABELS_IN_FLIGHT, most))
 
     def obstacle(self) -> str | None:
         """Why this server cannot score at all."""
@@ -224,27 +229,28 @@ class TextForcing:
     ) -> list[ForcedLabels]:
         """What the model thinks of each item's completions as its next word.
 
-        Only the first token of a completion counts; those of one item have to differ.
+        Only the first token of a completion counts; those of one item have to differ. An item
+        is rendered when its turn comes: thousands of them are a lot of tokens.
 
         Args:
             advance: called as each item is done.
 
         Raises:
             VLLMValidationError: two completions of an item begin with the same token.
+            TextTooLongError: an item does not fit the model.
         """
-        jobs = await self.jobs((f"prompt {number}.", item) for number, item in enumerate(items))
-        if isinstance(jobs, ErrorResponse):
-            raise VLLMValidationError(jobs.error.message)
-        remaining = iter(jobs)
-        slots = asyncio.Semaphore(LABELS_IN_FLIGHT)
 
-        async def force(number: int, texts: Sequence[ForcedText], ids: list[int]) -> ForcedLabels:
-            context = texts[0].token_ids[: texts[0].num_context]
-            async with slots:
+        async def labels(number: int, item: ScoreItem) -> ForcedLabels:
+            async with self._label_slots:
+                jobs = await self.jobs([("", item)])
+                if isinstance(jobs, ErrorResponse):
+                    raise VLLMValidationError(jobs.error.message)
+                texts = [job.text for job in jobs]
+                context = texts[0].token_ids[: texts[0].num_context]
                 found = await force_labels(
                     self._engine,
                     context,
-                    ids,
+                    _first_tokens(item, texts),
                     statistics,
                     f"{request_id}-{number}",
                     **vars(options),
@@ -252,11 +258,7 @@ class TextForcing:
             advance()
             return found
 
-        work = []
-        for number, item in enumerate(items):
-            texts = [next(remaining).text for _ in item.texts()]
-            work.append((number, texts, _first_tokens(item, texts)))
-        return await together(*(force(*part) for part in work))
+        return await together(*(labels(*numbered) for numbered in enumerate(items)))
 
 
 def _first_tokens(item: ScoreItem, texts: Sequence[ForcedText]) -> list[int]:

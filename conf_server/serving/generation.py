@@ -29,11 +29,13 @@ class GeneratedAnswer:
         text: what the client would see of it.
         finish_reason: as in OpenAI's API.
         rows: one row for each generated token, hidden reasoning included.
+        scored: False for a text of a client's whose rows nobody wanted.
     """
 
     text: str
     finish_reason: str | None
     rows: TraceRows
+    scored: bool = True
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,14 @@ class GeneratedAnswers:
     answers: list[GeneratedAnswer]
     model: str
     usage: Any
+
+
+class RequestError(Exception):
+    """vLLM's own refusal of a request that was made from the client's."""
+
+    def __init__(self, response: ErrorResponse) -> None:
+        super().__init__(response.error.message)
+        self.response = response
 
 
 class RowsInstead(Confidence):
@@ -75,12 +85,42 @@ class AnswerGenerator:
         model = ConfidenceChatCompletionRequest if is_chat else ConfidenceCompletionRequest
         return _validated(model, fields)
 
+    async def check(self, request: Any) -> None:
+        """Render the prompt and check the sampling parameters, as vLLM will when it generates.
+
+        Args:
+            request: of `validated`; it says how long its answer may be.
+
+        Raises:
+            RequestError, VLLMValidationError: vLLM refuses it.
+        """
+        if isinstance(request, ConfidenceChatCompletionRequest):
+            handler: Any = self._chat
+            longest = request.max_completion_tokens
+            rendered: Any = await handler.render_chat_request(request)
+        else:
+            handler, longest = self._completion, None
+            rendered = await handler.render_completion_request(request)
+        if isinstance(rendered, ErrorResponse):
+            raise RequestError(rendered)
+        (prompt,) = rendered[1] if handler is self._chat else rendered
+        config = handler.engine_client.vllm_config
+        room = config.model_config.max_model_len - handler._extract_prompt_len(prompt)
+        longest = request.max_tokens if longest is None else longest
+        params = request.to_sampling_params(min(longest, room), handler.default_sampling_params)
+        params.verify(
+            config.model_config,
+            config.speculative_config,
+            config.structured_outputs_config,
+            handler.renderer.tokenizer,
+        )
+
     async def generate(
         self,
         fields: dict[str, Any],
         confidence: Confidence,
         raw_request: Request | None,
-    ) -> GeneratedAnswers | ErrorResponse:
+    ) -> GeneratedAnswers:
         """Answers to a request.
 
         Args:
@@ -90,6 +130,7 @@ class AnswerGenerator:
 
         Raises:
             RequestValidationError: vLLM's model refuses a field.
+            RequestError: vLLM's handler refuses the request.
             TextTooLongError: the prompt does not fit the model.
         """
         with telling_length():
@@ -97,7 +138,7 @@ class AnswerGenerator:
 
     async def _generate(
         self, fields: dict[str, Any], confidence: Confidence, raw_request: Request | None
-    ) -> GeneratedAnswers | ErrorResponse:
+    ) -> GeneratedAnswers:
         shows = fields.get("top_logprobs") or fields.get("logprobs")
         mode = "per_token" if shows else "stats"
         rows_instead = RowsInstead(**{**vars(confidence), "mode": mode})
@@ -112,7 +153,7 @@ class AnswerGenerator:
             answer = await self._completion.create_completion(completion, _apart(raw_request))
             texts = _completion_texts
         if isinstance(answer, ErrorResponse):
-            return answer
+            raise RequestError(answer)
         answers = [
             GeneratedAnswer(text, choice.finish_reason, choice.logprobs.rows)
             for text, choice in zip(texts(answer), answer.choices, strict=True)

@@ -7,34 +7,45 @@ of entailment, neutrality and contradiction. One that knows only a similarity s 
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from conf_server.cancellation import Cancelled, in_thread, raise_if
 from conf_server.serving.forcing import ForcingOptions, TextForcing
 from conf_server.serving.score_protocol import ScoreItem
 from conf_server.uncertainty import prompts
 from conf_server.uncertainty.prompts import LabelPrompt
-from conf_server.uncertainty.similarity import jaccard, rouge_l
+from conf_server.uncertainty.text_similarity import jaccard, rouge_l
 
 Pair = tuple[str, str]
 Verdicts = NDArray[np.float64]
 
-SIMPLE: Final[dict[str, Callable[[str, str], float]]] = {"jaccard": jaccard, "rouge_l": rouge_l}
+Similarity = Callable[[Sequence[Pair]], Verdicts]
+
+CHARACTERS_AT_ONCE: Final = 2**20
+"""About what is compared between two looks whether somebody still waits for it."""
+
+SIMPLE: Final[dict[str, Similarity]] = {"jaccard": jaccard, "rouge_l": rouge_l}
 
 
 @dataclass
-class JudgeCost:
-    """What a judge has had the engine do."""
+class JudgeNotes:
+    """What else is to be said of a judgement.
+
+    Attributes:
+        prompt_tokens: that the engine worked on for it.
+        cut: texts were longer than what the judge reads.
+    """
 
     prompt_tokens: int = 0
-    cached_tokens: int = 0
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,7 @@ class JudgeContext:
     options: ForcingOptions
     chat_template_kwargs: dict[str, Any] | None = None
     advance: Callable[[], None] = lambda: None
-    cost: JudgeCost = field(default_factory=JudgeCost)
+    notes: JudgeNotes = field(default_factory=JudgeNotes)
 
     def item(self, prompt: LabelPrompt) -> ScoreItem:
         """The prompt, with its labels as what may come next."""
@@ -84,18 +95,27 @@ class Judge(ABC):
 
 
 class FunctionJudge(Judge):
-    """A similarity that is a function of two texts."""
+    """A similarity that needs no model."""
 
     symmetric = True
 
-    def __init__(self, similarity: Callable[[str, str], float]) -> None:
+    def __init__(self, similarity: Similarity) -> None:
+        """
+        Args:
+            similarity: of pairs, (pairs,) in [0, 1].
+        """
         self._similarity = similarity
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="similarity")
 
     async def judge(self, pairs: Sequence[Pair], context: JudgeContext) -> Verdicts:
-        return await asyncio.to_thread(self._all, pairs)
+        return await in_thread(self._threads, partial(self._all, pairs))
 
-    def _all(self, pairs: Sequence[Pair]) -> Verdicts:
-        return from_similarities(np.array([self._similarity(*pair) for pair in pairs]))
+    def _all(self, pairs: Sequence[Pair], cancelled: Cancelled) -> Verdicts:
+        parts = []
+        for part in slices(pairs):
+            raise_if(cancelled)
+            parts.append(self._similarity(part))
+        return from_similarities(np.concatenate(parts))
 
 
 class ModelJudge(Judge):
@@ -104,15 +124,19 @@ class ModelJudge(Judge):
     def __init__(self, model: Any) -> None:
         """
         Args:
-            model: `symmetric`, and `judge(pairs) -> (pairs, 3)`.
+            model: `symmetric`, `judge(pairs, cancelled) -> (pairs, 3)`, `reads_all(pairs)`.
         """
         self.symmetric = model.symmetric
         self._model = model
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="similarity-model")
 
     async def judge(self, pairs: Sequence[Pair], context: JudgeContext) -> Verdicts:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._model.judge, pairs)
+        verdicts, whole = await in_thread(self._thread, partial(self._all, pairs))
+        context.notes.cut |= not whole
+        return verdicts
+
+    def _all(self, pairs: Sequence[Pair], cancelled: Cancelled) -> tuple[Verdicts, bool]:
+        return self._model.judge(pairs, cancelled), self._model.reads_all(pairs)
 
 
 class SelfNliJudge(Judge):
@@ -132,10 +156,19 @@ class SelfNliJudge(Judge):
             context.options,
             context.advance,
         )
-        context.cost.prompt_tokens += sum(labels.num_tokens for labels in found)
-        context.cost.cached_tokens += sum(labels.num_cached for labels in found)
+        context.notes.prompt_tokens += sum(labels.num_tokens for labels in found)
         logprobs = np.array([labels.logprobs for labels in found], np.float64).reshape(-1, 3)
         return _softmax(logprobs)
+
+
+def slices(pairs: Sequence[Pair]) -> Iterator[Sequence[Pair]]:
+    """The pairs in order, of `CHARACTERS_AT_ONCE` and one pair more at the most."""
+    start = characters = 0
+    for stop, (premise, hypothesis) in enumerate(pairs, 1):
+        characters += len(premise) + len(hypothesis)
+        if characters >= CHARACTERS_AT_ONCE or stop == len(pairs):
+            yield pairs[start:stop]
+            start, characters = stop, 0
 
 
 def from_similarities(similarities: NDArray[np.floating]) -> Verdicts:

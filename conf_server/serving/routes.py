@@ -28,13 +28,14 @@ from conf_server.serving.requests import (
 )
 from conf_server.serving.score import ServingScore
 from conf_server.serving.score_protocol import ScoreRequest, ScoreResponse
+from conf_server.serving.tokens import max_candidates
 from conf_server.serving.uncertainty import ServingUncertainty, similarity_models
 from conf_server.serving.uncertainty_protocol import (
     MethodList,
     UncertaintyRequest,
     UncertaintyResponse,
 )
-from conf_server.settings import ConfidenceSettings
+from conf_server.settings import ConfidenceSettings, SettingsError
 
 router = APIRouter()
 
@@ -143,8 +144,15 @@ def init_confidence_state(state: State, settings: ConfidenceSettings) -> None:
     """Replace vLLM's handlers by ours; after vLLM's own `init_app_state`.
 
     Raises:
-        SettingsError: a similarity model cannot be loaded.
+        SettingsError: a similarity model cannot be loaded, or the engine has fewer candidates
+            than --confidence-top-k wants.
     """
+    limit = max_candidates(state.openai_serving_chat.model_config)
+    if settings.top_k > limit:
+        raise SettingsError(
+            f"--confidence-top-k: must be at most {limit} (the vocabulary, --max-logprobs), got "
+            f"{settings.top_k}"
+        )
     state.openai_serving_chat = ConfidenceServingChat.adopt(state.openai_serving_chat, settings)
     state.openai_serving_completion = ConfidenceServingCompletion.adopt(
         state.openai_serving_completion, settings

@@ -26,7 +26,8 @@ def telling_length() -> Iterator[None]:
     try:
         yield
     except VLLMValidationError as error:
-        if error.parameter not in ("input_text", "input_tokens"):
+        full = error.parameter == "max_tokens" and error.value == 0  # no room for an answer
+        if error.parameter not in ("input_text", "input_tokens") and not full:
             raise
         message = str(error.args[0])
         raise TextTooLongError(message, parameter=error.parameter, value=error.value) from error

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from fastapi import Request
@@ -16,11 +16,19 @@ from vllm.exceptions import VLLMValidationError
 from vllm.tokenizers import TokenizerLike
 
 from conf_server.serving.confidence import Confidence, finite
-from conf_server.serving.evidence import EvidenceGatherer, Gathered, Progress, RequestError, Task
+from conf_server.serving.evidence import (
+    ALTERNATIVES,
+    OF_SAMPLES,
+    EvidenceGatherer,
+    Gathered,
+    Task,
+)
 from conf_server.serving.forcing import ForcingJob, ForcingOptions, TextForcing
-from conf_server.serving.generation import AnswerGenerator
+from conf_server.serving.generation import AnswerGenerator, RequestError
 from conf_server.serving.judges import SIMPLE, FunctionJudge, Judge, ModelJudge, SelfNliJudge
 from conf_server.serving.score_protocol import ScoreItem
+from conf_server.serving.stages import Progress, Stages
+from conf_server.serving.tokens import max_candidates
 from conf_server.serving.uncertainty_protocol import (
     AnswerText,
     MethodDescription,
@@ -38,21 +46,15 @@ from conf_server.uncertainty.registry import GROUPS, METHODS, Estimate, Method, 
 LESS_UNCERTAIN: Final = frozenset({"renyi_neg", "fisher_rao"})
 """lm-polygraph's numbers that rise as the model becomes surer."""
 
-_SAMPLED: Final = frozenset(
-    {
-        Need.SAMPLES,
-        Need.SAMPLE_LOGPROBS,
-        Need.SAMPLE_TOKEN_SIMILARITY,
-        Need.P_TRUE_SAMPLING,
-        Need.P_TRUE_SAMPLES,
-        Need.EXTRACTED_ANSWERS,
-        Need.JUDGEMENTS,
-    }
-)
+_SAMPLED: Final = OF_SAMPLES | {Need.P_TRUE_SAMPLES}
 _JUDGED: Final = frozenset(
     {Need.JUDGEMENTS, Need.TOKEN_SIMILARITY, Need.SAMPLE_TOKEN_SIMILARITY, Need.CLAIMS}
 )
 _FORCED: Final = frozenset({Need.UNCONDITIONAL, Need.P_TRUE, Need.P_TRUE_SAMPLING})
+
+
+_LENGTHS: Final = ("max_completion_tokens", "max_tokens")
+"""vLLM's order, where a request has both."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,12 @@ class ServingUncertainty(GenerateBaseServing):
     def _obstacle(self, method: Method, similarity: str) -> str | None:
         """Why this server cannot do a method; names the flag that would mend it."""
         if Need.ANSWER_STATISTICS in method.needs and not self.settings.engine_statistics:
-            return "needs exact token statistics: start with --token-statistics engine"
+            return "needs exact token statistics: start conf-server with --token-statistics engine"
+        candidates = max_candidates(self.model_config)
+        if Need.CLAIMS in method.needs and candidates < ALTERNATIVES:
+            return (
+                f"needs {ALTERNATIVES} candidates a token: start with --max-logprobs {ALTERNATIVES}"
+            )
         judged_here = bool(method.needs & _JUDGED) and similarity == "self_nli"
         if method.needs & _FORCED or judged_here:
             return self._forcing.obstacle()
@@ -162,9 +169,11 @@ class ServingUncertainty(GenerateBaseServing):
             return error
         plan = self._plan(request)
         try:
-            task = await self._task(request, plan, raw_request)
+            task, validated = await self._task(request, plan, raw_request)
             self._preflight(1 + plan.n_samples)
             if request.stream:
+                # What vLLM refuses is a 400 here too, no event after a 200.
+                await self._generator.check(validated)
                 return self._events(plan, task, request)
             return await self._answer(plan, task, request, lambda *_: None)
         except RequestError as refused:
@@ -204,7 +213,7 @@ class ServingUncertainty(GenerateBaseServing):
         if name in self._judges:
             return name
         flags = {"embedding": "--embedding-model PATH", "nli": "--nli-model PATH"}
-        hint = f"start with {flags[name]}" if name in flags else "this server has"
+        hint = f"start conf-server with {flags[name]}" if name in flags else "this server has"
         known = "" if name in flags else f" {', '.join(sorted(self._judges))}"
         raise VLLMValidationError(
             f"`uncertainty.similarity`: no {name!r} here; {hint}{known}.",
@@ -214,31 +223,36 @@ class ServingUncertainty(GenerateBaseServing):
 
     async def _task(
         self, request: UncertaintyRequest, plan: Plan, raw_request: Request | None
-    ) -> Task:
+    ) -> tuple[Task, Any]:
+        """The task, and the request for its samples as vLLM's model has it."""
+        self._check_samples(request, plan)
         fields = request.generation_fields()
-        self._check_limits(request, plan, fields)
-        confidence = Confidence.resolve(None, self.settings, self.model_config)
+        validated = self._generator.validated(fields | {"n": max(plan.n_samples, 1)})
+        self._check_prompt(request)
+        fields |= self._length(request, plan, validated)
         validated = self._generator.validated(fields | {"n": max(plan.n_samples, 1)})
         given = await self._given(request, plan, validated)
         headers = None
         if raw_request is not None:
             headers = await self._get_trace_headers(raw_request.headers)
         lora_request = self._maybe_get_adapters(request)  # type: ignore[arg-type]
-        return Task(
+        task = Task(
             needs=plan.needs,
             fields=fields,
             question=question(request, self.renderer.get_tokenizer()),
             answer=request.answer,
             samples=tuple(request.samples or ()),
+            given=given,
             n_samples=plan.n_samples,
             temperature=request.uncertainty.temperature,
             judge=self._judges[plan.similarity] if plan.similarity else None,
-            confidence=confidence,
+            max_judged_characters=self.settings.max_judged_characters,
+            confidence=Confidence.resolve(None, self.settings, self.model_config),
             request_id=f"uncertainty-{self._base_request_id(raw_request, request.request_id)}",
             options=ForcingOptions(lora_request, request.cache_salt, request.priority, headers),
             raw_request=raw_request,
-            given=given,
         )
+        return task, validated
 
     async def _given(
         self, request: UncertaintyRequest, plan: Plan, validated: Any
@@ -270,12 +284,17 @@ class ServingUncertainty(GenerateBaseServing):
         jobs = await self._forcing.jobs([("", item)], list(texts))
         if isinstance(jobs, ErrorResponse):
             raise RequestError(jobs)
+        tokens = sum(len(job.text.token_ids) - job.text.num_context for job in jobs)
+        if tokens > self.settings.max_uncertainty_tokens:
+            name = "samples" if len(jobs) > 1 else "answer"
+            raise VLLMValidationError(
+                f"`{name}`: {tokens} tokens with the answer's, at most "
+                f"{self.settings.max_uncertainty_tokens} (--max-uncertainty-tokens).",
+                parameter=name,
+            )
         return tuple(jobs)
 
-    def _check_limits(
-        self, request: UncertaintyRequest, plan: Plan, fields: dict[str, Any]
-    ) -> None:
-        """Refuse too many samples or tokens; cap an answer that names no length."""
+    def _check_samples(self, request: UncertaintyRequest, plan: Plan) -> None:
         limit = self.settings.max_uncertainty_samples
         if plan.n_samples > limit:
             name = "samples" if request.samples else "uncertainty.n_samples"
@@ -283,43 +302,54 @@ class ServingUncertainty(GenerateBaseServing):
                 f"`{name}`: {plan.n_samples}, at most {limit} (--max-uncertainty-samples).",
                 parameter=name,
             )
-        answers = (request.answer is None) + (0 if request.samples else plan.n_samples)
-        if not answers:
-            return
-        share = self.settings.max_uncertainty_tokens // answers
-        given = next(
-            (name for name in ("max_completion_tokens", "max_tokens") if fields.get(name)), None
-        )
-        if given is None:
-            fields["max_tokens"] = max(1, min(share, self.model_config.max_model_len - 1))
-        elif isinstance(fields[given], int) and fields[given] > share:
+
+    def _check_prompt(self, request: UncertaintyRequest) -> None:
+        """A prompt of token ids is decoded for the questions that are asked about it."""
+        vocabulary = self.model_config.get_vocab_size()
+        if isinstance(request.prompt, list) and max(request.prompt) >= vocabulary:
             raise VLLMValidationError(
-                f"`{given}`: {answers} answers of {fields[given]} tokens are more than "
-                f"{self.settings.max_uncertainty_tokens} (--max-uncertainty-tokens).",
-                parameter=given,
-                value=fields[given],
+                f"`prompt`: token id {max(request.prompt)} is outside the vocabulary of "
+                f"{vocabulary}.",
+                parameter="prompt",
             )
+
+    def _length(self, request: UncertaintyRequest, plan: Plan, validated: Any) -> dict[str, Any]:
+        """`max_tokens` of a request that does not give any: its answers share the limit."""
+        drawn = plan.n_samples if plan.needs & OF_SAMPLES and not request.samples else 0
+        answers = (request.answer is None) + drawn
+        share = self.settings.max_uncertainty_tokens // max(answers, 1)
+        name, tokens = _given_length(request, validated)
+        if name is None:
+            return {"max_tokens": max(1, min(share, self.model_config.max_model_len - 1))}
+        if tokens > share:
+            raise VLLMValidationError(
+                f"`{name}`: {answers} answers of {tokens} tokens are more than "
+                f"{self.settings.max_uncertainty_tokens} (--max-uncertainty-tokens).",
+                parameter=name,
+                value=tokens,
+            )
+        return {}
 
     async def _answer(
         self, plan: Plan, task: Task, request: UncertaintyRequest, progress: Progress
     ) -> UncertaintyResponse:
         start = time.perf_counter()
+        stages = Stages(progress)
         gatherer = EvidenceGatherer(
             task,
             self._generator,
             self._forcing,
             self.renderer.get_tokenizer(),
             self.models.model_name(task.options.lora_request),
-            progress,
+            stages,
         )
         gathered = await gatherer.gather()
         began = time.perf_counter()
         estimates, unavailable = await asyncio.to_thread(_estimates, plan, gathered)
-        spent = gatherer.spent
         now = time.perf_counter()
-        spent.seconds["estimates"] = round(now - began, 6)
-        spent.seconds["total"] = round(now - start, 6)
-        return _response(plan, task, request, gathered, estimates, unavailable, spent)
+        stages.seconds["estimates"] = round(now - began, 6)
+        stages.seconds["total"] = round(now - start, 6)
+        return _response(plan, task, request, gathered, estimates, unavailable, stages)
 
     async def _events(
         self, plan: Plan, task: Task, request: UncertaintyRequest
@@ -351,6 +381,16 @@ class ServingUncertainty(GenerateBaseServing):
             worker.cancel()
 
 
+def _given_length(request: UncertaintyRequest, validated: Any) -> tuple[str | None, int]:
+    """The field that limits an answer's length, as vLLM will read it, and its value."""
+    for name in _LENGTHS:
+        if name in (request.model_extra or {}) and name in type(validated).model_fields:
+            value = getattr(validated, name)
+            if value is not None:
+                return name, value
+    return None, 0
+
+
 def question(request: UncertaintyRequest, tokenizer: TokenizerLike) -> str:
     """What the answer answers: the prompt, a user's only message, or all of the conversation."""
     if isinstance(request.prompt, list):
@@ -367,7 +407,7 @@ def question(request: UncertaintyRequest, tokenizer: TokenizerLike) -> str:
 def _content(message: Mapping[str, Any]) -> str:
     content = message.get("content")
     if isinstance(content, list):
-        return "".join(part.get("text", "") for part in content if isinstance(part, dict))
+        return "".join(part.get("text") or "" for part in content if isinstance(part, dict))
     return content if isinstance(content, str) else ""
 
 
@@ -378,7 +418,9 @@ def _estimates(plan: Plan, gathered: Gathered) -> tuple[dict[str, Estimate], dic
         if reasons:
             unavailable[method.name] = reasons[0]
         else:
-            estimates[method.name] = method.estimate(gathered.evidence)
+            found = method.estimate(gathered.evidence)
+            whole = not method.needs & gathered.cut
+            estimates[method.name] = replace(found, exact=found.exact and whole)
     return estimates, unavailable
 
 
@@ -389,10 +431,10 @@ def _response(
     gathered: Gathered,
     estimates: Mapping[str, Estimate],
     unavailable: dict[str, str],
-    spent: Any,
+    stages: Stages,
 ) -> UncertaintyResponse:
     clusters = _clusters(estimates)
-    prompt, completion = spent.total("prompt_tokens"), spent.total("completion_tokens")
+    prompt, completion = stages.total("prompt_tokens"), stages.total("completion_tokens")
     fields: dict[str, Any] = {}
     if unavailable:
         fields["unavailable"] = unavailable
@@ -422,9 +464,9 @@ def _response(
             prompt_tokens=prompt,
             completion_tokens=completion,
             total_tokens=prompt + completion,
-            stages=spent.tokens,
+            stages=stages.tokens,
         ),
-        timings=spent.seconds,
+        timings=stages.seconds,
         **fields,
     )
 
@@ -436,7 +478,7 @@ def _samples(gathered: Gathered, clusters: list[int] | None) -> list[SampleText]
             SampleText(
                 text=sample.text,
                 finish_reason=sample.finish_reason,
-                num_tokens=len(sample.rows),
+                num_tokens=len(sample.rows) if sample.scored else None,
                 logprob=finite(sum_logprob(sample.rows.logprobs)),
                 mean_logprob=finite(mean_logprob(sample.rows.logprobs)),
                 cluster=clusters[index] if clusters else None,

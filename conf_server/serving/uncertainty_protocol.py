@@ -9,6 +9,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.utils import random_uuid
 
 Text = Annotated[str, Field(strict=True)]
+TokenId = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
 
 # What the handler decides itself, or what has no meaning for it.
 _REFUSED: Final = {
@@ -57,7 +58,7 @@ class UncertaintyRequest(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     messages: list[dict[str, Any]] | None = Field(default=None, description="A chat.")
-    prompt: Text | list[Annotated[int, Field(strict=True, ge=0)]] | None = Field(
+    prompt: Text | list[TokenId] | None = Field(
         default=None, description="Or a text to complete, or its token ids."
     )
     model: str | None = Field(default=None, description="Served model or LoRA adapter.")
@@ -87,6 +88,10 @@ class UncertaintyRequest(BaseModel):
             value = getattr(self, name)
             if value is not None and not value:
                 raise VLLMValidationError(f"`{name}` must not be empty.", parameter=name)
+            if value is not None and (path := unencodable(value, name)):
+                raise VLLMValidationError(
+                    f"`{path}` is no Unicode text: half of a surrogate pair.", parameter=path
+                )
         for index, sample in enumerate(self.samples or ()):
             if not sample:
                 name = f"samples.{index}"
@@ -94,17 +99,34 @@ class UncertaintyRequest(BaseModel):
         if self.samples is not None and self.answer is None:
             raise VLLMValidationError("`samples` stand beside an `answer`.", parameter="answer")
         for name, reason in _REFUSED.items():
-            if (self.model_extra or {}).get(name) is not None:
+            value = (self.model_extra or {}).get(name)
+            if value and (name, value) != ("n", 1):
                 raise VLLMValidationError(f"`{name}` has no place here: {reason}.", parameter=name)
         return self
 
     def generation_fields(self) -> dict[str, Any]:
         """The fields of a chat or completion request for the same model and prompt."""
-        fields = dict(self.model_extra or {})
+        extra = self.model_extra or {}
+        fields = {name: value for name, value in extra.items() if name not in _REFUSED}
         for name in ("messages", "prompt", "model", "cache_salt", "priority"):
-            if name in self.model_fields_set:
+            if name in self.model_fields_set and getattr(self, name) is not None:
                 fields[name] = getattr(self, name)
         return fields
+
+
+def unencodable(value: Any, path: str) -> str | None:
+    """Path of the first text in a JSON value that UTF-8 cannot hold, or None."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return path
+    items: Any = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    return next(filter(None, (unencodable(part, f"{path}.{key}") for key, part in items)), None)
 
 
 class AnswerText(BaseModel):
@@ -116,11 +138,11 @@ class AnswerText(BaseModel):
 
 
 class SampleText(BaseModel):
-    """One further answer, and the sums of its own."""
+    """One further answer, and the sums of its own: null for a client's that nobody scored."""
 
     text: str
     finish_reason: str | None = None
-    num_tokens: int
+    num_tokens: int | None
     logprob: float | None
     mean_logprob: float | None
     cluster: int | None = None

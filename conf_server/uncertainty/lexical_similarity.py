@@ -1,7 +1,8 @@
 """How little the samples' wording differs (arXiv 2302.09664): minus the mean over pairs.
 
 The numbers of lm-polygraph's LexicalSimilarity, which calls rouge_score and NLTK. Undefined
-for one sample.
+for one sample. rouge_score reads a-z and 0-9 only: where samples have other letters, its
+numbers are not exact.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -18,6 +20,7 @@ from conf_server.uncertainty.evidence import Evidence, Floats, required
 from conf_server.uncertainty.ngrams import (
     Counts,
     common_subsequences,
+    reads_all_letters,
     rouge_words,
     shared_ngrams,
 )
@@ -32,16 +35,18 @@ def lexical_similarity_rouge_n(n: int) -> Callable[[Evidence], Estimate]:
     """Minus the mean ROUGE-n F-measure of all pairs, in [-1, 0]."""
 
     def compute(evidence: Evidence) -> Estimate:
-        words = [rouge_words(text) for text in _texts(evidence)]
-        return _minus_mean_pair(f_measures(shared_ngrams(words, (n,))[n]))
+        texts = _texts(evidence)
+        words = [rouge_words(text) for text in texts]
+        return _of_all_letters(texts, _minus_mean_pair(f_measures(shared_ngrams(words, (n,))[n])))
 
     return compute
 
 
 def lexical_similarity_rouge_l(evidence: Evidence) -> Estimate:
     """Minus the mean ROUGE-L F-measure of all pairs, in [-1, 0]."""
-    words = [rouge_words(text) for text in _texts(evidence)]
-    return _minus_mean_pair(f_measures(common_subsequences(words)))
+    texts = _texts(evidence)
+    words = [rouge_words(text) for text in texts]
+    return _of_all_letters(texts, _minus_mean_pair(f_measures(common_subsequences(words))))
 
 
 def lexical_similarity_bleu(evidence: Evidence) -> Estimate:
@@ -91,4 +96,8 @@ def _texts(evidence: Evidence) -> list[str]:
 
 def _minus_mean_pair(scores: Floats) -> Estimate:
     pairs = scores[np.triu_indices(len(scores), 1)]
-    return estimate(-float(pairs.mean()) if pairs.size else None)
+    return estimate(0.0 - float(pairs.mean()) if pairs.size else None)
+
+
+def _of_all_letters(texts: Sequence[str], whole: Estimate) -> Estimate:
+    return replace(whole, exact=all(map(reads_all_letters, texts)))

@@ -3,31 +3,59 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from conf_server.uncertainty.porter_stemmer import stem
+from conf_server.uncertainty.porter_stemmer import stem as porter_stem
 
 Words = Sequence[str]
 Counts = NDArray[np.int64]
 
 _ROUGE_WORD: Final = re.compile(r"[a-z0-9]+")
 _LONGEST_UNSTEMMED: Final = 3
+# Han, kana, Thai, Lao, Burmese and Khmer leave no blanks between words: each character is one.
+_UNSPACED: Final = (
+    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff"
+    r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_UNICODE_WORD: Final = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]+")
 
 
 def rouge_words(text: str) -> list[str]:
     """Words as rouge_score has them with its stemmer.
 
     Runs of a-z and 0-9 in lower case, those of more than three characters stemmed. A text
-    in another script has no words at all.
+    in another script has no words at all: see `reads_all_letters`.
     """
-    return [
-        stem(word) if len(word) > _LONGEST_UNSTEMMED else word
-        for word in _ROUGE_WORD.findall(text.lower())
-    ]
+    return [_stemmed(word) for word in _ROUGE_WORD.findall(text.lower())]
+
+
+def reads_all_letters(text: str) -> bool:
+    """Whether `rouge_words` leaves out no letter and no digit of a text."""
+    return text.isascii() or all(c.isascii() or not c.isalnum() for c in text)
+
+
+def unicode_words(text: str) -> list[str]:
+    """Words of a text in any script; of one in ASCII they are `rouge_words`.
+
+    Runs of letters, marks and digits in lower case. Those in ASCII are stemmed as
+    rouge_score does; in scripts that leave no blanks between words each character is one.
+    """
+    if text.isascii():
+        return rouge_words(text)
+    folded = unicodedata.normalize("NFKC", text).lower()
+    spaced = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in folded)
+    return [_stemmed(word) for word in _UNICODE_WORD.findall(spaced)]
+
+
+@lru_cache(maxsize=65_536)
+def _stemmed(word: str) -> str:
+    return porter_stem(word) if len(word) > _LONGEST_UNSTEMMED and word.isascii() else word
 
 
 def shared_ngrams(texts: Sequence[Words], orders: Sequence[int]) -> dict[int, Counts]:

@@ -53,13 +53,17 @@ EXPRESSIONS: Final = {
 
 _TRUE_OR_FALSE: Final = "Is the possible answer:\n (A) True\n (B) False\nThe possible answer is:"
 
-_PROBABILITY: Final = r"(\d+(?:\.\d+)?|\.\d+)(?!\d|[,/.]\d|\s*(?:-|–|to)\s*\d)\s*(%?)"
+# Only the end of a clause may follow: "1 in 4", "1e-5", "1:100" and "80% to 90%" are not it.
+_PROBABILITY: Final = r"(\d+(?:\.\d+)?|\.\d+)\s*(%?)(?=[*_>\"'`)\]]*(?:[.,;!]?\s*$|[.,;!]\s|\s*\n))"
 _LABELLED_PROBABILITY: Final = re.compile(
     rf"\b(?:probability|confidence)\b[\s:=*<\"'`]*{_PROBABILITY}", re.IGNORECASE
 )
 _BARE_PROBABILITY: Final = re.compile(rf"\s*{_PROBABILITY}\s*\.?\s*")
 _EXPRESSION: Final = re.compile(
-    r"\b(?:{})\b".format("|".join(sorted(EXPRESSIONS, key=len, reverse=True))), re.IGNORECASE
+    r"(\bnot |n['’]t )?\b(?P<name>{})\b".format(
+        "|".join(sorted(EXPRESSIONS, key=len, reverse=True))
+    ),
+    re.IGNORECASE,
 )
 _CONFIDENCE_OF: Final = {name.lower(): value for name, value in EXPRESSIONS.items()}
 
@@ -69,9 +73,13 @@ _SIGNED_NUMBER: Final = re.compile(
     r"(?<![\w.])(?<![A-Za-z]-)(?<!\d/)-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\w|[./]\d)"
     r"|(?<![\w.])-?\.\d+(?!\w|[./]\d)"
 )
+# The number that a line begins with, and no part of an expression such as 10-20 or 7 + 3.
+_LEADING_NUMBER: Final = re.compile(
+    rf"[\s$€£(\"']*({_SIGNED_NUMBER.pattern})(?!\s*[-–+*/×÷^:]\s*[\d(])(?=[\s,;.!?%°)\"'。，；]|$)"
+)
 _BRACE: Final = re.compile(r"\\boxed\s*\{|[{}]")
 _ARTICLE: Final = re.compile(r"^(?:the|an|a)\s+")
-_AROUND_ANSWERS: Final = string.whitespace + "$€£%_\"'.,;:!?()"
+_AROUND_ANSWERS: Final = string.whitespace + "$€£%_\"'.,;:!?()“”‘’«»¿¡…。、，；：！？（）「」『』"
 _SHORT_ANSWER_WORDS: Final = 10
 
 
@@ -138,8 +146,9 @@ def linguistic_1s(question: str) -> str:
 def parse_probability(text: str) -> float | None:
     """The first number right after "Probability" or "Confidence", or alone; None if neither.
 
-    With a percent sign it is divided by 100. A range, a fraction, a decimal comma and a
-    number outside [0, 1] are not read. lm-polygraph reads only the form "Probability: 0.9".
+    With a percent sign it is divided by 100. A range, a fraction, a decimal comma, a number
+    that more words belong to and one outside [0, 1] are not read. lm-polygraph reads only the
+    form "Probability: 0.9".
     """
     match = _LABELLED_PROBABILITY.search(text) or _BARE_PROBABILITY.fullmatch(text)
     if match is None:
@@ -152,27 +161,31 @@ def parse_expression(text: str) -> float | None:
     """The confidence of the first of `EXPRESSIONS` after the last "Confidence:"; else None.
 
     Without that word, in the whole text. Of expressions that begin alike the longest
-    counts: lm-polygraph takes the first of its list, so that "Probably Not" is probable.
+    counts: lm-polygraph takes the first of its list, so that "Probably Not" is probable. One
+    that is denied ("not likely") is none of them.
     """
     stated = re.split(r"confidence\s*:", text, flags=re.IGNORECASE)[-1]
     match = _EXPRESSION.search(stated)
-    return _CONFIDENCE_OF[match[0].lower()] if match else None
+    return _CONFIDENCE_OF[match["name"].lower()] if match and not match[1] else None
 
 
 def extract_answer(text: str) -> str | None:
     r"""The final answer in a form that can be compared, or None.
 
     The first of these that there is: what the last ``\boxed{}`` holds; the line that
-    follows the last "answer:" or "answer is"; the last number; the whole text if it is of
-    ten words at most. A number loses commas, idle zeros, currency and percent signs; other
-    text its case, its article, its asterisks and the punctuation around it.
+    follows the last "answer:" or "answer is", of which what stands behind an equals sign, and
+    of that the number that it begins with; the last number; the whole text if it is of ten
+    words at most. A number loses commas, idle zeros, currency and percent signs; other text
+    its case, its article, its asterisks and the punctuation around it.
     """
     boxed = _last_boxed(text)
     if boxed is not None:
         return _normalized(boxed)
     labels = list(_ANSWER_LABEL.finditer(text))
     if labels:
-        return _normalized(text[labels[-1].end() :].strip().split("\n", 1)[0])
+        line = text[labels[-1].end() :].strip().split("\n", 1)[0].rpartition("=")[2]
+        leading = _LEADING_NUMBER.match(re.sub(r"[*`]", "", line))
+        return _canonical_number(leading[1]) if leading else _normalized(line)
     numbers = _SIGNED_NUMBER.findall(text)
     if numbers:
         return _canonical_number(numbers[-1])

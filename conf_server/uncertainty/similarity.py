@@ -1,4 +1,4 @@
-"""Similarity of texts: two backends, and how to ask any backend no more than is needed."""
+"""How to ask a judge of texts no more than is needed, and what its verdicts add up to."""
 
 from __future__ import annotations
 
@@ -16,33 +16,12 @@ from conf_server.uncertainty.evidence import (
     Judgements,
     MissingEvidenceError,
 )
-from conf_server.uncertainty.lexical_similarity import f_measures
-from conf_server.uncertainty.ngrams import common_subsequences, rouge_words
 
 Pair = tuple[int, int]
 
 _AROUND_WORDS: Final = string.punctuation + " \n"
 _ROUNDING: Final = 1e-6
 _CERTAIN: Final = np.array([1.0, 0.0, 0.0])
-
-
-def jaccard(a: str, b: str) -> float:
-    """Share of common words among all words of both, in [0, 1]; symmetric.
-
-    Words are what white space separates, in lower case. Two texts without words score 1
-    (lm-polygraph: 0).
-    """
-    words_a, words_b = set(a.lower().split()), set(b.lower().split())
-    union = words_a | words_b
-    return len(words_a & words_b) / len(union) if union else 1.0
-
-
-def rouge_l(a: str, b: str) -> float:
-    """ROUGE-L F-measure as rouge_score computes it with its stemmer, in [0, 1]; symmetric.
-
-    Words are stemmed runs of a-z and 0-9: texts in other scripts have none and score 0.
-    """
-    return float(f_measures(common_subsequences([rouge_words(a), rouge_words(b)]))[0, 1])
 
 
 def first_occurrences(texts: Sequence[str]) -> list[int]:

@@ -88,11 +88,28 @@ BAD_BODIES: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/uncertainty", UNCERTAINTY | {"max_tokens": "many"}, "max_tokens"),
     ("/v1/uncertainty", UNCERTAINTY | {"n": 2}, "n"),
     ("/v1/uncertainty", UNCERTAINTY | {"temperature": 0.5}, "temperature"),
-    ("/v1/uncertainty", UNCERTAINTY | {"confidence": {}}, "confidence"),
+    ("/v1/uncertainty", UNCERTAINTY | {"confidence": {"top_k": 1}}, "confidence"),
     ("/v1/uncertainty", UNCERTAINTY | {"samples": ["a"]}, "answer"),
     ("/v1/uncertainty", UNCERTAINTY | {"answer": ""}, "answer"),
     ("/v1/uncertainty", UNCERTAINTY | {"answer": "a", "samples": ["a", ""]}, "samples.1"),
     ("/v1/uncertainty", UNCERTAINTY | {"answer": "a " * 2048}, "answer"),
+    ("/v1/uncertainty", {"prompt": [49_152_999]}, "prompt"),
+    ("/v1/uncertainty", {"prompt": [2**70]}, "prompt"),
+    ("/v1/uncertainty", UNCERTAINTY | {"max_tokens": 0}, "max_tokens"),
+    ("/v1/uncertainty", UNCERTAINTY | {"max_tokens": "200000"}, "max_tokens"),
+    (
+        "/v1/uncertainty",
+        {"prompt": "Hi", "max_completion_tokens": 1, "max_tokens": 200_000},
+        "max_tokens",
+    ),
+    # The same in a stream: no event after a 200.
+    ("/v1/uncertainty", UNCERTAINTY | {"max_tokens": 0, "stream": True}, "max_tokens"),
+    (
+        "/v1/uncertainty",
+        UNCERTAINTY | {"logit_bias": {"99999999": 5}, "stream": True},
+        "logit_bias",
+    ),
+    ("/v1/uncertainty", {"prompt": "a " * 3000, "stream": True}, "input_"),
     (
         "/v1/uncertainty",
         uncertainty(methods=["monte_carlo_sequence_entropy"])
@@ -105,6 +122,21 @@ BAD_BODIES: list[tuple[str, dict[str, Any], str]] = [
         "truncate_prompt_tokens",
     ),
 ]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (UNCERTAINTY | {"answer": "\ud800"}, "answer"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages.0.content"),
+    ],
+)
+def test_half_a_surrogate_pair_is_no_text(server: Server, body: Any, field: str) -> None:
+    with server.http() as http:
+        headers = {"content-type": "application/json"}
+        response = http.post("/v1/uncertainty", content=json.dumps(body), headers=headers)
+    assert response.status_code == 400, response.text
+    assert response.json()["error"]["param"] == field
 
 
 @pytest.mark.parametrize(("path", "body", "field"), BAD_BODIES)

@@ -311,6 +311,15 @@ def test_the_plugin_in_a_stock_server_gives_the_same_numbers(
             {"prompt": list(range(3000, 3600)), "completions": [[9, 10, 11], [12, 13]]},
         ],
     }
+    uncertainty = {
+        "messages": CHAT["messages"],
+        "answer": "One, two, three, and so on.",
+        "samples": ["One, two and three.", "1 2 3"],
+        "uncertainty": {
+            "methods": ["perplexity", "p_true", "token_sar", "deg_mat", "cocoa_msp"],
+            "similarity": "self_nli",
+        },
+    }
     stock = Server(
         model_path,
         ["--max-model-len=1024", "--dtype=float32", "--enforce-eager"],
@@ -319,10 +328,15 @@ def test_the_plugin_in_a_stock_server_gives_the_same_numbers(
         module=("vllm.entrypoints.openai.api_server",),
     )
     with stock:
-        for path, body in (("/v1/chat/completions", chat), ("/v1/score", score)):
+        for path, body in (
+            ("/v1/chat/completions", chat),
+            ("/v1/score", score),
+            ("/v1/uncertainty", uncertainty),
+        ):
             ours, theirs = server.post(path, body), stock.post(path, body)
             assert theirs.status_code == 200, theirs.text
             compare(numbers_of(ours.json()), numbers_of(theirs.json()))
+        check_unavailable(stock, uncertainty)
         with stock.http() as http:
             stream = Stream(http, chat | {"stream": True})
             stream.start()
@@ -332,7 +346,21 @@ def test_the_plugin_in_a_stock_server_gives_the_same_numbers(
 
 
 def numbers_of(answer: dict[str, Any]) -> Any:
-    return answer["data"] if "data" in answer else answer["choices"][0]["logprobs"]
+    if "choices" in answer:
+        return answer["choices"][0]["logprobs"]
+    return answer["data" if "data" in answer else "estimates"]
+
+
+def check_unavailable(server: Server, body: dict[str, Any]) -> None:
+    """A server without statistics of the whole vocabulary says which methods want them."""
+    options = {"methods": ["mean_token_entropy"]}
+    refused = server.post("/v1/uncertainty", body | {"uncertainty": options})
+    assert refused.status_code == 400
+    assert "--token-statistics" in refused.json()["error"]["message"]
+    options = {"methods": ["fast"], "similarity": "jaccard"}
+    answer = server.post("/v1/uncertainty", body | {"uncertainty": options}).json()
+    assert set(answer["estimates"]) == {"perplexity", "maximum_sequence_probability"}
+    assert "mean_token_entropy" in answer["unavailable"]
 
 
 def compare(ours: Any, theirs: Any) -> None:

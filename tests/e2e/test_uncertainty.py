@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from conf_server.similarity_models.embedding import EmbeddingModel
 from conf_server.uncertainty import prompts
 from conf_server.uncertainty.evidence import Evidence, Generation
 from conf_server.uncertainty.registry import METHODS
-from conf_server.uncertainty.similarity import assemble, jaccard, unique_pairs
+from conf_server.uncertainty.similarity import assemble, unique_pairs
+from conf_server.uncertainty.text_similarity import jaccard
 from tests.reference import Reference, lm_polygraph_metrics
 from tests.server import Server
 
@@ -123,7 +126,7 @@ def test_a_clients_answer_and_samples_are_forced(server: Server, reference: Refe
         samples=tuple(Generation(t, rows) for t, rows in zip(SAMPLES, samples, strict=True)),
         unconditional_logprobs=np.concatenate(([np.nan], alone)),
         judgements=assemble(
-            texts, pairs, [jaccard(texts[i], texts[j]) for i, j in pairs], symmetric=True
+            texts, pairs, jaccard([(texts[i], texts[j]) for i, j in pairs]), symmetric=True
         ),
         extracted_answers=tuple(map(prompts.extract_answer, SAMPLES)),
     )
@@ -171,6 +174,96 @@ def test_the_model_is_its_own_judge(server: Server, reference: Reference) -> Non
     assert answer["similarity"] == "self_nli"
 
 
+def test_a_sentence_model_judges(server: Server, sentence_model_path: Path) -> None:
+    body = {
+        "messages": CHAT,
+        "answer": ANSWER,
+        "samples": SAMPLES,
+        "uncertainty": {"methods": ["deg_mat", "num_sem_sets"], "similarity": "embedding"},
+    }
+    answer = ask(server, **body)
+    texts = [ANSWER, *SAMPLES]
+    pairs = unique_pairs(texts, symmetric=True)
+    model = EmbeddingModel(str(sentence_model_path))
+    verdicts = model.judge([(texts[i], texts[j]) for i, j in pairs])
+    evidence = Evidence(
+        samples=tuple(Generation(t, np.zeros(1)) for t in SAMPLES),
+        judgements=assemble(texts, pairs, verdicts, symmetric=True),
+    )
+    expected = {name: METHODS[name].estimate(evidence).value for name in answer["estimates"]}
+    assert values(answer) == pytest.approx(expected, abs=1e-3)
+    # It reads 256 tokens.
+    body["samples"] = ["Paris. " * 300, "Lyon."]
+    assert not any(estimate["exact"] for estimate in ask(server, **body)["estimates"].values())
+
+
+def test_what_no_method_reads_is_not_generated(server: Server) -> None:
+    answer = ask(
+        server,
+        messages=CHAT,
+        answer=ANSWER,
+        uncertainty={"methods": ["p_true_empirical"], "n_samples": 3},
+    )
+    stages = answer["usage"]["stages"]
+    assert set(stages) == {"answer", "p_true_samples"}
+    assert 3 <= answer["usage"]["completion_tokens"] <= 3 * 8
+
+
+def test_samples_that_nobody_scored_have_no_tokens(server: Server) -> None:
+    (sample,) = ask(
+        server,
+        messages=CHAT,
+        answer=ANSWER,
+        samples=["Lyon."],
+        uncertainty={
+            "methods": ["lexical_similarity_rouge1"],
+            "return_samples": True,
+        },
+    )["samples"]
+    assert sample["text"] == "Lyon."
+    assert sample["num_tokens"] is sample["logprob"] is sample["mean_logprob"] is None
+
+
+def test_a_token_across_the_border_is_the_answers_as_far_as_it_goes(server: Server) -> None:
+    """ " Paris" is one token: the blank is the prompt's."""
+    answer = ask(
+        server,
+        prompt="The capital of France is ",
+        answer="Paris, I think",
+        uncertainty={"methods": ["token_sar"], "similarity": "rouge_l"},
+    )
+    assert answer["answer"]["num_tokens"] == 4
+    assert answer["estimates"]["token_sar"]["value"] > 0
+
+
+def test_more_to_compare_than_the_server_allows(server: Server) -> None:
+    text = "The capital of France is Paris, and it has been so for a thousand years. " * 116
+    answer = ask(
+        server,
+        messages=CHAT,
+        answer=text,
+        uncertainty={"methods": ["perplexity", "token_sar"], "similarity": "rouge_l"},
+    )
+    assert set(answer["estimates"]) == {"perplexity"}
+    assert "--max-judged-characters" in answer["unavailable"]["token_sar"]
+
+
+def test_what_says_nothing_is_accepted(server: Server) -> None:
+    """vLLM's own defaults, and null beside the field that is meant."""
+    answer = ask(
+        server,
+        prompt="The capital of France is",
+        messages=None,
+        max_tokens=2,
+        n=1,
+        temperature=0,
+        tools=[],
+        logprobs=None,
+        echo=False,
+    )
+    assert answer["answer"]["num_tokens"] == 2
+
+
 def test_token_ids_are_a_question_too(server: Server, reference: Reference) -> None:
     body: dict[str, Any] = {"answer": " Paris.", "uncertainty": {"methods": ["p_true"]}}
     text = ask(server, prompt="The capital of France is", **body)
@@ -208,7 +301,7 @@ def test_all_that_the_server_can_do(server: Server) -> None:
     assert {method["name"] for method in listed["data"]} == set(METHODS)
     assert all(method["available"] for method in listed["data"])
     assert listed["default_similarity"] == "self_nli"
-    assert listed["similarities"] == ["jaccard", "rouge_l", "self_nli"]
+    assert listed["similarities"] == ["embedding", "jaccard", "rouge_l", "self_nli"]
     answer = ask(
         server,
         messages=CHAT,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +23,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from conf_server.cancellation import in_thread
+from conf_server.serving.judges import JudgeContext, ModelJudge
 from conf_server.serving.uncertainty import similarity_models
 from conf_server.settings import ConfidenceSettings, SettingsError
 from conf_server.similarity_models.embedding import EmbeddingModel
@@ -78,6 +84,90 @@ def test_embeddings_are_means_over_a_texts_tokens(embedding_path: Path) -> None:
         first, second = embed(a), embed(b)
         cosine = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
         assert verdict == pytest.approx([max(cosine, 0), 0, 1 - max(cosine, 0)], abs=1e-5)
+
+
+def test_a_real_model_gives_the_numbers_of_sentence_transformers(
+    sentence_model_path: Path,
+) -> None:
+    """Recorded with sentence-transformers 6.2.0; the last two differ after what it reads."""
+    pairs = [
+        ("The capital of France is Paris.", "It is Paris."),
+        ("The capital of France is Paris.", "The capital of France is Lyon."),
+        ("Il pleut.", "Cats purr when they are content."),
+        ("word " * 400 + "end", "word " * 400 + "Something else entirely"),
+    ]
+    model = EmbeddingModel(str(sentence_model_path))
+    similarities = model.judge(pairs)[:, 0]
+    np.testing.assert_allclose(similarities, [0.75857, 0.75283, 0.06641, 1], atol=2e-5)
+    assert model.reads_all(pairs[:3])
+    assert not model.reads_all(pairs)
+
+
+def test_a_folder_says_how_its_model_pools(embedding_path: Path, tmp_path: Path) -> None:
+    for file in embedding_path.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    steps = [
+        {"path": "", "type": "sentence_transformers.models.Transformer"},
+        {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    ]
+    (tmp_path / "modules.json").write_text(json.dumps(steps))
+    (tmp_path / "1_Pooling").mkdir()
+    pooling = tmp_path / "1_Pooling/config.json"
+    pooling.write_text('{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}')
+    tokenizer = AutoTokenizer.from_pretrained(embedding_path)
+    model = AutoModel.from_pretrained(embedding_path).eval()
+    with torch.inference_mode():
+        hidden = model(**tokenizer("it is paris", return_tensors="pt")).last_hidden_state
+    first = torch.nn.functional.normalize(hidden[:, 0], dim=1).numpy()
+    np.testing.assert_allclose(
+        EmbeddingModel(str(tmp_path)).embed(["it is paris"]), first, atol=1e-5
+    )
+    pooling.write_text('{"pooling_mode_max_tokens": true}')
+    with pytest.raises(ValueError, match="max_tokens"):
+        EmbeddingModel(str(tmp_path))
+    dense = [*steps, {"path": "2_Dense", "type": "sentence_transformers.models.Dense"}]
+    (tmp_path / "modules.json").write_text(json.dumps(dense))
+    with pytest.raises(ValueError, match="Dense"):
+        EmbeddingModel(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["embedding", "nli"])
+async def test_texts_longer_than_the_model_are_cut_and_it_is_said(
+    kind: str, embedding_path: Path, nli_path: Path, tmp_path: Path
+) -> None:
+    path = {"embedding": embedding_path, "nli": nli_path}[kind]
+    for file in path.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_max_length": 10**30}))
+    load = {"embedding": EmbeddingModel, "nli": NliModel}[kind]
+    judge = ModelJudge(load(str(tmp_path)))
+    context = JudgeContext("", True, "", True, None)  # type: ignore[arg-type]
+    await judge.judge(PAIRS, context)
+    assert not context.notes.cut
+    long = "paris " * 40
+    verdicts = await judge.judge([(long + "is", long + "lyon")], context)
+    assert np.isfinite(verdicts).all()
+    assert context.notes.cut
+
+
+@pytest.mark.parametrize("kind", ["embedding", "nli"])
+async def test_a_model_stops_working_for_nobody(
+    kind: str, embedding_path: Path, nli_path: Path
+) -> None:
+    path, load = {"embedding": (embedding_path, EmbeddingModel), "nli": (nli_path, NliModel)}[kind]
+    model = load(str(path))
+    pairs = [("paris", "it " * (1 + n % 20) + str(n)) for n in range(4096)]
+    with ThreadPoolExecutor(1) as pool:
+        work = asyncio.create_task(in_thread(pool, partial(model.judge, pairs)))
+        await asyncio.sleep(0.01)
+        future = asyncio.get_running_loop().run_in_executor(pool, str)
+        work.cancel()
+        await asyncio.wait_for(future, 10)
+        with pytest.raises(asyncio.CancelledError):
+            await work
+    with pytest.raises(CancelledError):
+        model.judge(pairs, lambda: True)
 
 
 def test_nli_gives_each_pair_its_own_probabilities_by_name(nli_path: Path) -> None:

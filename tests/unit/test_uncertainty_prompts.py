@@ -29,6 +29,17 @@ from conf_server.uncertainty.prompts import extract_answer, parse_expression, pa
         ("Probability: 0.0 to 1.0", None),
         ("Probability (0.0 to 1.0): high", None),
         ("I guess 0.5", None),
+        ("Probability: 0.9, because I know it", 0.9),
+        ("Probability: 0.9 (high)", None),
+        ("Probability: 1 in 4", None),
+        ("Probability: 1 out of 10", None),
+        ("Probability: 1e-5", None),
+        ("Probability: 1:100", None),
+        ("Probability: 1 / 10", None),
+        ("Probability: 1⁄2", None),
+        ("Probability: 80%-90%", None),
+        ("Probability: 80% to 90%", None),
+        ("Probability: 0 or 1", None),
         ("", None),
     ],
 )
@@ -48,7 +59,16 @@ def test_every_expression_is_read_in_any_case(expression: str) -> None:
     assert parse_expression(text.upper()) == prompts.EXPRESSIONS[expression]
 
 
-@pytest.mark.parametrize("text", ["", "Confidence: sure", "Confidence: Unlikelihood"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Confidence: sure",
+        "Confidence: Unlikelihood",
+        "Confidence: not likely",
+        "Confidence: That isn't probable.",
+    ],
+)
 def test_no_expression_no_confidence(text: str) -> None:
     assert parse_expression(text) is None
 
@@ -62,6 +82,15 @@ def test_no_expression_no_confidence(text: str) -> None:
         ("**Answer:** The Eiffel Tower.", "eiffel tower"),
         ("Answer: no. Rather:\nAnswer:\n\n$-07.0$", "-7"),
         ("The answer is: (B)", "b"),
+        ("The answer is 42, because 6 x 7 = 42", "42"),
+        ("The answer is 42, because six times seven is that.", "42"),
+        ("Answer: **1,042 apples.**", "1042"),
+        ("Answer: 7 + 3 = 10", "10"),
+        ("Answer: 7 + 3", "7 + 3"),
+        ("Answer: 10-20 days", "10-20 days"),
+        ("Answer: 5%", "5"),
+        ("Answer: 3/4", "3/4"),
+        ("巴黎。", "巴黎"),
         ("3 apples and 4 pears make 7 fruits", "7"),
         ("between 10-20 days", "20"),
         ("GPT-4", "gpt-4"),

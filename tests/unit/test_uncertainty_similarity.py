@@ -12,11 +12,10 @@ from conf_server.uncertainty.similarity import (
     alternative_pairs,
     assemble,
     assemble_alternatives,
-    jaccard,
-    rouge_l,
     token_removals,
     unique_pairs,
 )
+from conf_server.uncertainty.text_similarity import jaccard, rouge_l
 
 WORDS = st.lists(st.sampled_from(["a", "b", "running", "runs", "Ran", "c1"]), max_size=12)
 TEXTS = st.lists(st.sampled_from("abcde"), max_size=8)
@@ -35,9 +34,31 @@ def slow_rouge_l(a: list[str], b: list[str]) -> float:
 def test_rouge_l_is_the_longest_common_subsequence_of_stems(a: list[str], b: list[str]) -> None:
     stems = {"running": "run", "runs": "run", "Ran": "ran"}
     stemmed = [[stems.get(word, word) for word in words] for words in (a, b)]
-    score = rouge_l(" ".join(a), "! ".join(b))
+    first, second = " ".join(a), "! ".join(b)
+    (score,) = rouge_l([(first, second)])
     assert score == pytest.approx(slow_rouge_l(*stemmed), abs=1e-12)
-    assert score == rouge_l("! ".join(b), " ".join(a))
+    assert score == rouge_l([(second, first)])[0]
+
+
+@given(st.lists(WORDS.map(" ".join), min_size=2, max_size=5))
+def test_rouge_l_of_many_pairs_is_that_of_each(texts: list[str]) -> None:
+    pairs = [(a, b) for a in texts for b in texts]
+    alone = [rouge_l([pair])[0] for pair in pairs]
+    np.testing.assert_allclose(rouge_l(pairs), alone, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "score"),
+    [
+        ("Столица Франции — Париж.", "столица Франции: ПАРИЖ!", 1),
+        ("1789年法国大革命爆发", "1789年没有", 2 * 2 / (9 + 4)),
+        ("The café's open", "the café is open", 2 * 3 / (4 + 4)),
+        ("हिन्दी भाषा", "हिन्दी", 2 / 3),
+        ("!!!", "???", 0),
+    ],
+)
+def test_rouge_l_reads_any_script(a: str, b: str, score: float) -> None:
+    assert rouge_l([(a, b)])[0] == pytest.approx(score)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +74,7 @@ def test_rouge_l_is_the_longest_common_subsequence_of_stems(a: list[str], b: lis
     ],
 )
 def test_jaccard(a: str, b: str, score: float) -> None:
-    assert jaccard(a, b) == jaccard(b, a) == score
+    assert jaccard([(a, b), (b, a)]).tolist() == [score, score]
 
 
 @given(TEXTS, st.booleans())
