@@ -20,18 +20,18 @@ from benchmarks.load import Label, Results, Sample
 from benchmarks.servers import CONF, PROCESSES, ROOT
 
 _CHAT_NOTE = """\
-Medians. × is the ratio, within a round, to no logprobs on the same server, sent the same way.
+× is the ratio, within a round, to no logprobs on the same server, sent the same way.
 CPU µs per generated token; engine and workers poll while they wait for each other, so that
 theirs follow the clock."""
 _SCORE_NOTE = """\
-Medians. × is the ratio, within a round, to the same server's cold plain prefill (of
+× is the ratio, within a round, to the same server's cold plain prefill (of
 conf-server, for transformers). One request carries all items."""
 
 _UNCERTAINTY_NOTE = """\
-Medians. × is the ratio, within a round, to the same ten samples from plain chat; the
+× is the ratio, within a round, to the same ten samples from plain chat; the
 estimates come with a greedy answer beside the samples."""
 _ESTIMATORS_NOTE = """\
-In process: 10 samples of 200 tokens, judgements given."""
+In process: 10 samples of 200 tokens. Judgements are made once for all that want them."""
 
 Metric = Callable[[Sample], float]
 Baseline = Callable[[Label], Label]
@@ -74,20 +74,22 @@ class Report:
         made = {**machine(), **versions()}
         parts = [", ".join(f"{name} {value}" for name, value in made.items()) + "."]
         if self.chat:
-            parts += ["### Chat", _CHAT_NOTE, _chat_table(self.chat)]
+            parts += ["### Chat", _medians(self.chat, _CHAT_NOTE), _chat_table(self.chat)]
         if self.score:
-            parts += ["### Scoring", _SCORE_NOTE, _score_table(self.score)]
+            parts += ["### Scoring", _medians(self.score, _SCORE_NOTE), _score_table(self.score)]
         if self.score_difference is not None:
             parts.append(
                 "Mean log-probability of a completion, `/v1/score` against transformers: "
                 f"at most {self.score_difference:.1g} nats apart."
             )
         if self.concurrency:
-            parts += ["### Concurrency", _concurrency_table(self.concurrency)]
+            table = _concurrency_table(self.concurrency)
+            parts += ["### Concurrency", _medians(self.concurrency), table]
         if self.summary_us:
             parts += ["### Summary of a trace", _summary_table(self.summary_us)]
         if self.uncertainty:
-            parts += ["### Uncertainty", _UNCERTAINTY_NOTE, _uncertainty_table(self.uncertainty)]
+            table = _uncertainty_table(self.uncertainty)
+            parts += ["### Uncertainty", _medians(self.uncertainty, _UNCERTAINTY_NOTE), table]
         if self.estimator_us:
             parts += ["### Estimators", _ESTIMATORS_NOTE, _estimator_table(self.estimator_us)]
         if (self.chat or self.score or self.uncertainty) and not self.trial:
@@ -102,6 +104,11 @@ class Report:
             *(_estimator_aims(self.estimator_us) if self.estimator_us else ()),
         ]
         return _table(["", "aim", "median", "rounds", "met"], [aim.row() for aim in aims], 1)
+
+
+def _medians(results: Results, note: str = "") -> str:
+    rounds = max(map(len, results.values()))
+    return f"Medians of {rounds} rounds. {note}".strip()
 
 
 def _plain(results: Results) -> list[dict[str, Any]]:
@@ -240,7 +247,7 @@ def _uncertainty_aims(results: Results) -> Iterator[Aim]:
 
 def _estimator_aims(microseconds: Mapping[str, float]) -> Iterator[Aim]:
     total = sum(microseconds.values()) / 1e3
-    yield Aim("all estimators of 10 samples of 200 tokens, ms", "≤", 5.0, [total])
+    yield Aim("all estimators and rouge_l, 10 samples of 200 tokens, ms", "≤", 5.0, [total])
 
 
 def machine() -> dict[str, Any]:

@@ -121,7 +121,8 @@ def process_cpu_seconds(pid: int) -> float:
 
 
 def _by_role(pid: int) -> dict[str, list[int]]:
-    """Process ids by role; vLLM names its children `VLLM::EngineCore` and `VLLM::Worker`."""
+    """Process ids by role; vLLM names its children `VLLM::EngineCore`, `VLLM::Worker` and, with
+    --api-server-count, `VLLM::APIServer`."""
     roles: dict[str, list[int]] = {"api": [pid], "engine": [], "worker": []}
     for child in psutil.Process(pid).children(recursive=True):
         name = child.name()
@@ -129,6 +130,8 @@ def _by_role(pid: int) -> dict[str, list[int]]:
             roles["engine"].append(child.pid)
         elif "Worker" in name:
             roles["worker"].append(child.pid)
+        elif "APIServer" in name:
+            roles["api"].append(child.pid)
     return roles
 
 

@@ -16,12 +16,14 @@ from benchmarks.load import Client, Label, Results
 from benchmarks.servers import CONF, MODEL_NAME, Server, ServerError
 from benchmarks.summary import median_us
 from conf_server.stats.columns import NUM_TOKEN_STATISTICS
-from conf_server.uncertainty.evidence import Evidence, Generation
-from conf_server.uncertainty.registry import METHODS, Need
+from conf_server.uncertainty.evidence import Alternatives, Evidence, Generation
+from conf_server.uncertainty.registry import METHODS
 from conf_server.uncertainty.similarity import assemble, unique_pairs
-from conf_server.uncertainty.text_similarity import jaccard
+from conf_server.uncertainty.text_similarity import jaccard, rouge_l
 
 PATH = "/v1/uncertainty"
+JUDGEMENTS = "(judgements by rouge_l)"
+ALTERNATIVES = 10
 SAMPLES = 10
 PLAIN = f"chat, n={SAMPLES}"
 SAMPLED = ["monte_carlo_normalized_sequence_entropy", "lexical_similarity_rougeL", "consistency"]
@@ -92,15 +94,15 @@ def steps(rounds: int) -> int:
 
 
 def estimator_us(samples: int = SAMPLES, tokens: int = 200) -> dict[str, float]:
-    """Microseconds of each estimator that needs no model, in process."""
+    """Microseconds of each estimator in process, and of the judgements by rouge_l before them."""
     evidence = _evidence(samples, tokens)
-    unmet = {Need.CLAIMS, Need.P_TRUE, Need.P_TRUE_SAMPLING, Need.P_TRUE_SAMPLES}
-    unmet |= {Need.VERBALIZED_1S, Need.VERBALIZED_2S, Need.LINGUISTIC_1S}
-    return {
-        name: median_us(partial(method.estimate, evidence))
-        for name, method in METHODS.items()
-        if not method.needs & unmet
+    assert evidence.answer is not None
+    texts = [evidence.answer.text, *(sample.text for sample in evidence.samples)]
+    pairs = [(texts[i], texts[j]) for i, j in unique_pairs(texts, symmetric=True)]
+    estimators = {
+        name: median_us(partial(method.estimate, evidence)) for name, method in METHODS.items()
     }
+    return estimators | {JUDGEMENTS: median_us(partial(rouge_l, pairs))}
 
 
 def _evidence(samples: int, tokens: int) -> Evidence:
@@ -116,7 +118,12 @@ def _evidence(samples: int, tokens: int) -> Evidence:
     answer, *others = (generation() for _ in range(samples + 1))
     texts = [answer.text, *(other.text for other in others)]
     pairs = unique_pairs(texts, symmetric=True)
-    judged = assemble(texts, pairs, jaccard([(texts[i], texts[j]) for i, j in pairs]), symmetric=True)
+    judged = assemble(
+        texts, pairs, jaccard([(texts[i], texts[j]) for i, j in pairs]), symmetric=True
+    )
+    labels = (-0.4, -1.1)
+    alternatives = np.sort(-draw.gamma(1.0, 1.0, (tokens, ALTERNATIVES)), axis=1)[:, ::-1]
+    judged_words = draw.dirichlet((1, 1, 1), (tokens, 2, ALTERNATIVES))
     relevance = draw.uniform(0, 1, (samples + 1, tokens))
     return Evidence(
         answer=answer,
@@ -126,5 +133,12 @@ def _evidence(samples: int, tokens: int) -> Evidence:
         judgements=judged,
         answer_token_similarity=relevance[0],
         sample_token_similarity=tuple(relevance[1:]),
+        p_true_logprobs=labels,
+        p_true_sampling_logprobs=labels,
+        p_true_samples=("True",) * samples,
+        verbalized_1s="Guess: word7\nProbability: 0.7",
+        verbalized_2s="Probability: 0.7",
+        linguistic_1s="Guess: word7\nConfidence: Likely",
+        claims=tuple(map(Alternatives, alternatives, *np.swapaxes(judged_words, 0, 1))),
         extracted_answers=tuple(str(number % 3) for number in range(samples)),
     )

@@ -7,12 +7,14 @@ Log-probabilities are natural and of the model itself.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from conf_server.stats.columns import NUM_TOKEN_STATISTICS
+from conf_server.uncertainty.ngrams import rouge_words
 
 Floats = NDArray[np.float64]
 Value = TypeVar("Value")
@@ -47,6 +49,11 @@ class Generation:
     logprobs: Floats
     statistics: Floats | None = None
     tokens: tuple[str, ...] | None = None
+
+    @cached_property
+    def words(self) -> list[str]:
+        """The text's words as ROUGE counts them (`ngrams.rouge_words`)."""
+        return rouge_words(self.text)
 
     def __post_init__(self) -> None:
         if self.logprobs.ndim != 1:

@@ -16,12 +16,11 @@ from typing import Final
 import numpy as np
 
 from conf_server.uncertainty.estimate import Estimate, estimate
-from conf_server.uncertainty.evidence import Evidence, Floats, required
+from conf_server.uncertainty.evidence import Evidence, Floats, Generation, required
 from conf_server.uncertainty.ngrams import (
     Counts,
     common_subsequences,
     reads_all_letters,
-    rouge_words,
     shared_ngrams,
 )
 
@@ -35,18 +34,17 @@ def lexical_similarity_rouge_n(n: int) -> Callable[[Evidence], Estimate]:
     """Minus the mean ROUGE-n F-measure of all pairs, in [-1, 0]."""
 
     def compute(evidence: Evidence) -> Estimate:
-        texts = _texts(evidence)
-        words = [rouge_words(text) for text in texts]
-        return _of_all_letters(texts, _minus_mean_pair(f_measures(shared_ngrams(words, (n,))[n])))
+        words = [sample.words for sample in _samples(evidence)]
+        scores = f_measures(shared_ngrams(words, (n,))[n])
+        return _of_all_letters(evidence, _minus_mean_pair(scores))
 
     return compute
 
 
 def lexical_similarity_rouge_l(evidence: Evidence) -> Estimate:
     """Minus the mean ROUGE-L F-measure of all pairs, in [-1, 0]."""
-    texts = _texts(evidence)
-    words = [rouge_words(text) for text in texts]
-    return _of_all_letters(texts, _minus_mean_pair(f_measures(common_subsequences(words))))
+    words = [sample.words for sample in _samples(evidence)]
+    return _of_all_letters(evidence, _minus_mean_pair(f_measures(common_subsequences(words))))
 
 
 def lexical_similarity_bleu(evidence: Evidence) -> Estimate:
@@ -54,7 +52,7 @@ def lexical_similarity_bleu(evidence: Evidence) -> Estimate:
 
     Words are split at white space. Up to 4-grams, fewer for texts of fewer words.
     """
-    return _minus_mean_pair(_bleu([text.split() for text in _texts(evidence)]))
+    return _minus_mean_pair(_bleu([sample.text.split() for sample in _samples(evidence)]))
 
 
 def f_measures(shared: Counts) -> Floats:
@@ -90,8 +88,8 @@ def _bleu_of(precisions: Sequence[float], reference: int, hypothesis: int) -> fl
     return math.exp(penalty + sum(map(math.prod, zip(weights, logs, strict=True))))
 
 
-def _texts(evidence: Evidence) -> list[str]:
-    return [sample.text for sample in required(evidence.samples, "samples")]
+def _samples(evidence: Evidence) -> tuple[Generation, ...]:
+    return required(evidence.samples, "samples")
 
 
 def _minus_mean_pair(scores: Floats) -> Estimate:
@@ -99,5 +97,5 @@ def _minus_mean_pair(scores: Floats) -> Estimate:
     return estimate(0.0 - float(pairs.mean()) if pairs.size else None)
 
 
-def _of_all_letters(texts: Sequence[str], whole: Estimate) -> Estimate:
-    return replace(whole, exact=all(map(reads_all_letters, texts)))
+def _of_all_letters(evidence: Evidence, whole: Estimate) -> Estimate:
+    return replace(whole, exact=all(reads_all_letters(s.text) for s in evidence.samples))
