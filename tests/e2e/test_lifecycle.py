@@ -148,6 +148,7 @@ def test_socket_tls_notify_reasoning_and_a_draining_stop(
             "--reasoning-parser=granite",
             "--confidence-mode=summary",
             "--token-statistics=topk",
+            "--max-num-queued-reqs=12",
         ],
         tmp_path / "log",
         uds=tmp_path / "http",
@@ -165,6 +166,7 @@ def test_socket_tls_notify_reasoning_and_a_draining_stop(
         with server.http() as http:
             check_defaults(http)
             check_hidden_reasoning(http)
+            check_a_short_queue(http)
             stream = Stream(http)
             stream.start()
             stream.wait_for_tokens()
@@ -203,6 +205,19 @@ def check_hidden_reasoning(http: httpx.Client) -> None:
     shown = http.post("/v1/chat/completions", json=body | {"include_reasoning": True})
     choice = shown.json()["choices"][0]
     assert choice["logprobs"]["confidence_summary"]["mean_confidence"] > 0
+
+
+def check_a_short_queue(http: httpx.Client) -> None:
+    """More questions than may queue: they wait their turn, and are not refused half way."""
+    body = {
+        "messages": CHAT["messages"],
+        "answer": "One, two, three.",
+        "samples": ["One and two.", "1 2 3", "I cannot count."],
+        "uncertainty": {"methods": ["deg_mat", "token_sar"], "similarity": "self_nli"},
+    }
+    answer = http.post("/v1/uncertainty", json=body)
+    assert answer.status_code == 200, answer.text
+    assert set(answer.json()["estimates"]) == {"deg_mat", "token_sar"}
 
 
 @pytest.fixture(scope="module")

@@ -368,6 +368,19 @@ def test_a_prompt_of_ours_that_is_too_long_costs_its_methods_and_no_others(serve
     assert "too long" in answer["unavailable"]["p_true_sampling"]
 
 
+def test_a_prompt_of_ours_that_leaves_no_room_is_too_long(
+    server: Server, reference: Reference
+) -> None:
+    room = 2048 - len(chat_ids(reference, QUESTION, "", prompts.verbalized_2s()))
+    words = next(n for n in range(room, 0, -1) if len(plain_ids(reference, "a" + " a" * n)) == room)
+    text = "a" + " a" * words
+    assert len(chat_ids(reference, QUESTION, text, prompts.verbalized_2s())) == 2048
+    methods = ["perplexity", "verbalized_2s"]
+    answer = ask(server, messages=CHAT, answer=text, uncertainty={"methods": methods})
+    assert set(answer["estimates"]) == {"perplexity"}
+    assert "too long" in answer["unavailable"]["verbalized_2s"]
+
+
 def test_how_the_chat_is_rendered_holds_for_the_clients_answer_too(
     server: Server, reference: Reference
 ) -> None:
