@@ -10,47 +10,91 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 
-from conf_server.batch.client import StopRunError
-from conf_server.batch.options import BatchOptions
+from conf_server.batch.options import BatchOptions, StopRunError
 
 SERVER: Final = (sys.executable, "-m", "conf_server")
 STOP_S: Final = 40.0
 """SIGTERM to SIGKILL: more than the server's own --shutdown-timeout."""
 
 POLL_S: Final = 0.5
+LAST_WORDS_S: Final = 1.0
 LOG_TAIL: Final = 2000
 PR_SET_PDEATHSIG: Final = 1
 
 
-@asynccontextmanager
-async def serving(options: BatchOptions) -> AsyncIterator[str]:
-    """The URL of a server: the one that was named, or one of our own, gone on exit.
+@dataclass(frozen=True)
+class OwnServer:
+    """Our own server.
+
+    Attributes:
+        log: what it has said.
+    """
+
+    process: asyncio.subprocess.Process
+    log: Path
+
+    async def outlive(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what needs the server.
+
+        Raises:
+            StopRunError: it has ended, which ends the work.
+        """
+        task, ended = asyncio.create_task(work), asyncio.create_task(self.process.wait())
+        try:
+            await asyncio.wait({task, ended}, return_when=asyncio.FIRST_COMPLETED)
+            in_vain = not task.done() or isinstance(task.exception(), StopRunError)
+            if in_vain:
+                # A connection may break before the end of the process is known.
+                await asyncio.wait({ended}, timeout=LAST_WORDS_S)
+            if in_vain and ended.done():
+                raise self.ended()
+            await task
+        finally:
+            for one in (task, ended):
+                one.cancel()
+            await asyncio.gather(task, ended, return_exceptions=True)
+
+    def ended(self) -> StopRunError:
+        tail = self.log.read_text(errors="replace")[-LOG_TAIL:].strip()
+        return StopRunError(
+            f"the server ended with status {self.process.returncode}: {self.log}\n{tail}"
+        )
+
+
+async def with_server(
+    options: BatchOptions, work: Callable[[str], Coroutine[Any, Any, None]]
+) -> None:
+    """Do what needs a server's URL: the one that was named, or one of our own, gone afterwards.
 
     Raises:
-        StopRunError: ours ended before it was healthy.
+        StopRunError: ours ended before the work did.
     """
     if options.url is not None:
-        yield options.url
+        await work(options.url)
         return
     port = _free_port()
     handle, log = tempfile.mkstemp(prefix="conf-server-", suffix=".log")
     command = f"conf-server {options.endpoint.command}"
     print(f"{command}: starting {options.model}; its log is {log}", file=sys.stderr)
-    process = await _start(options, port, handle)
-    try:
+    own = OwnServer(await _start(options, port, handle), Path(log))
+
+    async def once_healthy() -> None:
         url = f"http://127.0.0.1:{port}"
-        await _wait_until_healthy(url, process, Path(log))
+        await _wait_until_healthy(url)
         print(f"{command}: {options.model} is ready", file=sys.stderr)
-        yield url
+        await work(url)
+
+    try:
+        await own.outlive(once_healthy())
     finally:
-        await _stop(process)
+        await _stop(own.process)
 
 
 async def _start(options: BatchOptions, port: int, log: int) -> asyncio.subprocess.Process:
@@ -82,16 +126,14 @@ def _free_port() -> int:
         return port
 
 
-async def _wait_until_healthy(url: str, process: asyncio.subprocess.Process, log: Path) -> None:
+async def _wait_until_healthy(url: str) -> None:
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(5)) as session:
-        while process.returncode is None:
+        while True:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                 async with session.get(f"{url}/health") as response:
                     if response.status == 200:
                         return
             await asyncio.sleep(POLL_S)
-    tail = log.read_text(errors="replace")[-LOG_TAIL:].strip()
-    raise StopRunError(f"the server ended with status {process.returncode}: {log}\n{tail}")
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

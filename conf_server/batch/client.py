@@ -1,4 +1,4 @@
-"""POST until there is an answer, a refusal, or no more hope."""
+"""Ask until there is an answer, a refusal, or no more hope."""
 
 from __future__ import annotations
 
@@ -6,18 +6,27 @@ import asyncio
 import contextlib
 import json
 import random
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, Final
 
 import aiohttp
+from tqdm import tqdm  # type: ignore[import-untyped]
 
-from conf_server.batch.options import BatchOptions
+from conf_server.batch.options import BatchOptions, StopRunError
 
 FIRST_DELAY_S: Final = 0.5
 LONGEST_DELAY_S: Final = 30.0
-"""Delays double from the first to the longest, each by a random factor of 0.5 to 1.5."""
+"""Delays double from the first to the longest, each by a random factor of 1 to 1.5."""
+
+LONGEST_ASKED_S: Final = 300.0
+"""A server may ask for longer delays than ours, up to this."""
 
 CONNECT_TIMEOUT_S: Final = 30.0
+MODELS: Final = "/v1/models"
 
 BUSY: Final = frozenset(
     {
@@ -29,10 +38,6 @@ BUSY: Final = frozenset(
 )
 FORBIDDEN: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 NO_SUCH_ROUTE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
-
-
-class StopRunError(RuntimeError):
-    """No line would fare better than this one. The message says why."""
 
 
 class RefusedError(RuntimeError):
@@ -48,11 +53,32 @@ class RefusedError(RuntimeError):
 
 
 class _AwayError(RuntimeError):
-    """Worth another try."""
+    """Worth another try.
+
+    Attributes:
+        retry_after: the server's header; None for none.
+    """
+
+    def __init__(self, message: str, retry_after: str | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a server serves.
+
+    Attributes:
+        name: which answers bear.
+        root: folder or name that its weights come from.
+    """
+
+    name: str
+    root: str
 
 
 class Client:
-    """Posts to one endpoint of one server.
+    """Asks one server.
 
     Attributes:
         stopping: no more tries once it is set.
@@ -60,9 +86,10 @@ class Client:
 
     def __init__(self, session: aiohttp.ClientSession, url: str, options: BatchOptions) -> None:
         self._session = session
-        self._url = url + options.endpoint.path
+        self._url = url
         self._endpoint = options.endpoint
         self._retries = options.retries
+        self._has_told = False
         self.stopping = asyncio.Event()
 
     @staticmethod
@@ -77,6 +104,22 @@ class Client:
             headers=headers,
         )
 
+    async def model(self) -> Model:
+        """The model that answers where a request names none.
+
+        Raises:
+            StopRunError: no server, no key, or not our server.
+        """
+        url = self._url + MODELS
+        try:
+            answer = _json_object(await self._ask("GET", url))
+        except RefusedError as error:
+            raise StopRunError(f"{url}: {error}") from error
+        match answer:
+            case {"data": [{"id": str(name), "root": str(root)}, *_]}:
+                return Model(name, root)
+        raise StopRunError(f"{url}: not a list of models")
+
     async def post(self, payload: bytes) -> dict[str, Any]:
         """The server's answer.
 
@@ -84,26 +127,43 @@ class Client:
             RefusedError: an error of this request, or no answer in time.
             StopRunError: no server, no key, or not our server.
         """
+        url = self._url + self._endpoint.path
+        answer = _json_object(await self._ask("POST", url, payload))
+        kind = answer.get("object") if answer else None
+        if answer is None or kind != self._endpoint.object:
+            raise StopRunError(
+                f"{url}: not an answer of conf-server: object {kind!r}, "
+                f"not {self._endpoint.object!r}"
+            )
+        return answer
+
+    async def _ask(self, method: str, url: str, payload: bytes | None = None) -> bytes:
         for attempt in range(self._retries + 1):
             try:
-                return await self._post_once(payload)
+                return await self._ask_once(method, url, payload)
             except _AwayError as error:
                 last = error
             if attempt < self._retries:
-                await self._pause(attempt)
+                self._tell(f"{url}: {last}; trying again")
+                delay = retry_delay(attempt, last.retry_after, datetime.now(UTC))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.stopping.wait(), delay)
             if self.stopping.is_set():
                 break
-        raise StopRunError(f"{self._url}: {last}, {attempt + 1} times") from last
+        raise StopRunError(f"{url}: {last}, {attempt + 1} times") from last
 
-    async def _pause(self, attempt: int) -> None:
-        delay = min(FIRST_DELAY_S * 2**attempt, LONGEST_DELAY_S) * random.uniform(0.5, 1.5)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.stopping.wait(), delay)
+    def _tell(self, text: str) -> None:
+        """Once a run: silence would look like work."""
+        if not self._has_told:
+            tqdm.write(f"conf-server {self._endpoint.command}: {text}", file=sys.stderr)
+            self._has_told = True
 
-    async def _post_once(self, payload: bytes) -> dict[str, Any]:
+    async def _ask_once(self, method: str, url: str, payload: bytes | None) -> bytes:
         try:
-            async with self._session.post(self._url, data=payload) as response:
-                status, body = response.status, await response.read()
+            async with self._session.request(method, url, data=payload) as response:
+                status, headers, body = response.status, response.headers, await response.read()
+        except aiohttp.ClientSSLError as error:
+            raise StopRunError(f"{url}: {error}") from error
         except aiohttp.ClientConnectorError as error:
             raise _AwayError(f"cannot connect: {error.strerror}") from error
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
@@ -111,25 +171,39 @@ class Client:
         except TimeoutError as error:
             message = f"no answer within {self._session.timeout.total:g} s"
             raise RefusedError({"message": message, "type": "timeout", "code": None}) from error
+        except aiohttp.ClientError as error:
+            raise StopRunError(f"{url}: no HTTP server: {error}") from error
         if status in BUSY:
-            raise _AwayError(_error_of(status, body)["message"])
+            raise _AwayError(_error_of(status, body)["message"], headers.get("Retry-After"))
         if status in FORBIDDEN:
-            raise StopRunError(f"{self._url}: {_error_of(status, body)['message']}; see --api-key")
+            raise StopRunError(f"{url}: {_error_of(status, body)['message']}; see --api-key")
         if status in NO_SUCH_ROUTE and _is_of_the_route(status, body):
-            raise StopRunError(f"{self._url}: the server has no such route (HTTP {status})")
+            raise StopRunError(f"{url}: the server has no such route (HTTP {status})")
         if status != HTTPStatus.OK:
             raise RefusedError(_error_of(status, body))
-        return self._answer(body)
+        return body
 
-    def _answer(self, body: bytes) -> dict[str, Any]:
-        answer = _json_object(body)
-        kind = answer.get("object") if answer else None
-        if answer is None or kind != self._endpoint.object:
-            raise StopRunError(
-                f"{self._url}: not an answer of conf-server: object {kind!r}, "
-                f"not {self._endpoint.object!r}"
-            )
-        return answer
+
+def retry_delay(attempt: int, retry_after: str | None, now: datetime) -> float:
+    """Seconds to wait after a try in vain: ours, or what the server asks for if that is more.
+
+    Args:
+        attempt: how many tries went before.
+        retry_after: its header (RFC 9110, 10.2.3): seconds or a date. Any other text asks
+            for nothing.
+    """
+    ours = min(FIRST_DELAY_S * 2.0 ** min(attempt, 30), LONGEST_DELAY_S) * random.uniform(1, 1.5)
+    return max(ours, min(_asked_s(retry_after or "", now), LONGEST_ASKED_S))
+
+
+def _asked_s(retry_after: str, now: datetime) -> float:
+    if retry_after.isascii() and retry_after.isdecimal():
+        return float(retry_after)
+    try:
+        date = parsedate_to_datetime(retry_after)
+    except ValueError:
+        return 0.0
+    return (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds()
 
 
 def _json_object(body: bytes) -> dict[str, Any] | None:

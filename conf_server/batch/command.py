@@ -10,17 +10,20 @@ from contextlib import ExitStack
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from conf_server.batch.child import serving
-from conf_server.batch.client import Client, StopRunError
+from conf_server.batch.child import with_server
+from conf_server.batch.client import Client
 from conf_server.batch.options import (
     STANDARD_STREAM,
     BatchOptions,
     Endpoint,
+    StopRunError,
     UsageError,
     parse_options,
 )
+from conf_server.batch.output import Output, open_output
+from conf_server.batch.resume import compare, require_server
 from conf_server.batch.run import Counts, Run, Signals
-from conf_server.batch.streams import Output, count_lines, open_input, open_output
+from conf_server.batch.streams import count_lines, input_lines, open_input
 
 
 def run(endpoint: Endpoint, arguments: Sequence[str]) -> int:
@@ -53,11 +56,26 @@ async def _run(options: BatchOptions, signals: Signals, counts: Counts) -> None:
         stack.enter_context(signals.handled())
         file = stack.enter_context(open_input(options.input))
         output = stack.enter_context(open_output(options.output, options.overwrite))
-        async with serving(options) as url, Client.session(options) as session:
-            with _bar(options, output) as bar:
-                await Run(options, Client(session, url, options), output, bar, counts).run(
-                    file, signals
-                )
+        lines = input_lines(file, options.input)
+        resumption = await compare(lines, output.found, options)
+        counts.there = output.found.count
+        if options.served is not None:
+            require_server(output.found, options.served, options)
+
+        async def work(url: str) -> None:
+            async with Client.session(options) as session:
+                client = Client(session, url, options)
+                model = await client.model()
+                server = options.served or f"{model.name} ({model.root})"
+                require_server(output.found, server, options)
+                output.begin(options.overwrite, resumption.kept)
+                if resumption.kept:
+                    _say(options, f"{len(resumption.kept)} answers have new labels or metadata")
+                with _bar(options, output) as bar:
+                    run = Run(options, client, output, bar, counts, server, model.name)
+                    await run.run(resumption.followed_by(lines), signals)
+
+        await with_server(options, work)
 
 
 def _bar(options: BatchOptions, output: Output) -> tqdm:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 from urllib.parse import urlsplit
+
+from conf_server.settings import ENV_MODE, ENV_TOP_K
 
 STANDARD_STREAM: Final = "-"
 """Stands for stdin and stdout."""
@@ -18,6 +23,16 @@ API_KEY_VARIABLE: Final = "VLLM_API_KEY"
 
 OURS: Final = ("--host", "--port", "--headless", "--uds", "--root-path", "--ssl-keyfile")
 """Server flags that --model chooses, or that would hide the server from us."""
+
+NEUTRAL: Final = frozenset(
+    {
+        *("--gpu-memory-utilization", "--kv-cache-memory-bytes", "--download-dir", "--hf-token"),
+        *("--max-num-seqs", "--max-num-batched-tokens", "--shutdown-timeout", "--max-log-len"),
+        *("--uvicorn-log-level", "--disable-uvicorn-access-log", "--disable-log-stats"),
+        *("--enable-log-requests", "--enable-log-outputs"),
+    }
+)
+"""Server flags that change no answer: how much at once, and what is logged."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +60,10 @@ UNCERTAINTY: Final = Endpoint(
 
 class UsageError(ValueError):
     """What was asked for cannot be done. The message names the flag or the file."""
+
+
+class StopRunError(RuntimeError):
+    """No line would fare better than this one. The message says why."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +99,11 @@ class BatchOptions:
     overwrite: bool
     progress: bool | None
     defaults: Mapping[str, Any]
+
+    @property
+    def served(self) -> str | None:
+        """What --model serves, see `served_model`."""
+        return None if self.model is None else served_model(self.model, self.server_flags)
 
 
 def parse_options(endpoint: Endpoint, arguments: Sequence[str]) -> BatchOptions:
@@ -134,12 +158,40 @@ def _same_file(left: str, right: str) -> bool:
 
 def _server_url(parser: argparse.ArgumentParser, url: str) -> str:
     """With or without the /v1 that OpenAI's clients want."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    try:
+        parts = urlsplit(url)
+        host, _ = (parts.hostname or "").encode("idna"), parts.port
+    except ValueError as error:
+        parser.error(f"--url {url}: {error}")
+    if parts.scheme not in ("http", "https"):
         parser.error(f"--url {url}: must begin with http:// or https://")
+    if not host:
+        parser.error(f"--url {url}: names no host")
     if parts.query or parts.fragment:
         parser.error(f"--url {url}: must be the server's address alone")
     return url.rstrip("/").removesuffix("/v1")
+
+
+def served_model(model: str, flags: Sequence[str]) -> str:
+    """What --model serves, as words of a shell: equal where the same answers are to be expected.
+
+    The flags in the order of their names, without those that change no answer. A folder
+    is told by its path, not by what it holds.
+    """
+    groups: list[list[str]] = []
+    for word in flags:
+        if re.match("--?[A-Za-z]", word):
+            name, equals, value = word.partition("=")
+            groups.append([name.replace("_", "-"), *([value] if equals else [])])
+        elif groups:
+            groups[-1].append(word)
+    groups.sort(key=lambda group: group[0])
+    told = chain.from_iterable(group for group in groups if group[0] not in NEUTRAL)
+    path = os.path.realpath(model) if os.path.exists(model) else model
+    settings = [
+        f"{name}={os.environ[name]}" for name in (ENV_MODE, ENV_TOP_K) if name in os.environ
+    ]
+    return " ".join([*settings, shlex.join([path, *told])])
 
 
 def _uncertainty_defaults(given: argparse.Namespace) -> dict[str, Any]:
@@ -210,9 +262,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--retries",
         metavar="N",
         type=_whole,
-        default=5,
+        default=10,
         help="How often to send a request again while the server is away or busy; then the run "
-        "stops. Default: 5.",
+        "stops. Default: 10, which take two and a half minutes at least.",
     )
     group.add_argument(
         "--timeout",

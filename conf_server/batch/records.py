@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,6 +17,9 @@ KEPT: Final = ("id", "correct", "reference", "metadata")
 
 SCORED: Final = ("completion", "completions")
 """Kept beside a `reference` in scores: the answer does not repeat what was scored."""
+
+MOST_LINES: Final = 10**9
+"""No file has as many: a larger number is a mistake."""
 
 
 class LineError(ValueError):
@@ -29,25 +34,79 @@ class Record:
         line: its number, counted from 1; empty lines count.
         payload: what to post, JSON.
         kept: what its line of the output repeats.
+        names_model: whether the request says which model is to answer.
     """
 
     line: int
     payload: bytes
     kept: dict[str, Any]
+    names_model: bool
 
     @property
-    def digest(self) -> int:
-        """Of the payload, 64 bits, never 0: whether an answer still belongs to its line."""
-        return int.from_bytes(hashlib.sha256(self.payload).digest()[:8], "big") or 1
+    def request(self) -> int:
+        """Digest of the payload, never 0: whether an answer still belongs to its line."""
+        return digest(self.payload) or 1
 
-    def answered(self, result: Mapping[str, Any]) -> dict[str, Any]:
-        """The line of the output."""
-        return {
-            "line": self.line,
-            "request": f"{self.digest:016x}",
-            **self.kept,
-            "result": result,
-        }
+    def answered(self, server: str, result: dict[str, Any]) -> Answered:
+        return Answered(self.line, self.request, server, self.kept, result)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A line of the output that holds an answer.
+
+    Attributes:
+        line: number of the input's line.
+        request: see `Record`.
+        server: what has answered, in words.
+        kept: what it repeats of the input's line.
+        result: the server's answer.
+    """
+
+    line: int
+    request: int
+    server: str
+    kept: dict[str, Any]
+    result: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        ours = {"line": self.line, "request": f"{self.request:016x}", "server": self.server}
+        return {**ours, **self.kept, "result": self.result}
+
+
+def parse_output(text: bytes) -> Answered | None:
+    """A line of an earlier run; None where it failed.
+
+    Raises:
+        ValueError, RecursionError: it has not the shape of our lines.
+    """
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError("not a JSON object")
+    kept = {name: found.pop(name) for name in (*KEPT, *SCORED) if name in found}
+    line, result = found.get("line"), found.get("result")
+    if type(line) is not int or not 1 <= line <= MOST_LINES:
+        raise ValueError(f"{line!r} is no number of a line")
+    if set(found) == {"line", "error"} and isinstance(found["error"], dict):
+        return None
+    if set(found) != {"line", "request", "server", "result"} or not isinstance(result, dict):
+        raise ValueError("neither an answer nor an error")
+    request, server = found["request"], found["server"]
+    if not (isinstance(request, str) and re.fullmatch("[0-9a-f]{16}", request)):
+        raise ValueError(f"{request!r} is no digest")
+    if not isinstance(server, str):
+        raise ValueError(f"{server!r} is no server")
+    return Answered(line, int(request, 16), server, kept, result)
+
+
+def digest(content: bytes) -> int:
+    """64 bits of SHA-256."""
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
+
+
+def kept_digest(kept: Mapping[str, Any]) -> int:
+    """Of what a line has for the output."""
+    return digest(json.dumps(kept).encode())
 
 
 def parse_record(endpoint: Endpoint, line: int, text: bytes, defaults: Mapping[str, Any]) -> Record:
@@ -59,7 +118,9 @@ def parse_record(endpoint: Endpoint, line: int, text: bytes, defaults: Mapping[s
         LineError: not JSON (NaN and infinities are not), not an object, many requests, or a stream.
     """
     try:
-        body = json.loads(text.decode("utf-8-sig"), parse_constant=_refuse_constant)
+        body = json.loads(
+            text.decode("utf-8-sig"), parse_constant=_refuse_constant, parse_float=_finite
+        )
     except json.JSONDecodeError as error:
         raise LineError(f"not JSON: {error.msg}, character {error.pos + 1}") from error
     except (ValueError, RecursionError) as error:
@@ -78,8 +139,15 @@ def parse_record(endpoint: Endpoint, line: int, text: bytes, defaults: Mapping[s
         given = body.setdefault("uncertainty", {})
         if isinstance(given, dict):  # the server refuses anything else
             body["uncertainty"] = {**defaults, **given}
-    return Record(line, json.dumps(body).encode(), kept)
+    return Record(line, json.dumps(body).encode(), kept, bool(body.get("model")))
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits} is too large for a double")
+    return number

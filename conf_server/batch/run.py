@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import signal
 import sys
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from conf_server.batch.client import Client, RefusedError, StopRunError
-from conf_server.batch.options import BatchOptions, UsageError
+from conf_server.batch.client import Client, RefusedError
+from conf_server.batch.options import BatchOptions, StopRunError
+from conf_server.batch.output import Output
 from conf_server.batch.records import LineError, Record, parse_record
-from conf_server.batch.streams import Output, input_lines
 
 GRACE_S: Final = 10.0
 """How long a signal waits for the requests under way. A second signal does not wait."""
@@ -76,27 +74,44 @@ class Counts:
 
 
 class Run:
-    """Reads, sends, writes."""
+    """Sends and writes.
+
+    Args:
+        server: what answers, in words, for the lines of the output.
+        model: its name, which answers must bear.
+    """
 
     def __init__(
-        self, options: BatchOptions, client: Client, output: Output, bar: tqdm, counts: Counts
+        self,
+        options: BatchOptions,
+        client: Client,
+        output: Output,
+        bar: tqdm,
+        counts: Counts,
+        server: str,
+        model: str,
     ) -> None:
         self._options = options
         self._client = client
         self._output = output
         self._bar = bar
         self._counts = counts
+        self._server = server
+        self._model = model
         self._room = asyncio.Semaphore(options.concurrency)
         self._under_way: set[asyncio.Task[None]] = set()
         self._error: BaseException | None = None
 
-    async def run(self, file: IO[bytes], signals: Signals) -> None:
-        """Until the end of the input, or until a signal has stopped it.
+    async def run(self, lines: AsyncIterator[tuple[int, bytes]], signals: Signals) -> None:
+        """Until there are no more, or until a signal has stopped it.
+
+        Args:
+            lines: numbers and lines of the input that have no answer.
 
         Raises:
-            StopRunError, UsageError, OSError: nothing more can be answered, or written.
+            StopRunError, OSError: nothing more can be answered, or written.
         """
-        feeder = asyncio.create_task(self._feed(file))
+        feeder = asyncio.create_task(self._feed(lines))
         feeder.add_done_callback(self._done)
         stopping = asyncio.create_task(self._client.stopping.wait())
         try:
@@ -123,40 +138,21 @@ class Run:
             self._error = self._error or error
             self._client.stopping.set()
 
-    async def _feed(self, file: IO[bytes]) -> None:
-        number = 0
-        try:
-            async for text in input_lines(file):
-                number += 1
-                if text.strip():
-                    await self._take(number, text)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise StopRunError(f"{self._options.input}: after line {number}: {error}") from error
-
-    async def _take(self, number: int, text: bytes) -> None:
-        before = self._output.found.digest(number)
-        try:
-            record = parse_record(self._options.endpoint, number, text, self._options.defaults)
-        except LineError as error:
-            if before:
-                raise self._changed(number) from error
-            self._fail(number, {}, {"message": str(error), "type": "invalid_line", "code": None})
-            return
-        if before == record.digest:
-            self._counts.there += 1
-        elif before:
-            raise self._changed(number)
-        else:
+    async def _feed(self, lines: AsyncIterator[tuple[int, bytes]]) -> None:
+        options = self._options
+        async for number, text in lines:
+            if not text.strip():
+                continue
+            try:
+                record = parse_record(options.endpoint, number, text, options.defaults)
+            except LineError as error:
+                message = {"message": str(error), "type": "invalid_line", "code": None}
+                self._fail(number, {}, message)
+                continue
             await self._room.acquire()
             task = asyncio.create_task(self._answer(record))
             self._under_way.add(task)
             task.add_done_callback(self._done)
-
-    def _changed(self, number: int) -> UsageError:
-        return UsageError(
-            f"line {number} or the flags have changed since {self._options.output} was written; "
-            "--overwrite starts anew"
-        )
 
     async def _answer(self, record: Record) -> None:
         try:
@@ -164,7 +160,12 @@ class Run:
         except RefusedError as error:
             self._fail(record.line, record.kept, error.error)
         else:
-            self._output.write(record.answered(result))
+            if not record.names_model and result.get("model") != self._model:
+                raise StopRunError(
+                    f"line {record.line}: an answer of model {result.get('model')!r}, "
+                    f"where the server had {self._model!r} at the start"
+                )
+            self._output.write(record.answered(self._server, result).to_json())
             self._counts.answered += 1
             self._bar.update()
         finally:

@@ -6,6 +6,7 @@ import gzip
 import json
 import math
 import sys
+import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -121,7 +122,7 @@ def read_answers(path: str, match: Match) -> Answers:
                 except (ValueError, KeyError, TypeError, AttributeError) as error:
                     why = f"no {error}" if isinstance(error, KeyError) else str(error)
                     raise ReportError(f"{path}: line {number}: {why}") from error
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ReportError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     return answers
 

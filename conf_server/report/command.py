@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -65,17 +66,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seed", metavar="N", type=int, default=0, help="Of the bootstrap. Default: 0."
     )
+    parser.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        help="Show a bar on stderr. Default: where stderr is a terminal.",
+    )
     return parser
 
 
 def _report(options: argparse.Namespace) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         raise ReportError("matplotlib is not installed: pip install 'conf-server[report]'")
+    if _same_file(options.input, options.output):
+        raise ReportError(f"-o {options.output}: it is the input")
     answers = read_answers(options.input, options.match)
     if not answers.columns:
         failed = f" ({answers.failed} failed lines)" if answers.failed else ""
         raise ReportError(f"{options.input}: no estimates in it{failed}")
-    methods = method_figures(answers, options.seed)
+    methods = method_figures(answers, options.seed, progress=options.progress)
     remarks = notes(answers, methods, options.match)
     drawings = {method.name: _drawings(method) for method in methods}
     names, values = correlations(answers)
@@ -94,6 +102,10 @@ def _report(options: argparse.Namespace) -> None:
     Path(options.output).write_text(text, encoding="utf-8")
     print(as_text(methods, remarks))
     print(f"\n{options.output}")
+
+
+def _same_file(left: str, right: str) -> bool:
+    return os.path.exists(left) and os.path.exists(right) and os.path.samefile(left, right)
 
 
 def _drawings(method: MethodFigures) -> dict[str, Draw]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from conf_server.report.answers import Answers, Column
 from conf_server.report.metrics import (
@@ -16,7 +17,7 @@ from conf_server.report.metrics import (
     Reliability,
     UndefinedError,
     auroc,
-    bootstrap_interval,
+    bootstrap_intervals,
     confidence_percentile,
     ece,
     prr,
@@ -55,6 +56,7 @@ map fitted to these very answers, whose calibration would then say nothing.
 """
 
 NOT_A_PROBABILITY: Final = "its values are no probabilities"
+NO_INTERVAL: Final = "too few answers of one class for an interval"
 
 
 @dataclass(frozen=True)
@@ -102,13 +104,19 @@ class MethodFigures:
         return risk_coverage(self.levels)
 
 
-def method_figures(answers: Answers, seed: int, resamples: int = RESAMPLES) -> list[MethodFigures]:
-    """Of every method, the best AUROC first, those without one last."""
+def method_figures(
+    answers: Answers, seed: int, resamples: int = RESAMPLES, progress: bool | None = False
+) -> list[MethodFigures]:
+    """Of every method, the best AUROC first, those without one last.
+
+    Args:
+        progress: show a bar on stderr; None where that is a terminal.
+    """
     labels = answers.labels()
-    found = [
-        _figures_of(name, column, labels, seed, resamples)
-        for name, column in answers.columns.items()
-    ]
+    columns = tqdm(
+        answers.columns.items(), unit="method", disable=None if progress is None else not progress
+    )
+    found = [_figures_of(name, column, labels, seed, resamples) for name, column in columns]
     return sorted(found, key=lambda one: (one.auroc.value is None, -(one.auroc.value or 0)))
 
 
@@ -120,6 +128,7 @@ def _figures_of(
     labelled = present & ~np.isnan(labels)
     unsure, wrong = uncertainty[labelled], labels[labelled] == 0
     bins, calibration = _calibration(name, unsure, ~wrong)
+    ranking = _with_intervals((auroc, prr), unsure, wrong, seed, resamples)
     return MethodFigures(
         name=name,
         sign=column.sign,
@@ -129,28 +138,30 @@ def _figures_of(
         levels=Levels.of(unsure, wrong),
         reliability=bins,
         is_probability=name in PROBABILITIES,
-        auroc=_with_interval(auroc, unsure, wrong, seed, resamples),
-        prr=_with_interval(prr, unsure, wrong, seed, resamples),
+        auroc=ranking[0],
+        prr=ranking[1],
         ece=calibration,
     )
 
 
-def _with_interval(
-    metric: Callable[[Levels], float],
+def _with_intervals(
+    metrics: Sequence[Callable[[Levels], float]],
     uncertainty: Floats,
     wrong: NDArray[np.bool_],
     seed: int,
     resamples: int,
-) -> Figure:
+) -> list[Figure]:
+    """Of metrics that are defined for the same answers."""
+    levels = Levels.of(uncertainty, wrong)
     try:
-        value = metric(Levels.of(uncertainty, wrong))
+        values = [metric(levels) for metric in metrics]
     except UndefinedError as error:
-        return Figure(None, str(error))
-    try:
-        interval = bootstrap_interval(metric, uncertainty, wrong, resamples, seed)
-    except UndefinedError as error:
-        return Figure(value, no_interval=str(error))
-    return Figure(value, interval=interval)
+        return [Figure(None, str(error))] * len(metrics)
+    intervals = bootstrap_intervals(metrics, uncertainty, wrong, resamples, seed)
+    return [
+        Figure(value, interval=interval, no_interval="" if interval else NO_INTERVAL)
+        for value, interval in zip(values, intervals, strict=True)
+    ]
 
 
 def _calibration(

@@ -9,32 +9,40 @@ from typing import Final, Literal
 
 Match = Literal["exact", "contains"]
 
-MINUS: Final = "\N{MINUS SIGN}"
+PLAIN: Final = str.maketrans({"\N{MINUS SIGN}": "-", "\N{FRACTION SLASH}": "/"})
 JOINED: Final = frozenset(".'\N{RIGHT SINGLE QUOTATION MARK}")
 """Punctuation within words: U.S., don't."""
 
 _THOUSANDS: Final = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_NEGATIVE_AMOUNT: Final = re.compile(r"(?<![^\W_])-([$£¥€])(?=\.?\d)")
+_SIGN: Final = re.compile(r"(?:(?<![^\W_])(?<![)\]])|(?<=\de))-(?=\.?\d)")
+"""A minus with nothing to take from (12-7, f(3)-7) or to join (COVID-19); an exponent's."""
 _ARTICLE: Final = re.compile(r"^(?:an?|the) (?=.)")
 
 
 def normalized(text: str) -> str:
     """What two answers that say the same have in common.
 
-    NFKC and casefold; 1,000 as 1000; punctuation goes, but for the point and the minus
-    before a digit; white space is one blank; a leading a, an or the goes if more follows.
-    Close to SQuAD's normalisation (arXiv 1606.05250), which would make -3.5 equal to 35
-    and nothing of the choice "A".
+    NFKC and casefold; 1,000 as 1000; punctuation goes, but for a number's point and sign;
+    a symbol (Unicode's S: + = $ ° ` and such) is a word of its own; white space is one
+    blank; a leading a, an or the goes if more follows. Close to SQuAD's normalisation
+    (arXiv 1606.05250), which would make -3.5 equal to 35 and nothing of the choice "A".
     """
-    text = unicodedata.normalize("NFKC", text).casefold().replace(MINUS, "-")
-    text = _THOUSANDS.sub("", text)
-    kept = [_kept(mark, after) for mark, after in zip(text, f"{text} "[1:], strict=True)]
+    text = unicodedata.normalize("NFKC", text).casefold().translate(PLAIN)
+    text = _NEGATIVE_AMOUNT.sub(r"\1-", _THOUSANDS.sub("", text))
+    signs = {found.start() for found in _SIGN.finditer(text)}
+    kept = [
+        mark if place in signs else _kept(mark, after)
+        for place, (mark, after) in enumerate(zip(text, f"{text} "[1:], strict=True))
+    ]
     return _ARTICLE.sub("", " ".join("".join(kept).split()))
 
 
 def _kept(mark: str, after: str) -> str:
-    if not unicodedata.category(mark).startswith("P"):
-        return mark
-    if mark in ".-" and after.isdigit():
+    kind = unicodedata.category(mark)[0]
+    if kind == "S":
+        return f" {mark} "
+    if kind != "P" or (mark == "." and after.isdigit()):
         return mark
     return "" if mark in JOINED else " "
 

@@ -1,12 +1,14 @@
 """How well an uncertainty tells wrong answers from right ones. Pure numpy.
 
 Ties are never broken: every figure is its expectation over the orders of tied answers.
+Values that only rounding tells apart are tied, see `levels_of`.
 What is not defined raises `UndefinedError`; no figure has a value that stands for that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -20,7 +22,9 @@ BINS: Final = 10
 RESAMPLES: Final = 1000
 LEVEL: Final = 0.95
 ROUNDING: Final = 1e-9
-"""How far rounding may carry a confidence out of [0, 1]."""
+"""How far rounding may carry a value, of the largest one; a confidence, out of [0, 1]."""
+LEAST_SCALE: Final = 1e-4
+"""Of values that should all be 0, the largest is rounding too: no scale is less than this."""
 MAX_UNDEFINED: Final = 0.05
 """Share of resamples that may have no figure before the interval has none."""
 
@@ -56,6 +60,18 @@ class Levels:
         return self.right + self.wrong
 
 
+def levels_of(values: ArrayLike) -> NDArray[np.intp]:
+    """(n,) the level of each of n finite numbers, from 0, in ascending order.
+
+    Neighbours share a level where they differ by at most 1e-9 of the largest absolute
+    value: eigenvalues of one graph in another order of its nodes do by some 1e-15.
+    """
+    distinct, place = np.unique(np.asarray(values, np.float64), return_inverse=True)
+    scale = max(LEAST_SCALE, np.abs(distinct).max(initial=0.0))
+    steps = np.diff(distinct, prepend=distinct[:1]) > ROUNDING * scale
+    return np.cumsum(steps)[place]
+
+
 def _cells(uncertainty: ArrayLike, wrong: ArrayLike) -> tuple[NDArray[np.intp], int]:
     """(n,) twice the level, plus one for wrong answers; and g."""
     values, wrongs = np.asarray(uncertainty, np.float64), np.asarray(wrong, bool)
@@ -63,8 +79,8 @@ def _cells(uncertainty: ArrayLike, wrong: ArrayLike) -> tuple[NDArray[np.intp], 
         raise ValueError(f"shapes {values.shape} and {wrongs.shape}: both must be (n,)")
     if not np.isfinite(values).all():
         raise ValueError("uncertainty must be finite")
-    distinct, level = np.unique(values, return_inverse=True)
-    return 2 * level + wrongs, distinct.size
+    level = levels_of(values)
+    return 2 * level + wrongs, int(level.max(initial=-1)) + 1
 
 
 def _levels(cells: NDArray[np.intp], count: int) -> Levels:
@@ -210,11 +226,10 @@ def ece(bins: Reliability) -> float:
 
 def midranks(values: ArrayLike) -> Floats:
     """(n,) ranks from 1; equal values share the mean of theirs."""
-    _, place, count = np.unique(
-        np.asarray(values, np.float64), return_inverse=True, return_counts=True
-    )
+    level = levels_of(values)
+    count = np.bincount(level)
     end = np.cumsum(count)
-    return (end - (count - 1) / 2)[place]
+    return (end - (count - 1) / 2)[level]
 
 
 def confidence_percentile(uncertainty: ArrayLike) -> Floats:
@@ -238,28 +253,32 @@ def spearman(left: ArrayLike, right: ArrayLike) -> float:
     return float((x * y).sum() / np.sqrt((x * x).sum() * (y * y).sum()))
 
 
-def bootstrap_interval(
-    metric: Callable[[Levels], float],
+def bootstrap_intervals(
+    metrics: Sequence[Callable[[Levels], float]],
     uncertainty: ArrayLike,
     wrong: ArrayLike,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> tuple[float, float]:
-    """95 % percentile interval over answers drawn with replacement (Efron 1979).
+) -> list[tuple[float, float] | None]:
+    """95 % percentile intervals over answers drawn with replacement (Efron 1979).
 
-    Raises:
-        UndefinedError: more than 5 % of the resamples have no figure.
+    Returns:
+        (low, high) of each metric, all from the same resamples; None where more than 5 % of
+        them have no figure.
     """
     cells, count = _cells(uncertainty, wrong)
     rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(resamples):
-        drawn = cells[rng.integers(cells.size, size=cells.size)]
-        try:
-            found.append(metric(_levels(drawn, count)))
-        except UndefinedError:
-            continue
-    if len(found) < (1 - MAX_UNDEFINED) * resamples:
-        raise UndefinedError("too few answers of one class for an interval")
-    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    found = np.full((len(metrics), resamples), np.nan)
+    for resample in range(resamples):
+        levels = _levels(cells[rng.integers(cells.size, size=cells.size)], count)
+        for place, metric in enumerate(metrics):
+            with suppress(UndefinedError):
+                found[place, resample] = metric(levels)
+    return [_interval(figures[~np.isnan(figures)], resamples) for figures in found]
+
+
+def _interval(figures: Floats, resamples: int) -> tuple[float, float] | None:
+    if figures.size < (1 - MAX_UNDEFINED) * resamples:
+        return None
+    low, high = np.quantile(figures, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf_server.report.figures import MethodFigures
+from conf_server.report.metrics import levels_of
 
 Floats = NDArray[np.float64]
 Draw = Callable[[Any], None]
@@ -76,7 +77,7 @@ def distribution(method: MethodFigures) -> Draw:
         ("not labelled", NEUTRAL, method.values[np.isnan(method.correct)]),
     ]
     groups = [group for group in groups if group[2].size]
-    edges = np.histogram_bin_edges(method.values, BARS)
+    edges = np.histogram_bin_edges(method.values, BARS, _span(method.values))
 
     def draw(axes: Any) -> None:
         for name, colour, values in groups:
@@ -85,6 +86,15 @@ def distribution(method: MethodFigures) -> Draw:
         axes.legend(fontsize=8)
 
     return draw
+
+
+def _span(values: Floats) -> tuple[float, float]:
+    """From the least to the largest; wider where there is one level, which has no bars else."""
+    low, high = float(values.min()), float(values.max())
+    if levels_of([low, high])[1]:
+        return low, high
+    margin = max(1.0, abs(high)) / 2
+    return low - margin, high + margin
 
 
 def risk_coverage_curve(method: MethodFigures) -> Draw:

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -34,11 +35,13 @@ class FakeServer:
     """Answers with the prompt it was sent, unless `behave` says otherwise.
 
     Attributes:
+        model, root: what it says it serves.
         bodies: of all requests, in order of arrival.
         most: requests that were under way at once.
     """
 
     def __init__(self) -> None:
+        self.model, self.root = "m", "/models/m"
         self.bodies: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.behave: Callable[[dict[str, Any]], Response | None] = lambda body: None
@@ -50,6 +53,7 @@ class FakeServer:
             Route("/v1/score", self._score, methods=["POST"]),
             Route("/v1/uncertainty", self._uncertainty, methods=["POST"]),
             Route("/health", lambda _: Response()),
+            Route("/v1/models", self._models),
         ]
         self._sock = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._sock.getsockname()[1]}"
@@ -71,6 +75,9 @@ class FakeServer:
     def prompts(self) -> Counter[str]:
         return Counter(body["prompt"] for body in self.bodies)
 
+    async def _models(self, _: Request) -> Response:
+        return JSONResponse({"data": [{"id": self.model, "root": self.root}, {"id": "lora"}]})
+
     async def _score(self, request: Request) -> Response:
         body = await request.json()
         return await self._answer(request, body, {"object": "score", "data": [body["prompt"]]})
@@ -90,7 +97,8 @@ class FakeServer:
         try:
             while body.get("wait") and not self.gate.is_set():
                 await asyncio.sleep(0.01)
-            return self.behave(body) or JSONResponse({"usage": {}, **answer})
+            model = body.get("model", self.model)
+            return self.behave(body) or JSONResponse({"model": model, "usage": {}, **answer})
         finally:
             self._now -= 1
 
@@ -191,7 +199,7 @@ def test_labels_and_metadata_are_carried_and_not_sent(server: FakeServer, plain:
     (line,) = plain.lines()
     assert {name: line[name] for name in kept} == kept
     assert line["completion"] == " Paris"
-    assert line["result"] == {"usage": {}, "object": "score", "data": ["p"]}
+    assert line["result"] == {"model": "m", "usage": {}, "object": "score", "data": ["p"]}
     assert server.bodies == [{"prompt": "p", "completion": " Paris", "mode": "stats"}]
 
 
@@ -271,6 +279,7 @@ def test_the_key(
 BAD_LINES = {
     "{": "not JSON",
     '{"prompt": NaN}': "NaN is not a JSON number",
+    '{"temperature": 1e999}': "1e999 is too large for a double",
     "[" * 100_000: "not JSON",
     "[1]": "not a JSON object",
     '{"items": []}': "each item on a line of its own",
@@ -385,6 +394,72 @@ def test_what_no_line_can_mend_stops_the_run_at_once(
     assert message in capsys.readouterr().err
 
 
+def test_a_peer_that_speaks_no_http(plain: Files, capsys: pytest.CaptureFixture[str]) -> None:
+    plain.write(*prompts(3))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=greet_as_ssh, args=(listener,))
+        thread.start()
+        words = [str(plain.input), "-o", str(plain.output)]
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        assert score.main([*words, "--url", url]) == 1
+        thread.join()
+    assert "no HTTP server" in capsys.readouterr().err
+
+
+def greet_as_ssh(listener: socket.socket) -> None:
+    peer, _ = listener.accept()
+    with peer:
+        peer.recv(1)
+        peer.sendall(b"SSH-2.0-OpenSSH_9\r\n")
+
+
+def test_https_where_http_is_spoken(
+    server: FakeServer, plain: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain.write(*prompts(3))
+    words = [str(plain.input), "-o", str(plain.output)]
+    assert score.main([*words, "--url", server.url.replace("http", "https")]) == 1
+    err = capsys.readouterr().err
+    assert "SSL" in err
+    assert "trying again" not in err
+
+
+def test_a_server_without_models_is_not_ours(
+    server: FakeServer, plain: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain.write(*prompts(3))
+    assert score.main([*plain.words(server)[:-1], f"{server.url}/elsewhere"]) == 1
+    assert "/elsewhere/v1/models: the server has no such route" in capsys.readouterr().err
+
+
+def test_waiting_is_told_once(
+    server: FakeServer, plain: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain.write(*prompts(4))
+    server.behave = lambda body: (
+        error(503, "soon") if server.prompts()[body["prompt"]] < 3 else None
+    )
+    assert score.main(plain.words(server)) == 0
+    assert capsys.readouterr().err.count("/v1/score: soon; trying again") == 1
+
+
+def test_the_server_says_how_long_to_wait(
+    server: FakeServer, plain: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def no_delay(attempt: int, retry_after: str | None, now: object) -> float:
+        asked.append((attempt, retry_after))
+        return 0.0
+
+    monkeypatch.setattr(client, "retry_delay", no_delay)
+    plain.write(*prompts(1))
+    full = JSONResponse({}, 429, headers={"Retry-After": "7"})
+    server.behave = lambda body: full if len(server.bodies) < 3 else None
+    assert score.main(plain.words(server)) == 0
+    assert asked == [(0, "7"), (1, "7")]
+
+
 # Going on
 
 
@@ -448,17 +523,171 @@ def test_overwrite(server: FakeServer, files: Files) -> None:
     assert files.answers() == expected(3)
 
 
-@pytest.mark.parametrize("line", [{"prompt": "new", "completion": "c"}, "{"])
+OTHER_FILES = {
+    "text": b"hello\n",
+    "text without an end": b"hello",
+    "a JSON file": b'{"a": 1}',
+    "another tool's output": b'{"id": "a", "response": {}, "error": null}\n',
+    "another tool's lines": b'{"line": 1, "error": null}\n',
+    "another tool's last line": b'{"line": 1, "text": "hello"}',
+    "more than an error": b'{"line": 1, "error": {}, "file": "a.c"}\n',
+    "error and result": b'{"line": 1, "error": {}, "result": {}}\n',
+    "a long digest": b'{"line": 1, "request": "%s", "server": "s", "result": {}}\n' % (b"f" * 99),
+    "a huge line number": b'{"line": 1000000000000, "error": {}}\n',
+    "depth": b"[" * 100_000 + b"\n",
+}
+
+
+@pytest.mark.parametrize("content", OTHER_FILES.values(), ids=OTHER_FILES)
+def test_somebody_elses_file_stays_as_it_is(
+    server: FakeServer, plain: Files, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    plain.write(*prompts(3))
+    plain.output.write_bytes(content)
+    assert score.main(plain.words(server)) == 2
+    assert "is no answer of an earlier run; --overwrite starts anew" in capsys.readouterr().err
+    assert plain.output.read_bytes() == content
+    assert not server.bodies
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [{"prompt": "new", "completion": "c"}, *prompts(4)[1:]],
+        ["{", *prompts(4)[1:]],
+        ["", *prompts(4)[1:]],
+        prompts(2),
+    ],
+    ids=["another request", "no JSON", "an empty line", "a shorter input"],
+)
 def test_an_answer_to_another_request_is_not_taken(
-    server: FakeServer, plain: Files, capsys: pytest.CaptureFixture[str], line: Any
+    server: FakeServer, plain: Files, capsys: pytest.CaptureFixture[str], lines: list[Any]
 ) -> None:
     plain.write(*prompts(3))
     assert score.main(plain.words(server)) == 0
     before = plain.output.read_bytes()
-    plain.write(line, *prompts(3))
+    plain.write(*lines)
     assert score.main(plain.words(server)) == 2
-    assert "line 1 or the flags have changed" in capsys.readouterr().err
+    assert re.search(
+        r"line 1 or the flags have changed|ends before line 3", capsys.readouterr().err
+    )
     assert plain.output.read_bytes() == before
+    assert len(server.bodies) == 3
+
+
+@pytest.mark.parametrize("piped", [False, True])
+def test_all_answers_are_compared_before_anything_is_sent(
+    server: FakeServer, plain: Files, piped: bool
+) -> None:
+    plain.write(*({"prompt": line["prompt"]} for line in prompts(9)))
+    server.behave = lambda body: error(400) if body["prompt"] != "p5" else None
+    assert uncertainty.main(plain.words(server, "--n-samples", "5")) == 1
+    before = plain.output.read_bytes()
+    server.behave = lambda body: None
+    words = plain.words(server, "--n-samples", "20")
+    if piped:
+        process = background("uncertainty", ["-", *words[1:]], stdin=subprocess.PIPE)
+        process.communicate(plain.input.read_bytes(), DEADLINE_S)
+        assert process.returncode == 2
+    else:
+        assert uncertainty.main(words) == 2
+    assert plain.output.read_bytes() == before
+    assert len(server.bodies) == 9
+    assert uncertainty.main(plain.words(server, "--n-samples", "5")) == 0
+    asked = {line["result"]["asked"]["n_samples"] for line in plain.by_line().values()}
+    assert asked == {5}
+
+
+def test_labels_of_answered_lines_are_taken_over(server: FakeServer, files: Files) -> None:
+    first, second, third = prompts(3)
+    files.write({**first, "correct": True, "id": 1}, second, {**third, "reference": "c"})
+    assert score.main(files.words(server)) == 0
+    results = {number: line["result"] for number, line in files.by_line().items()}
+    files.write(
+        {**first, "correct": False, "id": 1},
+        {**second, "metadata": {"x": [0.1]}},
+        {**third, "reference": "d"},
+    )
+    assert score.main(files.words(server)) == 0
+    assert len(server.bodies) == 3
+    lines = files.by_line()
+    assert (lines[1]["correct"], lines[1]["id"]) == (False, 1)
+    assert lines[2]["metadata"] == {"x": [0.1]}
+    assert (lines[3]["reference"], lines[3]["completion"]) == ("d", "c")
+    assert {number: line["result"] for number, line in lines.items()} == results
+
+
+def test_a_label_that_the_input_lacks_is_not_thrown_away(
+    server: FakeServer, plain: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain.write({**prompts(1)[0], "correct": True})
+    assert score.main(plain.words(server)) == 0
+    before = plain.output.read_bytes()
+    plain.write(*prompts(2))
+    assert score.main(plain.words(server)) == 2
+    assert "the answer to line 1 has correct, the input's line has not" in capsys.readouterr().err
+    assert plain.output.read_bytes() == before
+    assert len(server.bodies) == 1
+
+
+# Which model
+
+
+@pytest.mark.parametrize(("model", "root"), [("other", "/models/m"), ("m", "/models/other")])
+def test_another_model_is_not_mixed_in(
+    server: FakeServer, plain: Files, capsys: pytest.CaptureFixture[str], model: str, root: str
+) -> None:
+    plain.write(*prompts(2))
+    assert score.main(plain.words(server)) == 0
+    before = plain.output.read_bytes()
+    plain.write(*prompts(4))
+    server.model, server.root = model, root
+    assert score.main(plain.words(server)) == 2
+    assert f"its answers are of m (/models/m), not of {model} ({root})" in capsys.readouterr().err
+    assert plain.output.read_bytes() == before
+    assert len(server.bodies) == 2
+
+
+def test_another_server_with_the_same_model_goes_on(server: FakeServer, plain: Files) -> None:
+    plain.write(*prompts(2))
+    assert score.main(plain.words(server)) == 0
+    plain.write(*prompts(4))
+    with FakeServer() as other:
+        assert score.main(plain.words(other)) == 0
+    assert plain.answers() == expected(4)
+
+
+def test_a_line_may_name_its_model(server: FakeServer, plain: Files) -> None:
+    plain.write({**prompts(1)[0], "model": "lora"}, *prompts(2)[1:])
+    assert score.main(plain.words(server)) == 0
+    models = {number: line["result"]["model"] for number, line in plain.by_line().items()}
+    assert models == {1: "lora", 2: "m"}
+
+
+def test_a_model_that_changes_during_the_run_stops_it(
+    server: FakeServer, plain: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def restart(body: dict[str, Any]) -> Response | None:
+        if body["prompt"] in ("p1", "p2"):
+            return None
+        return JSONResponse({"object": "score", "model": "other", "data": []})
+
+    plain.write(*prompts(9))
+    server.behave = restart
+    assert score.main(plain.words(server, "--concurrency", "1")) == 1
+    assert "line 3: an answer of model 'other'" in capsys.readouterr().err
+    assert plain.answers() == expected(2)
+
+
+def test_answers_of_two_servers_in_one_file(
+    server: FakeServer, plain: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain.write(*prompts(2))
+    assert score.main(plain.words(server)) == 0
+    text = plain.output.read_text()
+    plain.output.write_text(text.replace("(/models/m)", "(/models/other)", 1))
+    assert score.main(plain.words(server)) == 2
+    assert "those before are of m (/models/other)" in capsys.readouterr().err
 
 
 def test_two_runs_do_not_write_to_one_file(
@@ -579,9 +808,16 @@ from tests.unit.test_batch_run import FakeServer
 print("flags", *sys.argv[1:], flush=True)
 if "--broken" in sys.argv:
     sys.exit("no such model")
+server = FakeServer()
+def die_on_the_third(body):
+    if body["prompt"] == "p3":
+        print("out of memory", flush=True)
+        os._exit(7)
+if "--dying" in sys.argv:
+    server.behave = die_on_the_third
 with open({marker!r}, "w") as file:
     file.write(str(os.getpid()))
-uvicorn.run(FakeServer().app, port=int(sys.argv[sys.argv.index("--port") + 1]))
+uvicorn.run(server.app, port=int(sys.argv[sys.argv.index("--port") + 1]))
 """
 
 
@@ -636,6 +872,46 @@ def test_a_model_that_does_not_load(
     log_of(err)
 
 
+@pytest.mark.parametrize("retries", ["0", "1000"])
+def test_a_server_that_dies_ends_the_run(
+    plain: Files,
+    pid_file: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    retries: str,
+) -> None:
+    monkeypatch.setattr(client, "retry_delay", lambda *_: 1000.0)
+    plain.write(*prompts(9))
+    words = [str(plain.input), "-o", str(plain.output), "--model", "m", "--dying"]
+    assert score.main([*words, "--concurrency", "1", "--retries", retries]) == 1
+    assert plain.answers() == expected(2)
+    err = capsys.readouterr().err
+    assert "the server ended with status 7" in err
+    assert "out of memory" in err
+    log_of(err)
+
+
+def test_another_model_or_flag_is_not_mixed_in(
+    plain: Files, pid_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain.write(*prompts(2))
+    words = [str(plain.input), "-o", str(plain.output), "--model"]
+    assert score.main([*words, "m", "--dtype", "float32", "--seed=1"]) == 0
+    log_of(capsys.readouterr().err)
+    before = plain.output.read_bytes()
+    pid_file.unlink()
+    for others in (["other", "--dtype", "float32", "--seed=1"], ["m", "--dtype", "float16"]):
+        assert score.main([*words, *others]) == 2
+        assert "its answers are of m --dtype float32 --seed 1, not of" in capsys.readouterr().err
+    assert plain.output.read_bytes() == before
+    assert not pid_file.exists()
+    plain.write(*prompts(3))
+    again = ["m", "--seed", "1", "--dtype=float32", "--gpu-memory-utilization", "0.5"]
+    assert score.main([*words, *again]) == 0
+    assert plain.answers() == expected(3)
+    log_of(capsys.readouterr().err)
+
+
 def test_the_server_goes_when_the_run_fails(
     plain: Files, pid_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -674,6 +950,10 @@ score.main(sys.argv[1:])
         (["in", "-o", "out", "--dtype", "float32"], "unrecognized arguments"),
         (["in", "-o", "out", "--url", "u", "--model", "m"], "give one of them"),
         (["in", "-o", "out", "--url", "localhost:8000"], "must begin with http"),
+        (["in", "-o", "out", "--url", "http://:8000"], "names no host"),
+        (["in", "-o", "out", "--url", "http://localhost:99999"], "Port out of range"),
+        (["in", "-o", "out", "--url", "http://[::1"], "Invalid IPv6 URL"),
+        (["in", "-o", "out", "--url", f"http://{'a' * 70}.com"], "label empty or too long"),
         (["in", "-o", "out", "--model", "m", "--port=9"], "--port: with --model"),
         (["in", "-o", "out", "--model", "m", "--api-key", "k"], "VLLM_API_KEY"),
         (["in", "-o", "out", "--concurrency", "0"], "at least 1"),

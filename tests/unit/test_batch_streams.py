@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conf_server.batch.options import UsageError
-from conf_server.batch.streams import LineSplitter, open_output, scan
+from conf_server.batch.output import open_output, scan
+from conf_server.batch.streams import LineSplitter
 
 
 @given(st.lists(st.sampled_from([b"a", b"bc", b"\n", b"\n\n", b"d\ne"]), max_size=20))
@@ -24,7 +25,7 @@ def test_lines_do_not_depend_on_the_chunks(chunks: list[bytes]) -> None:
 
 
 def answer(line: int) -> dict[str, Any]:
-    return {"line": line, "request": f"{line + 1000:016x}", "result": {}}
+    return {"line": line, "request": f"{line + 1000:016x}", "server": "s", "result": {}}
 
 
 def failure(line: int) -> dict[str, Any]:
@@ -51,7 +52,8 @@ def test_what_is_kept_of_earlier_runs(
         whole = b"".join(gzip.compress(text, mtime=0) if compressed else text for text in texts)
         path.write_bytes(whole[: max(0, len(whole) - cut)])
         with open_output(str(path), overwrite=False) as output:
-            kept = [line for line in range(1, 10) if output.found.digest(line)]
+            kept = [line for line in range(1, 10) if output.found.request(line)]
+            output.begin(overwrite=False, kept={})
             output.write(answer(10))
         text = gzip.decompress(path.read_bytes()) if compressed else path.read_bytes()
         assert [path.name] == [entry.name for entry in Path(folder).iterdir()]

@@ -17,7 +17,7 @@ import pytest
 from conf_server.report.answers import ReportError, read_answers
 from conf_server.report.command import main
 from conf_server.report.figures import method_figures
-from conf_server.report.metrics import Levels, auroc, bootstrap_interval, prr
+from conf_server.report.metrics import Levels, auroc, bootstrap_intervals, prr
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed: the extra `report`")
 
@@ -118,8 +118,9 @@ def test_the_table_has_the_figures(tmp_path: Path, capsys: pytest.CaptureFixture
     rows = {row[0]: row for row in page.rows}
     assert rows["perplexity"][1:5] == ["less sure", "80", "80", f"{np.mean(u):.4g}"]
     for cell, metric in zip(rows["perplexity"][5:7], (auroc, prr), strict=True):
-        low, high = bootstrap_interval(metric, u, wrong)
-        assert cell == f"{metric(Levels.of(u, wrong)):.3f} [{low:.3f}, {high:.3f}]"
+        (interval,) = bootstrap_intervals([metric], u, wrong)
+        assert interval is not None
+        assert cell == "{:.3f} [{:.3f}, {:.3f}]".format(metric(Levels.of(u, wrong)), *interval)
     assert 0 < float(rows["perplexity"][7]) < 1
     assert rows["semantic_entropy"][7] == "–"
     # The same numbers turned around, and said so.
@@ -169,6 +170,26 @@ def test_plots_as_png(tmp_path: Path) -> None:
     assert "perplexity_risk-coverage.png" in found
     for path in (tmp_path / "plots").iterdir():
         assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "values", [[0.3, 0.30000000000000004], [0.0, 1e-17], [1e17, 1e17 + 16], [-5.0, -5.0]]
+)
+def test_one_level_is_drawn_and_not_ranked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], values: list[float]
+) -> None:
+    lines = [uncertainty(estimates={"a": value}, correct=value > min(values)) for value in values]
+    page = report(tmp_path, *lines, uncertainty(estimates={"a": values[0]}, correct=True))
+    assert page.tags.count("svg") == 3
+    assert page.rows[1][5:7] == ["–", "–"]
+    assert "no AUROC: all values are equal" in capsys.readouterr().out
+
+
+def test_the_bar_can_be_asked_for(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    report(tmp_path, *good_lines(9), flags=("--progress",))
+    assert "3/3" in capfd.readouterr().err
+    report(tmp_path, *good_lines(9))
+    assert capfd.readouterr().err == ""
 
 
 # What is not there
@@ -372,3 +393,26 @@ def test_gzip(tmp_path: Path) -> None:
     Path(path).write_bytes(Path(path).read_bytes()[:-20])
     with pytest.raises(ReportError, match=r"out\.jsonl\.gz"):
         read_answers(path, "exact")
+
+
+def test_a_damaged_member(tmp_path: Path) -> None:
+    path = write(tmp_path, *good_lines(9), name="out.jsonl.gz")
+    damaged = bytearray(Path(path).read_bytes())
+    damaged[60] ^= 0xFF
+    Path(path).write_bytes(damaged)
+    with pytest.raises(ReportError, match=r"out\.jsonl\.gz: "):
+        read_answers(path, "exact")
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_the_page_does_not_replace_the_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], linked: bool
+) -> None:
+    path = write(tmp_path, *good_lines(9))
+    before = Path(path).read_bytes()
+    page = tmp_path / "link" if linked else Path(path)
+    if linked:
+        page.symlink_to(path)
+    assert main([path, "-o", str(page)]) == 2
+    assert "it is the input" in capsys.readouterr().err
+    assert Path(path).read_bytes() == before

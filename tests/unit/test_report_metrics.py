@@ -21,9 +21,10 @@ from conf_server.report.metrics import (
     Levels,
     UndefinedError,
     auroc,
-    bootstrap_interval,
+    bootstrap_intervals,
     confidence_percentile,
     ece,
+    levels_of,
     midranks,
     prediction_rejection_area,
     prr,
@@ -199,6 +200,36 @@ def test_risk_coverage(rows: list[tuple[float, bool]]) -> None:
     assert len(coverage) == len(thresholds)
 
 
+# Rounding
+
+
+@given(st.lists(st.tuples(COARSE, st.floats(-1, 1)), min_size=1), st.floats(1e-3, 1e9))
+def test_rounding_makes_no_levels(rows: list[tuple[float, float]], scale: float) -> None:
+    exact = np.array([value for value, _ in rows])
+    rounded = exact + 1e-11 * exact.max() * np.array([noise for _, noise in rows])
+    assert levels_of(rounded * scale).tolist() == levels_of(exact * scale).tolist()
+    assert levels_of(exact).tolist() == np.unique(exact, return_inverse=True)[1].tolist()
+
+
+def test_the_rounding_of_zero_makes_no_levels() -> None:
+    assert levels_of([1e-16, -3e-17, 0.0]).tolist() == [0, 0, 0]
+
+
+def test_small_steps_are_levels() -> None:
+    assert levels_of([1.0, 1.0 + 1e-8, 1.0 + 2e-8]).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("metric", [auroc, prr])
+def test_rounding_alone_tells_nothing_apart(metric: Any) -> None:
+    rng = np.random.default_rng(0)
+    u = np.array([np.cumsum(rng.permutation([0.1, 0.2, 0.3, 0.7, 1.1]))[-1] for _ in range(40)])
+    assert np.unique(u).size > 1
+    with pytest.raises(UndefinedError, match="all values are equal"):
+        metric(Levels.of(u, np.arange(40) % 2 == 0))
+    with pytest.raises(UndefinedError, match="all values are equal"):
+        spearman(u, np.arange(40))
+
+
 # Calibration
 
 CONFIDENT = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=60)
@@ -264,24 +295,38 @@ def test_no_correlation(pair: tuple[list[float], list[float]]) -> None:
 # Intervals
 
 
+def interval(
+    metric: Any, u: Any, wrong: Any, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    (found,) = bootstrap_intervals([metric], u, wrong, resamples, seed)
+    assert found is not None
+    return found
+
+
 def test_the_interval_is_that_of_a_slow_bootstrap() -> None:
     rng = np.random.default_rng(1)
     wrong = rng.random(60) < 0.4
-    u = rng.normal(size=60).round(1) + wrong
+    u = (rng.normal(size=60) + wrong).round(1)
     draws = np.random.default_rng(9)
     found = []
     for _ in range(200):
         rows = draws.integers(60, size=60)
         found.append(slow_auroc([(u[row], bool(wrong[row])) for row in rows]))
-    low, high = bootstrap_interval(auroc, u, wrong, resamples=200, seed=9)
+    low, high = interval(auroc, u, wrong, resamples=200, seed=9)
     assert (low, high) == pytest.approx(tuple(np.quantile(found, [0.025, 0.975])))
     assert low < auroc(Levels.of(u, wrong)) < high
 
 
 def test_intervals_depend_on_the_seed_alone() -> None:
     u, wrong = np.arange(50.0) % 17, np.arange(50) % 3 == 0
-    assert bootstrap_interval(prr, u, wrong, 100, 1) == bootstrap_interval(prr, u, wrong, 100, 1)
-    assert bootstrap_interval(prr, u, wrong, 100, 1) != bootstrap_interval(prr, u, wrong, 100, 2)
+    assert interval(prr, u, wrong, 100, 1) == interval(prr, u, wrong, 100, 1)
+    assert interval(prr, u, wrong, 100, 1) != interval(prr, u, wrong, 100, 2)
+
+
+def test_metrics_that_share_resamples_have_the_intervals_of_each_alone() -> None:
+    u, wrong = np.arange(50.0) % 17, np.arange(50) % 3 == 0
+    alone = [interval(auroc, u, wrong), interval(prr, u, wrong)]
+    assert bootstrap_intervals([auroc, prr], u, wrong) == alone
 
 
 def test_nineteen_of_twenty_intervals_hold_the_truth() -> None:
@@ -291,11 +336,10 @@ def test_nineteen_of_twenty_intervals_hold_the_truth() -> None:
         rng = np.random.default_rng(seed)
         wrong = rng.random(150) < 0.4
         u = rng.normal(size=150) + wrong
-        low, high = bootstrap_interval(auroc, u, wrong, resamples=200, seed=seed)
+        low, high = interval(auroc, u, wrong, resamples=200, seed=seed)
         held += low <= truth <= high
     assert 0.89 <= held / 200 <= 0.99
 
 
 def test_one_wrong_answer_gives_no_interval() -> None:
-    with pytest.raises(UndefinedError, match="too few"):
-        bootstrap_interval(auroc, np.arange(20), np.arange(20) == 19)
+    assert bootstrap_intervals([auroc], np.arange(20), np.arange(20) == 19) == [None]
