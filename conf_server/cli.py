@@ -201,7 +201,12 @@ def refuse_processed_logprobs(args: Namespace) -> None:
 
 
 def resolve_api_server_count(args: Namespace) -> None:
-    """vLLM's defaults: as many API processes as data-parallel engines, unless balanced outside."""
+    """As `vllm serve`: as many API processes as data-parallel engines, unless balanced outside.
+
+    Raises:
+        SettingsError: two ways of balancing, or a count that cannot be meant.
+    """
+    refuse_two_ways_of_balancing(args)
     if args.headless:
         if args.api_server_count:
             raise SettingsError("--api-server-count: no API servers run with --headless")
@@ -210,15 +215,54 @@ def resolve_api_server_count(args: Namespace) -> None:
     if args.api_server_count is not None:
         if args.api_server_count < 1:
             raise SettingsError("--api-server-count: must be at least 1 without --headless")
-        return
-    external = args.data_parallel_external_lb or args.data_parallel_rank is not None
-    hybrid = args.data_parallel_hybrid_lb or args.data_parallel_start_rank is not None
-    if external:
+    elif external_balancing(args):
         args.api_server_count = 1
-    elif hybrid:
+    elif hybrid_balancing(args):
         args.api_server_count = args.data_parallel_size_local or 1
     else:
         args.api_server_count = args.data_parallel_size
+    cap_api_server_count(args)
+
+
+def external_balancing(args: Namespace) -> list[str]:
+    """The flags that ask for a load balancer before servers of one rank each."""
+    rank = args.data_parallel_rank is not None
+    return _given(args.data_parallel_external_lb, "external-lb") + _given(rank, "rank")
+
+
+def hybrid_balancing(args: Namespace) -> list[str]:
+    """The flags that ask for a load balancer before servers of several ranks each."""
+    start_rank = args.data_parallel_start_rank is not None
+    return _given(args.data_parallel_hybrid_lb, "hybrid-lb") + _given(start_rank, "start-rank")
+
+
+def _given(given: bool, name: str) -> list[str]:
+    return [f"--data-parallel-{name}"] if given else []
+
+
+def refuse_two_ways_of_balancing(args: Namespace) -> None:
+    """
+    Raises:
+        SettingsError: naming the flags.
+    """
+    external, hybrid = external_balancing(args), hybrid_balancing(args)
+    if external and hybrid:
+        raise SettingsError(
+            f"{', '.join(external)} and {', '.join(hybrid)}: only one way of balancing load "
+            "between data-parallel engines can be used"
+        )
+
+
+def cap_api_server_count(args: Namespace) -> None:
+    """Elastic expert parallelism works with one API process only: vLLM's rule."""
+    from vllm.logger import init_logger
+
+    if args.enable_elastic_ep and args.api_server_count > 1:
+        init_logger("vllm.conf_server.cli").warning(
+            "--api-server-count %d: capped to 1, as --enable-elastic-ep needs.",
+            args.api_server_count,
+        )
+        args.api_server_count = 1
 
 
 def raise_max_logprobs(args: Namespace, settings: ConfidenceSettings) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from typing import Any, Final, TextIO
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from conf_server.check.compare import compare
+from conf_server.check.expectations import cache_excuse, missing_readings
+from conf_server.check.interruption import ending_on_signals
 from conf_server.check.options import CheckOptions, parse_options
 from conf_server.check.report import Line, Report, WorstToken
 from conf_server.check.texts import TextsError, texts_of, tokenized
@@ -29,18 +31,20 @@ CONTEXT_TOKENS: Final = 5
 
 
 def main(arguments: Sequence[str]) -> int:
-    """0 within the tolerance, 1 past it, 2 for bad usage."""
+    """0 within the tolerance, 1 past it, 2 for bad usage.
+
+    Raises:
+        SystemExit: 130 and 143 for SIGINT and SIGTERM.
+    """
     options, others = parse_options(arguments)
     try:
-        with result_alone() as stdout:
+        with ending_on_signals(), result_alone() as stdout:
             report = check(options, engine_flags(others))
             text = json.dumps(report.as_json()) if options.json else report.table()
             print(text, file=stdout)
     except (SettingsError, TextsError) as error:
         print(f"conf-server check: error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
     return 0 if report.ok else 1
 
 
@@ -92,10 +96,14 @@ def check(options: CheckOptions, args: Namespace) -> Report:
     extra = texts_of(options.texts) if options.texts else {}
     hub = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
     tokenizer = load_tokenizer(args.tokenizer or args.model, hub)
-    path, hub = (options.reference, {}) if options.reference else (args.model, hub)
+    path = options.reference or args.model
+    if options.reference:
+        hub["revision"] = None  # the served model's
     require_model(path, hub)
-    numerics, readings = asyncio.run(read_engine(options, args, tokenizer, extra))
+    answers = asyncio.run(read_engine(options, args, tokenizer, extra))
     reference = Reference(path, options.reference_device, hub)
+    lines = compared(answers, reference, tokenizer)
+    numerics = answers.numerics
     return Report(
         model=args.model,
         reference=path,
@@ -109,51 +117,94 @@ def check(options: CheckOptions, args: Namespace) -> Report:
             max=options.tolerance_max,
             agreement=options.tolerance_agreement,
         ),
-        lines=compared(readings, reference, tokenizer),
+        statistics=answers.statistics,
+        lines=lines,
+        missing=missing_readings(
+            answers.texts,
+            numerics.block_size,
+            answers.cache_excuse,
+            {(line.text, line.kind) for line in lines},
+        ),
     )
+
+
+@dataclass(frozen=True)
+class EngineAnswers:
+    """What the engine has said of the texts.
+
+    Attributes:
+        numerics: its `EngineNumerics`.
+        statistics: whether its workers compute token statistics.
+        cache_excuse: why nothing need come from its prefix cache; empty where it has to.
+        texts: token ids, by name.
+        readings: its `Reading`s.
+    """
+
+    numerics: Any
+    statistics: bool
+    cache_excuse: str
+    texts: Mapping[str, list[int]]
+    readings: Sequence[Any]
 
 
 async def read_engine(
     options: CheckOptions, args: Namespace, tokenizer: Any, extra: Mapping[str, str]
-) -> tuple[Any, list[Any]]:
-    """The engine as the server would start it: its `EngineNumerics` and its `Reading`s.
+) -> EngineAnswers:
+    """Start the engine as the server would, and stop it: at once where something is wrong.
 
     Raises:
         SettingsError: the model is too short for the texts, or generates none.
     """
-    from conf_server.engine.readings import KINDS, EngineNumerics, EngineReader
-    from conf_server.engine.token_statistics_support import install_token_statistics
     from conf_server.launcher import Shutdown, engine_client
 
-    signal.signal(signal.SIGTERM, _stop)
-    async with engine_client(args, {}, Shutdown()) as engine:
-        numerics = await EngineNumerics.of(engine)
-        if not numerics.generates:
-            raise SettingsError(f"--model {args.model}: it generates no text")
-        statistics = await install_token_statistics(engine, args)
-        limit = numerics.max_model_len - options.new_tokens
-        if limit < 2:
-            raise SettingsError("--max-model-len: no room for a text and --new-tokens")
-        texts = tokenized(tokenizer, extra, limit, numerics.block_size, options.new_tokens)
-        with tqdm(total=len(KINDS) * len(texts), desc="engine", unit="reading") as bar:
-            reader = EngineReader(
-                engine, numerics.block_size, TOP_K, options.new_tokens, bar.update, statistics
-            )
-            return numerics, await reader.read(texts)
+    shutdown = Shutdown()
+    async with engine_client(args, {}, shutdown) as engine:
+        try:
+            return await ask_engine(engine, options, args, tokenizer, extra)
+        except BaseException:
+            shutdown.forced = True
+            raise
 
 
-def _stop(*_: object) -> None:
-    """SIGTERM as an exception, so that the engine's processes are stopped on the way out."""
-    raise SystemExit(128 + signal.SIGTERM)
+async def ask_engine(
+    engine: Any,
+    options: CheckOptions,
+    args: Namespace,
+    tokenizer: Any,
+    extra: Mapping[str, str],
+) -> EngineAnswers:
+    """Every reading of every text.
+
+    Raises:
+        SettingsError: as `read_engine`.
+    """
+    from conf_server.engine.readings import KINDS, EngineNumerics, EngineReader
+    from conf_server.engine.token_statistics_support import install_token_statistics
+
+    numerics = await EngineNumerics.of(engine)
+    if not numerics.generates:
+        raise SettingsError(f"--model {args.model}: it generates no text")
+    statistics = await install_token_statistics(engine, args)
+    limit = numerics.max_model_len - options.new_tokens
+    if limit < 2:
+        raise SettingsError("--max-model-len: no room for a text and --new-tokens")
+    block = numerics.block_size
+    texts = tokenized(tokenizer, extra, limit, block, options.new_tokens)
+    with tqdm(total=len(KINDS) * len(texts), desc="engine", unit="reading") as bar:
+        reader = EngineReader(engine, block, TOP_K, options.new_tokens, bar.update, statistics)
+        readings = await reader.read(texts)
+    excuse = cache_excuse(engine.vllm_config)
+    return EngineAnswers(numerics, statistics, excuse, texts, readings)
 
 
-def compared(readings: Sequence[Any], reference: Any, tokenizer: Any) -> list[Line]:
+def compared(answers: EngineAnswers, reference: Any, tokenizer: Any) -> list[Line]:
     """One line a reading that has rows, in the order of the readings."""
+    readings = answers.readings
     lines = []
     # From the back: a text's generated sequences hold its prompt, and the reference, which
     # remembers the last sequence it has seen, then need not compute the prompt again.
     for reading in tqdm(reversed(readings), "transformers", len(readings), unit="reading"):
-        rows = reference.rows(reading)
+        rows = reference.rows(reading, answers.statistics)
         difference = compare(reading.rows, rows, reading.sampled)
         if difference is not None:
             worst = worst_token(reading, rows, difference.worst, tokenizer)

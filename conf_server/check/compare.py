@@ -1,4 +1,4 @@
-"""How far two sets of log-probabilities are apart. Pure numpy."""
+"""How far the engine's rows are from the reference's. Pure numpy."""
 
 from __future__ import annotations
 
@@ -8,24 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from conf_server.check.reference_rows import ReferenceRows
+from conf_server.check.token_statistics import (
+    StatisticDifference,
+    compare_statistics,
+    distances,
+    pooled_statistics,
+)
 from conf_server.stats.trace import TraceRows
-
-
-@dataclass(frozen=True)
-class ReferenceRows:
-    """What the reference says about n tokens that the engine has given rows for.
-
-    Attributes:
-        logprobs: (n,) log-probabilities of the tokens, nats.
-        candidate_logprobs: (n, w) those of the *engine's* candidates, nats.
-        best_ids: (n,) the reference's likeliest tokens.
-        best_logprobs: (n,) their log-probabilities, nats.
-    """
-
-    logprobs: NDArray
-    candidate_logprobs: NDArray
-    best_ids: NDArray
-    best_logprobs: NDArray
 
 
 @dataclass(frozen=True)
@@ -47,6 +37,7 @@ class Difference:
             likeliest token less likely than its own, nats; 0 is none. A near-tie that
             rounding has turned costs little, a wrong choice much.
         worst: index of the token with the largest difference.
+        statistics: each column of the token statistics; empty where the engine computes none.
     """
 
     num_tokens: int
@@ -57,6 +48,12 @@ class Difference:
     agreement: float
     regret: float
     worst: int
+    statistics: tuple[StatisticDifference, ...] = ()
+
+    @property
+    def worst_statistic(self) -> StatisticDifference | None:
+        """The column with the largest difference at a token."""
+        return max(self.statistics, key=lambda one: one.max, default=None)
 
 
 def compare(engine: TraceRows, reference: ReferenceRows, sampled: bool) -> Difference | None:
@@ -67,7 +64,7 @@ def compare(engine: TraceRows, reference: ReferenceRows, sampled: bool) -> Diffe
             token is then the one it chose: of candidates that tie, not always the first.
 
     Raises:
-        ValueError: the two do not have the same tokens and candidates.
+        ValueError: the two do not have the same tokens, candidates and statistics.
     """
     if reference.candidate_logprobs.shape != engine.candidate_ids.shape:
         raise ValueError(
@@ -90,15 +87,16 @@ def compare(engine: TraceRows, reference: ReferenceRows, sampled: bool) -> Diffe
         agreement=float((best == reference.best_ids).mean()),
         regret=float(distances(reference.best_logprobs, likelihood).max()),
         worst=int(apart.argmax()),
+        statistics=_statistics(engine, reference),
     )
 
 
-def distances(left: NDArray, right: NDArray) -> NDArray[np.float64]:
-    """|left - right|: 0 for the same infinity, inf for what cannot be subtracted."""
-    left, right = left.astype(np.float64), right.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        apart = np.where(left == right, 0.0, np.abs(left - right))
-    return np.where(np.isnan(apart), np.inf, apart)
+def _statistics(engine: TraceRows, reference: ReferenceRows) -> tuple[StatisticDifference, ...]:
+    if engine.statistics is None and reference.statistics is None:
+        return ()
+    if engine.statistics is None or reference.statistics is None:
+        raise ValueError("statistics on one side only")
+    return compare_statistics(engine.statistics, reference.statistics)
 
 
 def _kl_terms(engine: TraceRows, reference: ReferenceRows, mass: NDArray) -> NDArray[np.float64]:
@@ -125,4 +123,5 @@ def pooled(differences: Sequence[Difference]) -> Difference:
         agreement=mean("agreement"),
         regret=max(one.regret for one in differences),
         worst=-1,
+        statistics=pooled_statistics([one.statistics for one in differences], counts.tolist()),
     )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from conf_server.check.compare import ReferenceRows
+from conf_server.check.reference_rows import ReferenceRows, reference_rows
 from conf_server.engine.readings import Reading
 from conf_server.settings import SettingsError
 
@@ -36,7 +37,7 @@ def require_model(path: str, hub: dict[str, Any]) -> None:
 
 
 class Reference:
-    """Log-probabilities of given tokens, by forward passes over whole sequences."""
+    """Distributions of given tokens, by forward passes over whole sequences."""
 
     def __init__(self, path: str, device: str | None, hub: dict[str, Any]) -> None:
         """
@@ -51,30 +52,24 @@ class Reference:
         model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, **hub)
         self._model = model.to(self._device).eval()
         self._token_ids: list[int] = []
-        self._logprobs = torch.empty(0)
+        self._logits = torch.empty(0)
 
-    def rows(self, reading: Reading) -> ReferenceRows:
+    def rows(self, reading: Reading, statistics: bool) -> ReferenceRows:
         """What transformers says where the engine has given a row.
 
-        Costs nothing for a sequence that the last one computed begins with.
+        The forward pass costs nothing for a sequence that the last one computed begins with.
+
+        Args:
+            statistics: the token statistics too.
         """
-        logprobs = self._forward(reading.token_ids)[reading.first - 1 :]
-        own = torch.tensor(reading.token_ids[reading.first :])[:, None]
-        candidates = torch.tensor(reading.rows.candidate_ids, dtype=torch.int64)
-        given = torch.cat((own, candidates), dim=1).to(self._device)
-        found = logprobs.gather(1, given).double().cpu().numpy()
-        best = logprobs.max(1)
-        return ReferenceRows(
-            logprobs=found[:, 0],
-            candidate_logprobs=found[:, 1:],
-            best_ids=best.indices.cpu().numpy(),
-            best_logprobs=best.values.double().cpu().numpy(),
-        )
+        logits = self._forward(reading.token_ids)[reading.first - 1 :].cpu().numpy()
+        own = np.array(reading.token_ids[reading.first :])
+        return reference_rows(logits, own, reading.rows.candidate_ids, statistics)
 
     def _forward(self, token_ids: list[int]) -> torch.Tensor:
-        """(n-1, vocabulary): row t is the distribution of token t+1, nats."""
+        """(n-1, vocabulary) float32 logits: row t is the distribution of token t+1."""
         if self._token_ids[: len(token_ids)] != token_ids:
             with torch.inference_mode():
                 logits = self._model(torch.tensor([token_ids], device=self._device)).logits
-            self._token_ids, self._logprobs = token_ids, logits[0, :-1].log_softmax(-1)
-        return self._logprobs[: len(token_ids) - 1]
+            self._token_ids, self._logits = token_ids, logits[0, :-1]
+        return self._logits[: len(token_ids) - 1]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any, Final
 
 from conf_server.check.compare import Difference, pooled
+from conf_server.check.expectations import Missing
 from conf_server.check.tolerance import Tolerance
 
 ALL: Final = "all"
@@ -22,6 +24,7 @@ _HEAD: Final = (
     "KL top-k",
     "argmax",
     "regret",
+    "worst statistic",
     "worst token",
 )
 
@@ -61,6 +64,7 @@ class Line:
 
     def cells(self) -> tuple[str, ...]:
         apart = self.difference
+        statistic = apart.worst_statistic
         return (
             self.text,
             self.kind,
@@ -70,6 +74,7 @@ class Line:
             _small(apart.kl),
             f"{apart.agreement:.1%}",
             _small(apart.regret),
+            f"{statistic.name} {_small(statistic.max)}" if statistic else "-",
             str(self.worst or ""),
         )
 
@@ -85,7 +90,9 @@ class Report:
         quantization: the engine's, None for none.
         top_k: candidates compared at each token.
         tolerance: what was held against the lines.
+        statistics: whether the engine computes token statistics, and they were compared.
         lines: one for each text and kind.
+        missing: what there should be a line for, and is none.
     """
 
     model: str
@@ -94,7 +101,9 @@ class Report:
     quantization: str | None
     top_k: int
     tolerance: Tolerance
+    statistics: bool
     lines: Sequence[Line]
+    missing: Sequence[Missing] = ()
 
     @property
     def ok(self) -> bool:
@@ -109,7 +118,7 @@ class Report:
         return [Line(ALL, kind, pooled(differences)) for kind, differences in kinds.items()]
 
     def failures(self) -> list[str]:
-        """What is past the tolerance, one entry a line of the table.
+        """What is past the tolerance or missing, one entry a line of the table.
 
         Agreement is judged over all texts of a kind: of five tokens, one near-tie is 20%.
         """
@@ -123,7 +132,22 @@ class Report:
             for line in self.totals()
             if (why := self.tolerance.disagreement(line.difference))
         ]
-        return single + together
+        absent = [f"{one.text}/{one.kind}: {one.reason}" for one in self.missing if not one.excuse]
+        return single + together + absent
+
+    def notes(self) -> list[str]:
+        """What could not be compared, and does not fail the check for it."""
+        excused = [one for one in self.missing if one.excuse]
+        notes = [
+            f"Not compared: {', '.join(f'{one.text}/{one.kind}' for one in group)}: {excuse}."
+            for excuse, group in groupby(excused, lambda one: one.excuse)
+        ]
+        if not self.statistics:
+            notes.append(
+                "Not compared: token statistics: this engine computes none, and confidence comes "
+                "from its top-k log-probabilities."
+            )
+        return notes
 
     def verdict(self) -> str:
         numbers = self.dtype + (f", {self.quantization}" if self.quantization else "")
@@ -131,15 +155,20 @@ class Report:
         if self.ok:
             return f"PASS: {compared}."
         found = "\n  ".join(self.failures() or ["nothing was compared"])
-        return f"FAIL: {compared}. Past it:\n  {found}"
+        return f"FAIL: {compared}. Failures:\n  {found}"
 
     def table(self) -> str:
         """Differences of log-probabilities in nats, then the verdict."""
-        rows = [_HEAD, *(line.cells() for line in [*self.lines, *self.totals()])]
+        rows = [
+            _HEAD,
+            *(line.cells() for line in self.lines),
+            *(_cells_of_missing(one) for one in self.missing),
+            *(line.cells() for line in self.totals()),
+        ]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [_aligned(row, widths) for row in rows]
         head = f"engine {self.model} against transformers float32 {self.reference}"
-        return "\n".join([head, "", *lines, "", self.verdict()])
+        return "\n".join([head, "", *lines, "", *self.notes(), self.verdict()])
 
     def as_json(self) -> dict[str, Any]:
         """Finite numbers or null: JSON has no infinity."""
@@ -152,8 +181,13 @@ class Report:
             "quantization": self.quantization,
             "top_k": self.top_k,
             "tolerance": asdict(self.tolerance),
+            "token_statistics": "engine" if self.statistics else "topk",
             "failures": self.failures(),
             "lines": [_finite(_line_json(line)) for line in self.lines],
+            "missing": [
+                {"text": one.text, "rows": one.kind, "excuse": one.excuse or None}
+                for one in self.missing
+            ],
             "totals": [_finite(_line_json(line)) for line in self.totals()],
         }
 
@@ -161,15 +195,26 @@ class Report:
 def _line_json(line: Line) -> dict[str, Any]:
     difference = asdict(line.difference)
     del difference["worst"]  # an index into arrays that the reader does not have
-    worst = None if line.worst is None else _finite(asdict(line.worst))
-    return {"text": line.text, "rows": line.kind, **difference, "worst": worst}
-
-
-def _finite(fields: dict[str, Any]) -> dict[str, Any]:
+    statistic = line.difference.worst_statistic
     return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in fields.items()
+        "text": line.text,
+        "rows": line.kind,
+        **difference,
+        "statistics": {column.pop("name"): column for column in difference["statistics"]} or None,
+        "worst_statistic": statistic and statistic.name,
+        "worst": line.worst and asdict(line.worst),
     }
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(field) for name, field in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _cells_of_missing(one: Missing) -> tuple[str, ...]:
+    blank = [""] * (len(_HEAD) - 4)
+    return (one.text, one.kind, "0", *blank, one.reason)
 
 
 def _small(number: float) -> str:

@@ -55,13 +55,17 @@ class TextsError(ValueError):
 def texts_of(path: Path) -> dict[str, str]:
     """One text a line; empty lines are left out. Names are `line N`, counted from 1.
 
+    A line ends with LF or CR LF, and with nothing else that Unicode knows to end one. A
+    byte-order mark is no part of the first.
+
     Raises:
         TextsError: no such file, not UTF-8, or no text in it.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        content = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise TextsError(f"--texts {path}: {error}") from error
+    lines = content.replace("\r\n", "\n").split("\n")
     texts = {f"line {number}": line for number, line in enumerate(lines, 1) if line.strip()}
     if not texts:
         raise TextsError(f"--texts {path}: no text in it")

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, Final
 
+import vllm.envs as envs
+from huggingface_hub import try_to_load_from_cache
 from vllm.config import VllmConfig
 from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
+
+_CONFIG: Final = "adapter_config.json"
+_HEADS: Final = ("lm_head", "language_model.lm_head")
+"""Where models have the output head: one that is text alone, and the text part of others."""
+
+
+class AdapterUnreadableError(Exception):
+    """An adapter whose configuration is not on this host. The message says why."""
 
 
 def scoring_obstacle(vllm_config: VllmConfig, adapters: Iterable[LoRARequest]) -> str | None:
@@ -17,7 +30,8 @@ def scoring_obstacle(vllm_config: VllmConfig, adapters: Iterable[LoRARequest]) -
     vLLM's LoRA layer of the output head maps one row of logits to each request, but
     teacher forcing has a row for each token. On CPU a second request in the batch then
     ends the engine; elsewhere the head's adapter weights meet the wrong rows. Without
-    adapters on the head the layer is not built (CPU) or adds zeros (elsewhere).
+    adapters on the head the layer is not built (CPU) or adds zeros (elsewhere). An adapter
+    of which that cannot be told counts as one on the head.
     """
     config = vllm_config.lora_config
     if config is None or _excludes_head(config.target_modules):
@@ -28,22 +42,83 @@ def scoring_obstacle(vllm_config: VllmConfig, adapters: Iterable[LoRARequest]) -
             "vLLM's LoRA layer of the output head cannot compute prompt log-probabilities"
         )
     for adapter in adapters:
-        if _adapts_head(Path(adapter.lora_path)):
-            return (
-                f"adapter {adapter.lora_name} adapts lm_head, for which vLLM's prompt "
-                "log-probabilities are wrong: exclude it with --lora-target-modules"
-            )
+        if problem := _problem(adapter):
+            return f"{problem}: exclude it with --lora-target-modules"
     return None
 
 
 def _excludes_head(target_modules: list[str] | None) -> bool:
-    return target_modules is not None and "lm_head" not in target_modules
+    return target_modules is not None and not any("lm_head" in name for name in target_modules)
 
 
-def _adapts_head(folder: Path) -> bool:
-    config = folder / "adapter_config.json"
-    if not config.is_file():  # a hub name: vLLM itself has the file, we do not look for it
-        return False
-    fields = json.loads(config.read_text())
+def _problem(adapter: LoRARequest) -> str | None:
+    wrong = "for which vLLM's prompt log-probabilities are wrong"
+    try:
+        if not _adapts_head(_read_config(adapter.lora_path)):
+            return None
+    except AdapterUnreadableError as error:
+        return f"adapter {adapter.lora_name} may adapt lm_head, {wrong} ({error})"
+    return f"adapter {adapter.lora_name} adapts lm_head, {wrong}"
+
+
+def _read_config(lora_path: str) -> dict[str, Any]:
+    """
+    Raises:
+        AdapterUnreadableError: there is none, or no PEFT configuration in it.
+    """
+    file = _config_file(lora_path)
+    try:
+        fields = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AdapterUnreadableError(f"{file} cannot be read here: {error}") from error
+    if not isinstance(fields, dict):
+        raise AdapterUnreadableError(f"{file} is no PEFT configuration")
+    return fields
+
+
+def _config_file(lora_path: str) -> Path:
+    """Where vLLM has the adapter's configuration from.
+
+    vllm/lora/utils.py, get_adapter_absolute_path: a path where there is one, else a name on
+    a hub. What vLLM's workers have downloaded is in the cache; we do not download it again.
+
+    Raises:
+        AdapterUnreadableError: not in this host's cache.
+    """
+    if os.path.isabs(lora_path) or lora_path.startswith("~") or os.path.exists(lora_path):
+        return Path(os.path.expanduser(lora_path), _CONFIG)
+    if envs.VLLM_USE_MODELSCOPE:
+        raise AdapterUnreadableError(f"{lora_path} is ModelScope's, whose cache is not looked into")
+    try:
+        found = try_to_load_from_cache(lora_path, _CONFIG)
+    except ValueError as error:  # no name that the hub could have
+        raise AdapterUnreadableError(f"{lora_path} cannot be read here: {error}") from error
+    if not isinstance(found, str):
+        raise AdapterUnreadableError(f"{lora_path} is neither a folder here nor in the hub's cache")
+    return Path(found)
+
+
+def _adapts_head(fields: dict[str, Any]) -> bool:
+    """Whether `target_modules` or `modules_to_save` may name the head.
+
+    PEFT takes a list of names, or a pattern of the whole of a module's path.
+
+    Raises:
+        AdapterUnreadableError: a pattern that is none.
+    """
     named = [fields.get("target_modules") or [], fields.get("modules_to_save") or []]
-    return any("lm_head" in names for names in named)
+    return any(
+        _matches_head(names) if isinstance(names, str) else any("lm_head" in name for name in names)
+        for names in named
+    )
+
+
+def _matches_head(pattern: str) -> bool:
+    """
+    Raises:
+        AdapterUnreadableError: no regular expression.
+    """
+    try:
+        return "lm_head" in pattern or any(re.fullmatch(pattern, head) for head in _HEADS)
+    except re.error as error:
+        raise AdapterUnreadableError(f"target_modules {pattern!r}: {error}") from error

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from safetensors.torch import load_file, save_file
 
 CHECK_S = 500  # 45 on two idle cores
+STOP_S = 60  # far less than what is left of the check
 FLAGS = ("--max-model-len=1024", "--gpu-memory-utilization=0.1")
 DAMAGED = "model.layers.15.mlp.down_proj.weight"
 
 
 def check(model: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "conf_server", "check", f"--model={model}", *FLAGS, *flags],
-        capture_output=True,
-        text=True,
-        timeout=CHECK_S,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        command(model, *flags), capture_output=True, text=True, timeout=CHECK_S, env=environ()
     )
+
+
+def command(model: Path, *flags: str) -> list[str]:
+    return [sys.executable, "-m", "conf_server", "check", f"--model={model}", *FLAGS, *flags]
+
+
+def environ() -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +55,7 @@ def test_the_embedded_model_passes(model_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-4000:]
     answer: dict[str, Any] = json.loads(done.stdout)  # one object, and no log
     assert (answer["ok"], answer["dtype"], answer["failures"]) == (True, "float32", [])
+    assert (answer["missing"], answer["token_statistics"]) == ([], "engine")
     lines = {(line["text"], line["rows"]): line for line in answer["lines"]}
     texts = {"short", "prose", "scripts", "code", "chat", "border"}
     assert {text for text, _ in lines} == texts
@@ -57,6 +68,10 @@ def test_the_embedded_model_passes(model_path: Path) -> None:
         assert line["mean"] < 1e-4
         assert abs(line["kl"]) < 1e-4
         assert line["agreement"] == 1.0
+        assert len(line["statistics"]) == 7
+        for column in line["statistics"].values():
+            assert column["max"] < 1e-3
+            assert column["mean"] < 1e-4
     assert "transformers: 100%" in done.stderr
 
 
@@ -67,6 +82,66 @@ def test_other_weights_are_caught_in_every_kind_of_row(model_path: Path, damaged
     _, _, verdict = done.stdout.partition("FAIL: ")
     for failure in ("chat/prompt", "prose/cached", "chat/generated", "chat/batched"):
         assert f"\n  {failure}: mean " in verdict
+
+
+def test_without_prefix_cache_and_statistics_the_rest_is_checked(model_path: Path) -> None:
+    done = check(
+        model_path, "--new-tokens=2", "--no-enable-prefix-caching", "--token-statistics=topk"
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "Not compared: prose/cached, scripts/cached: prefix caching is off." in done.stdout
+    assert "Not compared: token statistics: this engine computes none" in done.stdout
+    assert "\nPASS: 18 comparisons" in done.stdout
+
+
+def engine_is_starting(_log: str, children: list[psutil.Process]) -> bool:
+    return any("EngineCore" in child.name() for child in children)
+
+
+def engine_is_reading(log: str, _children: list[psutil.Process]) -> bool:
+    return "engine:   0%" in log
+
+
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [(signal.SIGINT, engine_is_starting), (signal.SIGTERM, engine_is_reading)],
+)
+def test_a_signal_ends_the_check_and_its_engine(
+    model_path: Path,
+    tmp_path: Path,
+    number: signal.Signals,
+    moment: Callable[[str, list[psutil.Process]], bool],
+) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as stderr:
+        running = subprocess.Popen(
+            command(model_path), stdout=subprocess.PIPE, stderr=stderr, env=environ()
+        )
+    with running:
+        children = children_at(running, log, moment)
+        running.send_signal(number)
+        stdout, _ = running.communicate(timeout=STOP_S)
+    assert running.returncode == 128 + number, log.read_text()[-4000:]
+    assert stdout == b""
+    _, alive = psutil.wait_procs(children, timeout=STOP_S)
+    assert not alive
+
+
+def children_at(
+    running: subprocess.Popen[bytes],
+    log: Path,
+    moment: Callable[[str, list[psutil.Process]], bool],
+) -> list[psutil.Process]:
+    """Wait for the moment; the check's processes, of which there is one at least, at it."""
+    for _ in range(CHECK_S * 10):
+        assert running.poll() is None, log.read_text()[-4000:]
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children = psutil.Process(running.pid).children(recursive=True)
+            if children and moment(log.read_text(), children):
+                return children
+        time.sleep(0.1)
+    running.kill()
+    raise AssertionError(log.read_text()[-4000:])
 
 
 def test_a_model_that_is_not_there_is_bad_usage(tmp_path: Path) -> None:

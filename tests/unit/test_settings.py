@@ -168,10 +168,75 @@ def test_the_engine_gives_top_k_candidates(given: int, top_k: int, engine: int) 
     assert args.max_logprobs == engine
 
 
+@pytest.mark.parametrize(
+    ("flags", "count"),
+    [
+        ([], 1),
+        (["--data-parallel-size=4"], 4),
+        (["--data-parallel-size=4", "--data-parallel-rank=1"], 1),
+        (["--data-parallel-size=4", "--data-parallel-external-lb"], 1),
+        (["--data-parallel-size=4", "--data-parallel-start-rank=2"], 1),
+        (
+            ["--data-parallel-size=4", "--data-parallel-size-local=2", "--data-parallel-hybrid-lb"],
+            2,
+        ),
+        (["--data-parallel-size=4", "--api-server-count=3"], 3),
+        # Elastic expert parallelism works with one at most, whoever asks for more.
+        (["--enable-elastic-ep", "--data-parallel-size=2"], 1),
+        (["--enable-elastic-ep", "--data-parallel-size=2", "--api-server-count=2"], 1),
+        (
+            ["--enable-elastic-ep", "--data-parallel-size-local=2", "--data-parallel-hybrid-lb"],
+            1,
+        ),
+        (["--headless", "--enable-elastic-ep", "--data-parallel-size=2"], 0),
+    ],
+)
+def test_api_processes_are_as_many_as_vllms(flags: list[str], count: int, served: Served) -> None:
+    assert cli.main(["m", *flags]) == 0
+    ((args, _),) = served
+    assert args.api_server_count == count
+
+
+@pytest.mark.parametrize("headless", [[], ["--headless"]])
+@pytest.mark.parametrize("external", ["--data-parallel-rank=1", "--data-parallel-external-lb"])
+@pytest.mark.parametrize("hybrid", ["--data-parallel-start-rank=0", "--data-parallel-hybrid-lb"])
+def test_two_ways_of_balancing_are_refused_by_their_flags(
+    headless: list[str],
+    external: str,
+    hybrid: str,
+    served: Served,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["m", "--data-parallel-size=2", external, hybrid, *headless]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    given = [flag.partition("=")[0] for flag in (external, hybrid)]
+    assert line.startswith(f"conf-server: error: {' and '.join(given)}: ")
+    assert not served
+
+
 def test_the_default_of_max_logprobs_follows_top_k(served: Served) -> None:
     assert cli.main(["m", "--confidence-top-k", "64"]) == 0
     ((args, settings),) = served
     assert args.max_logprobs == settings.top_k == 64
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--speculative-config", '{"method": "ngram", "num_speculative_tokens": 3}'],
+        ["--spec-method=ngram"],
+        ["--spec-model=draft"],
+        ["--spec-tokens=3"],
+    ],
+)
+def test_token_statistics_and_speculative_decoding_exclude_each_other(
+    flags: list[str], served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["m", *flags]) == 0
+    ((args, _),) = served
+    assert not args.worker_extension_cls
+    assert cli.main(["m", *flags, "--token-statistics=engine"]) == 2
+    assert "--token-statistics engine: speculative" in capsys.readouterr().err
 
 
 @pytest.fixture
