@@ -18,8 +18,9 @@ body { margin: 0 auto; padding: 1rem; max-width: 75rem; color: var(--ink);
   background: var(--paper); font: 16px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: left; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap;
+  font-size: .85rem; }
+th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: left; }
 .plots { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); }
 figure { margin: 0; max-width: 32rem; } figure.map { max-width: 46rem; }
 figcaption { font-size: .85rem; }
