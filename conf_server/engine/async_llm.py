@@ -2,6 +2,7 @@
 
 from vllm.v1.engine.async_llm import AsyncLLM
 
+from conf_server.engine.adoption import adopt
 from conf_server.engine.output_processor import ConfidenceOutputProcessor
 
 
@@ -12,5 +13,5 @@ class ConfidenceAsyncLLM(AsyncLLM):
         # The handler's closure captures self.output_processor when it starts, and
         # AsyncLLM starts it at the end of __init__: this is the last moment to swap.
         if not isinstance(self.output_processor, ConfidenceOutputProcessor):
-            self.output_processor = ConfidenceOutputProcessor.adopt(self.output_processor)
+            self.output_processor = adopt(ConfidenceOutputProcessor, self.output_processor)
         super()._run_output_handler()

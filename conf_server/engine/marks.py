@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from functools import lru_cache
+from typing import Final
 
+import msgspec
 from vllm.sampling_params import SamplingParams
+
+from conf_server.stats.columns import NUM_TOKEN_STATISTICS
 
 _ARG: Final = "conf_server"
 
 
-@dataclass(frozen=True)
-class SamplesMark:
+class SamplesMark(msgspec.Struct, frozen=True, tag="samples"):
     """A request whose generated tokens' log-probabilities arrive as a `TokenTrace`.
 
     Attributes:
@@ -24,13 +25,18 @@ class SamplesMark:
     statistics_top_k: int = 0
     deferred: bool = False
 
+    @property
+    def num_statistics(self) -> int:
+        """Statistics that a row has."""
+        return NUM_TOKEN_STATISTICS if self.statistics_top_k else 0
 
-@dataclass(frozen=True)
-class PromptMark:
+
+class PromptMark(msgspec.Struct, frozen=True, tag="prompt"):
     """A request whose prompt's log-probabilities arrive as a `TokenTrace`.
 
     With `statistics_top_k` the worker makes the rows, from position `first` on, and
-    `prompt_logprobs` stays unset; without it they are vLLM's own.
+    `prompt_logprobs` stays unset; without it they are vLLM's own, and `first` is where
+    the scheduler ends a cache hit.
 
     Attributes:
         statistics_top_k: as in `SamplesMark`.
@@ -43,7 +49,7 @@ class PromptMark:
     statistics_top_k: int = 0
     first: int = 1
     candidates: int = 0
-    token_ids: Sequence[int] = ()
+    token_ids: tuple[int, ...] = ()
     ranks: bool = False
 
     @property
@@ -51,42 +57,42 @@ class PromptMark:
         """Tokens that a row names beside its own."""
         return len(self.token_ids) or self.candidates
 
+    @property
+    def num_statistics(self) -> int:
+        """Statistics that a row has."""
+        return NUM_TOKEN_STATISTICS if self.statistics_top_k else 0
+
 
 Mark = SamplesMark | PromptMark
-_KINDS: Final[dict[str, Any]] = {"samples": SamplesMark, "prompt": PromptMark}
-_NAMES: Final = {kind: name for name, kind in _KINDS.items()}
 
 
 def set_mark(params: SamplingParams, mark: Mark) -> None:
     """Mark a request."""
-    # A dict: `vllm_xargs`, the clients' way into extra_args, cannot carry one.
-    fields = {"trace": _NAMES[type(mark)], **asdict(mark)}
-    params.extra_args = {**(params.extra_args or {}), _ARG: fields}
+    # Bytes: JSON cannot say them, so no client can mark a request, whatever it may put
+    # into extra_args (/inference/v1/generate takes them whole).
+    params.extra_args = {**(params.extra_args or {}), _ARG: msgspec.json.encode(mark)}
 
 
 def mark_of(params: SamplingParams | None) -> Mark | None:
     """The mark that `set_mark` has left, if any."""
     if params is None or not params.extra_args:
         return None
-    fields = params.extra_args.get(_ARG)
-    if not isinstance(fields, dict):
-        return None
-    fields = dict(fields)
-    return _KINDS[fields.pop("trace")](**fields)
+    mark = params.extra_args.get(_ARG)
+    return _decoded(mark) if isinstance(mark, bytes) else None
+
+
+@lru_cache(maxsize=4096)  # asked for every request of every step
+def _decoded(mark: bytes) -> Mark:
+    return msgspec.json.decode(mark, type=Mark)
 
 
 def prompt_mark(params: SamplingParams | None) -> PromptMark | None:
-    """The mark of a request whose prompt rows the worker makes."""
+    """The mark of a forced text."""
     mark = mark_of(params)
-    return mark if isinstance(mark, PromptMark) and mark.statistics_top_k else None
+    return mark if isinstance(mark, PromptMark) else None
 
 
 def sample_statistics_top_k(params: SamplingParams | None) -> int:
     """Candidates for the confidence of a request's samples; 0 where it wants no statistics."""
-    # Asked for every request of every step: no objects here.
-    if params is None or not params.extra_args:
-        return 0
-    fields = params.extra_args.get(_ARG)
-    if not isinstance(fields, dict) or fields.get("trace") != "samples":
-        return 0
-    return int(fields["statistics_top_k"])
+    mark = mark_of(params)
+    return mark.statistics_top_k if isinstance(mark, SamplesMark) else 0

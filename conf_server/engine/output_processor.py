@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from vllm.v1.engine import EngineCoreRequest
+import numpy as np
+from vllm.logger import init_logger
+from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
 from vllm.v1.engine.logprobs import LogprobsProcessor
-from vllm.v1.engine.output_processor import OutputProcessor
+from vllm.v1.engine.output_processor import OutputProcessor, OutputProcessorOutput
 from vllm.v1.engine.parallel_sampling import ParentRequest
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
-from conf_server.engine.marks import Mark, PromptMark, mark_of
-from conf_server.stats.columns import NUM_TOKEN_STATISTICS
+from conf_server.engine.marks import PromptMark, mark_of
+from conf_server.engine.rows import fit
 from conf_server.stats.trace import TokenTrace
+
+logger = init_logger("vllm.conf_server.output_processor")
 
 
 class SampleTrace:
@@ -51,6 +55,19 @@ class SampleTraceProcessor(LogprobsProcessor):
         ids, logprobs, ranks, *_ = logprobs_lists
         container.trace.append(ids, logprobs, ranks)
 
+    def accepts(self, output: EngineCoreOutput) -> bool:
+        """Whether the output's rows are what the request has asked for."""
+        container: Any = self.logprobs
+        trace: TokenTrace = container.trace
+        if output.new_logprobs is None:
+            return True
+        ids, logprobs, *_ = output.new_logprobs
+        if not fit(ids, logprobs, trace.width, trace.num_statistics):
+            return False
+        # No likeliest token is impossible: V1's filling where another request of the step
+        # has named more tokens than this one wants.
+        return not trace.width or not (logprobs[:, 1] == -np.inf).any()
+
 
 class PromptTraceProcessor(LogprobsProcessor):
     """Keeps the log-probabilities of one request's prompt as arrays."""
@@ -60,20 +77,17 @@ class PromptTraceProcessor(LogprobsProcessor):
         ids, logprobs, ranks, *_ = prompt_logprobs_tensors
         trace.append(ids.numpy(), logprobs.numpy(), ranks.numpy())
 
+    def accepts(self, output: EngineCoreOutput) -> bool:
+        """Whether the output's rows are what the request has asked for."""
+        trace: Any = self.prompt_logprobs
+        tensors = output.new_prompt_logprobs_tensors
+        return tensors is None or fit(
+            tensors.logprob_token_ids, tensors.logprobs, trace.width, trace.num_statistics
+        )
+
 
 class ConfidenceOutputProcessor(OutputProcessor):
     """vLLM's output processor, with arrays for the requests that ask for them."""
-
-    @classmethod
-    def adopt(cls, stock: OutputProcessor) -> ConfidenceOutputProcessor:
-        """Take over a processor that has seen no request yet.
-
-        Its state is taken as it is: the constructor's arguments change with every
-        vLLM release, and repeating them here would tie us to one.
-        """
-        processor = cls.__new__(cls)
-        processor.__dict__.update(stock.__dict__)
-        return processor
 
     def add_request(
         self,
@@ -83,27 +97,50 @@ class ConfidenceOutputProcessor(OutputProcessor):
         request_index: int = 0,
         queue: Any = None,
     ) -> None:
+        # First of all: what fails here must not leave a request behind.
+        processor = _trace_processor(request)
         is_new = request.request_id not in self.request_states
         super().add_request(request, prompt, parent_req, request_index, queue)
-        if is_new and (mark := mark_of(request.sampling_params)):
-            state = self.request_states[request.request_id]
-            state.logprobs_processor = _trace_processor(mark, request, state.logprobs_processor)
+        if is_new and processor is not None:
+            self.request_states[request.request_id].logprobs_processor = processor
+
+    def process_outputs(
+        self, engine_core_outputs: list[EngineCoreOutput], *args: Any, **kwargs: Any
+    ) -> OutputProcessorOutput:
+        """Fails the requests whose rows are not their own, and no other."""
+        failed = [output for output in engine_core_outputs if not self._accepts(output)]
+        unfinished = [output.request_id for output in failed if not output.finished]
+        for output in failed:
+            logger.error("Request %s got rows of another's width.", output.request_id)
+            output.new_token_ids = []  # a stop string in them would be a regular end
+            output.new_logprobs = output.new_prompt_logprobs_tensors = None
+            output.finish_reason = FinishReason.ERROR
+        processed = super().process_outputs(engine_core_outputs, *args, **kwargs)
+        processed.reqs_to_abort.extend(unfinished)
+        return processed
+
+    def _accepts(self, output: EngineCoreOutput) -> bool:
+        state = self.request_states.get(output.request_id)
+        processor = state.logprobs_processor if state is not None else None
+        if isinstance(processor, (SampleTraceProcessor, PromptTraceProcessor)):
+            return processor.accepts(output)
+        return True
 
 
-def _trace_processor(
-    mark: Mark, request: EngineCoreRequest, stock: LogprobsProcessor | None
-) -> LogprobsProcessor:
-    assert stock is not None
-    num_statistics = NUM_TOKEN_STATISTICS if mark.statistics_top_k else 0
+def _trace_processor(request: EngineCoreRequest) -> LogprobsProcessor | None:
+    """A marked request's; None for any other."""
+    mark = mark_of(request.sampling_params)
+    if mark is None:
+        return None
     if isinstance(mark, PromptMark):
         prompt = PromptTraceProcessor.from_new_request(None, request)
-        width = mark.width if num_statistics else prompt.num_prompt_logprobs
+        width = mark.width if mark.statistics_top_k else prompt.num_prompt_logprobs
         assert width is not None
-        prompt.prompt_logprobs = TokenTrace(width, num_statistics)  # type: ignore[assignment]
+        prompt.prompt_logprobs = TokenTrace(width, mark.num_statistics)  # type: ignore[assignment]
         return prompt
-    samples = SampleTraceProcessor.from_new_request(stock.tokenizer, request)
+    samples = SampleTraceProcessor.from_new_request(None, request)
     assert samples.num_logprobs is not None
-    trace: Any = SampleTrace(samples.num_logprobs, num_statistics)
+    trace: Any = SampleTrace(samples.num_logprobs, mark.num_statistics)
     samples.logprobs = trace
     samples.cumulative_logprob = None
     return samples

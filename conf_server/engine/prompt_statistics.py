@@ -76,8 +76,8 @@ class PromptStatistics:
         return bool(self._requests)
 
     def add_request(self, req_id: str, params: SamplingParams | None) -> None:
-        """Take note of a new request, if it is marked."""
-        if mark := prompt_mark(params):
+        """Take note of a new request, if its rows are made here."""
+        if (mark := prompt_mark(params)) and mark.statistics_top_k:
             self._requests[req_id] = _Progress(mark, mark.first - 1)
 
     def remove_request(self, req_id: str) -> None:

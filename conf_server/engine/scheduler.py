@@ -9,11 +9,11 @@ confidence cost the API process.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import groupby
 from typing import Any, Final
 
 import numpy as np
 from vllm.config import VllmConfig
+from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorBase_V1
 from vllm.v1.core.kv_cache_manager import KVCacheManager
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
@@ -21,9 +21,9 @@ from vllm.v1.engine import EngineCoreOutput
 from vllm.v1.outputs import LogprobsLists
 from vllm.v1.request import Request
 
-from conf_server.engine.marks import SamplesMark, mark_of, prompt_mark
-from conf_server.stats.columns import NUM_TOKEN_STATISTICS
-from conf_server.stats.trace import TokenTrace
+from conf_server.engine.adoption import adopt
+from conf_server.engine.marks import PromptMark, SamplesMark, mark_of, prompt_mark
+from conf_server.engine.rows import fit
 
 
 def use_our_scheduler(vllm_config: VllmConfig) -> None:
@@ -42,20 +42,27 @@ def use_our_scheduler(vllm_config: VllmConfig) -> None:
 class CappedKVCacheManager(KVCacheManager):
     """Ends the prefix-cache hits of forced texts before their first scored token."""
 
-    @classmethod
-    def adopt(cls, stock: KVCacheManager) -> CappedKVCacheManager:
-        """Take over a manager with its state; no request is in it yet."""
-        manager = cls.__new__(cls)
-        manager.__dict__.update(stock.__dict__)
-        return manager
-
     def get_computed_blocks(self, request: Any, max_cache_hit_length: int | None = None) -> Any:
-        limits = [] if max_cache_hit_length is None else [max_cache_hit_length]  # from 0.33
-        if mark := prompt_mark(request.sampling_params):
-            # The first row is computed at the position before its token.
-            request = _ShortRequest(request, mark.first)
-            limits = [min(limit, mark.first - 1) for limit in limits]
-        return super().get_computed_blocks(request, *limits)
+        return super().get_computed_blocks(*_capped(request, max_cache_hit_length))
+
+    def get_computed_blocks_for_connector(
+        self, request: Any, max_cache_hit_length: int | None = None
+    ) -> Any:
+        return super().get_computed_blocks_for_connector(*_capped(request, max_cache_hit_length))
+
+
+def _capped(request: Any, max_cache_hit_length: int | None) -> list[Any]:
+    """The arguments of a cache lookup, for a forced text those of its context alone."""
+    limits = [] if max_cache_hit_length is None else [max_cache_hit_length]  # from 0.33
+    if mark := prompt_mark(request.sampling_params):
+        request = _ShortRequest(request, mark.first)
+        limits = [min(limit, _longest_hit(mark)) for limit in limits]
+    return [request, *limits]
+
+
+def _longest_hit(mark: PromptMark) -> int:
+    """Tokens that may be cached: the first row is computed at the position before its token."""
+    return mark.first - 1
 
 
 class _ShortRequest:
@@ -69,35 +76,57 @@ class _ShortRequest:
         return getattr(self._request, name)
 
 
-class _KeptRows:
-    """The rows of one request, which come one or a few a step.
+class CappedConnector(KVConnectorBase_V1):
+    """A KV connector that loads no forced text's scored tokens.
 
-    They are views of the whole step's rows. So many steps at a time they are copied into
-    the trace: at each step that would cost ten times as much, and never would hold on to
-    every other request's rows.
+    What it has found cannot be cut: connectors count on loading all of it or nothing.
+    Nothing is what vLLM itself asks of them for `skip_reading_prefix_cache`. The hit in
+    the engine's own cache stays.
     """
 
-    COPY_AT: Final = 64
+    def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> Any:
+        stock: Any = super()
+        found, is_async = stock.get_num_new_matched_tokens(request, num_computed_tokens)
+        mark = prompt_mark(request.sampling_params)
+        if mark and found and num_computed_tokens + found > _longest_hit(mark):
+            return 0, False
+        return found, is_async
 
-    def __init__(self, trace: TokenTrace) -> None:
-        self._trace = trace
-        self._pending: list[LogprobsLists] = []
+
+class _KeptRows:
+    """Copies of the rows of one request, which come one or a few a step.
+
+    Copies, because a view would hold on to every other request's rows of that step.
+    """
+
+    def __init__(self, width: int, num_statistics: int) -> None:
+        self._columns: Final = width + 1
+        self._num_statistics: Final = num_statistics
+        self._ids = bytearray()
+        self._logprobs = bytearray()
+        self._ranks: list[int] = []
+
+    def fit(self, rows: LogprobsLists) -> bool:
+        return fit(rows[0], rows[1], self._columns - 1, self._num_statistics)
 
     def add(self, rows: LogprobsLists) -> None:
-        self._pending.append(rows)
-        if len(self._pending) == self.COPY_AT:
-            self._copy()
+        ids, logprobs = rows[0], rows[1]
+        if logprobs.shape[1] > self._columns + self._num_statistics:  # in company that wants more
+            statistics = logprobs[:, logprobs.shape[1] - self._num_statistics :]
+            logprobs = np.concatenate((logprobs[:, : self._columns], statistics), axis=1)
+            ids = ids[:, : self._columns]
+        self._ids += ids.astype(np.int32, copy=False).tobytes()
+        self._logprobs += logprobs.tobytes()
+        self._ranks += rows[2].tolist()
 
     def all(self) -> LogprobsLists:
-        self._copy()
-        return LogprobsLists(*self._trace.arrays())
-
-    def _copy(self) -> None:
-        # A step is as wide as its widest request.
-        for _, steps in groupby(self._pending, lambda rows: (rows[0].shape[1], rows[1].shape[1])):
-            ids, logprobs, ranks = zip(*(rows[:3] for rows in steps), strict=True)
-            self._trace.append(np.concatenate(ids), np.concatenate(logprobs), np.concatenate(ranks))
-        self._pending.clear()
+        return LogprobsLists(
+            np.frombuffer(self._ids, np.int32).reshape(-1, self._columns),
+            np.frombuffer(self._logprobs, np.float32).reshape(
+                -1, self._columns + self._num_statistics
+            ),
+            np.array(self._ranks, np.int32),
+        )
 
 
 class DeferredRows:
@@ -109,6 +138,9 @@ class DeferredRows:
     def hold(self, outputs: Iterable[EngineCoreOutput], requests: Mapping[str, Request]) -> None:
         """Take rows out of a step's outputs, and put all of an answer's into its last.
 
+        Rows that do not fit their request travel on as they are, and the output processor
+        fails it.
+
         Args:
             outputs: changed in place.
             requests: those that have not finished.
@@ -117,12 +149,15 @@ class DeferredRows:
             kept = self._kept.get(output.request_id)
             rows = output.new_logprobs
             if kept is None and output.finish_reason is None and rows is not None:
-                trace = _trace_of(requests.get(output.request_id))
-                if trace is not None:
-                    kept = self._kept[output.request_id] = _KeptRows(trace)
+                kept = _kept_rows(requests.get(output.request_id))
+                if kept is not None:
+                    self._kept[output.request_id] = kept
             if kept is None:
                 continue
             if rows is not None:
+                if not kept.fit(rows):
+                    self.forget(output.request_id)
+                    continue
                 kept.add(rows)
             output.new_logprobs = None
             if output.finish_reason is not None:
@@ -133,14 +168,14 @@ class DeferredRows:
         self._kept.pop(request_id, None)
 
 
-def _trace_of(request: Request | None) -> TokenTrace | None:
-    """An empty trace of the request's width, if its rows are deferred."""
+def _kept_rows(request: Request | None) -> _KeptRows | None:
+    """Room for a request's rows, if they are deferred."""
     params = request.sampling_params if request is not None else None
     mark = mark_of(params)
     if params is None or not isinstance(mark, SamplesMark) or not mark.deferred:
         return None
     assert params.num_logprobs is not None
-    return TokenTrace(params.num_logprobs, NUM_TOKEN_STATISTICS if mark.statistics_top_k else 0)
+    return _KeptRows(params.num_logprobs, mark.num_statistics)
 
 
 class ConfidenceScheduler(Scheduler):
@@ -148,7 +183,10 @@ class ConfidenceScheduler(Scheduler):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.kv_cache_manager = CappedKVCacheManager.adopt(self.kv_cache_manager)
+        self.kv_cache_manager = adopt(CappedKVCacheManager, self.kv_cache_manager)
+        if self.connector is not None:
+            kind: Any = CappedConnector  # abstract until it is mixed with the connector's class
+            self.connector = adopt(kind, self.connector)
         self._deferred_rows = DeferredRows()
 
     def update_from_output(self, *args: Any, **kwargs: Any) -> Any:

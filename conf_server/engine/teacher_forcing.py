@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -188,9 +188,9 @@ def _params(text: ForcedText, wanted: WantedRows, read_cache: bool) -> SamplingP
     )
     mark = PromptMark(first=text.first_scored)
     if wanted.statistics:
-        mark = replace(
-            mark,
+        mark = PromptMark(
             statistics_top_k=wanted.top_k,
+            first=text.first_scored,
             candidates=wanted.candidates,
             token_ids=wanted.token_ids,
             ranks=wanted.ranks,

@@ -9,15 +9,24 @@ from vllm.engine.protocol import EngineClient
 from vllm.logger import init_logger
 from vllm.platforms import current_platform
 
+from conf_server.settings import SettingsError
+
 logger = init_logger("vllm.conf_server.token_statistics")
 
 WORKER_EXTENSION: Final = "conf_server.engine.worker_extension.StatisticsExtension"
+SPECULATIVE: Final = "speculative decoding samples elsewhere"
+
+_SPECULATIVE_FLAGS: Final = ("speculative_config", "spec_method", "spec_model", "spec_tokens")
 
 
 def obstacle(args: Namespace) -> str | None:
-    """What in the flags keeps the workers from it; None where nothing does."""
-    if getattr(args, "speculative_config", None):
-        return "speculative decoding samples elsewhere"
+    """What in the flags keeps the workers from it; None where nothing does.
+
+    The workers have the last word (`install_token_statistics`): a checkpoint, too, can bring
+    speculative decoding along.
+    """
+    if any(getattr(args, flag, None) for flag in _SPECULATIVE_FLAGS):
+        return SPECULATIVE
     if getattr(args, "enable_batch_sharded_sampling", False):
         return "batch-sharded sampling cuts extra columns off"
     if getattr(args, "enable_elastic_ep", False):
@@ -34,16 +43,20 @@ def obstacle(args: Namespace) -> str | None:
 async def install_token_statistics(engine: EngineClient, args: Namespace) -> bool:
     """Replace the samplers in all workers; before the first request.
 
+    Returns:
+        Whether every worker computes statistics: requests may ask for them.
+
     Raises:
-        RuntimeError: --token-statistics engine, and a worker could not.
+        SettingsError: --token-statistics engine, and a worker could not.
     """
     if args.worker_extension_cls != WORKER_EXTENSION:
         return False
     answers = await engine.collective_rpc("install_token_statistics")
-    if answers and all(answers):
+    obstacles = [answer for answer in answers if answer is not None]
+    if not obstacles:
         logger.info("Exact token statistics are computed in the workers.")
         return True
     if args.token_statistics == "engine":
-        raise RuntimeError("--token-statistics engine: a worker's sampler is not known to us")
-    logger.info("Token statistics from top-k log-probabilities, marked inexact: unknown sampler.")
+        raise SettingsError(f"--token-statistics engine: {obstacles[0]}")
+    logger.info("Token statistics from top-k log-probabilities, marked inexact: %s.", obstacles[0])
     return False

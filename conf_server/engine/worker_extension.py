@@ -7,6 +7,7 @@ V2 (CUDA's default) they are a part of their own, and the part is replaced.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -15,12 +16,15 @@ from vllm.v1.outputs import LogprobsTensors
 from vllm.v1.sample.sampler import Sampler as V1Sampler
 from vllm.v1.worker.gpu.sample.prompt_logprob import PromptLogprobsWorker
 from vllm.v1.worker.gpu.sample.sampler import Sampler as V2Sampler
+from vllm.v1.worker.gpu.structured_outputs import StructuredOutputsWorker
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner as V1ModelRunner
 
+from conf_server.engine.adoption import adopt
 from conf_server.engine.cpu_generators import hidden
 from conf_server.engine.prompt_statistics import PromptChunk, PromptStatistics
 from conf_server.engine.statistics_sampler import V1StatisticsSampler, V2StatisticsSampler
 from conf_server.engine.token_statistics import token_statistics
+from conf_server.engine.token_statistics_support import SPECULATIVE
 
 
 class StatisticsExtension:
@@ -28,29 +32,38 @@ class StatisticsExtension:
 
     model_runner: Any
 
-    def install_token_statistics(self) -> bool:
+    def install_token_statistics(self) -> str | None:
         """Make the runner compute token statistics, of samples and of prompts.
 
         Returns:
-            False where the sampler is of a kind that we do not know (platforms with a
-            sampler of their own): nothing is replaced then.
+            What keeps it from that, and nothing is replaced then; None where it is done.
         """
         runner = self.model_runner
+        # The flags do not tell: a checkpoint can bring its speculator along.
+        if runner.vllm_config.speculative_config is not None:
+            return SPECULATIVE
         sampler = getattr(runner, "sampler", None)
         if sampler is None:  # a pipeline stage that does not sample
-            return True
+            return None
         if isinstance(sampler, (V1StatisticsSampler, V2StatisticsSampler)):
-            return True
+            return None
         if type(sampler) is V1Sampler and isinstance(runner, V1ModelRunner):
             runner.sampler = V1StatisticsSampler.adopt(sampler, runner)
             self.model_runner = V1StatisticsRunner.adopt(runner)
         elif type(sampler) is V2Sampler:
-            runner.sampler = V2StatisticsSampler.adopt(sampler)
-            runner.prompt_logprobs_worker = V2PromptLogprobs.adopt(runner.prompt_logprobs_worker)
+            _install_v2(runner, sampler)
         else:
-            return False
+            return f"the sampler {type(sampler).__name__} is not known"
         warm_up(runner)
-        return True
+        return None
+
+
+def _install_v2(runner: Any, sampler: V2Sampler) -> None:
+    runner.sampler = V2StatisticsSampler.adopt(sampler)
+    runner.prompt_logprobs_worker = V2PromptLogprobs.adopt(runner.prompt_logprobs_worker)
+    runner.structured_outputs_worker = V2StructuredOutputs.adopt(
+        runner.structured_outputs_worker, runner.sampler
+    )
 
 
 def warm_up(runner: Any) -> None:
@@ -68,13 +81,8 @@ class V1StatisticsRunner(V1ModelRunner):
 
     @classmethod
     def adopt(cls, stock: V1ModelRunner) -> V1StatisticsRunner:
-        """The same runner with our methods before those of its own class.
-
-        Both objects share one state, so whoever still holds the old one is not left behind.
-        """
-        kind: Any = type(f"Statistics{type(stock).__name__}", (cls, type(stock)), {})
-        runner: V1StatisticsRunner = kind.__new__(kind)
-        runner.__dict__ = stock.__dict__
+        """Take over a runner with its state; other parts of the worker hold the old one."""
+        runner = adopt(cls, stock)
         runner.prompt_statistics = PromptStatistics()
         return runner
 
@@ -86,11 +94,26 @@ class V1StatisticsRunner(V1ModelRunner):
             self.prompt_statistics.add_request(request.req_id, request.sampling_params)
         return super()._update_states(scheduler_output)
 
+    @torch.inference_mode()
+    def sample_tokens(self, grammar_output: Any) -> Any:  # type: ignore[override]
+        if grammar_output is not None and self.execute_model_state is not None:
+            sampler: Any = self.sampler
+            sampler.take_raw(self.execute_model_state.logits)
+        return super().sample_tokens(grammar_output)
+
+    def _sample(self, *args: Any, **kwargs: Any) -> Any:
+        with self._generators_to_keep():
+            return super()._sample(*args, **kwargs)
+
     def _bookkeeping_sync(self, *args: Any, **kwargs: Any) -> Any:
+        with self._generators_to_keep():
+            return super()._bookkeeping_sync(*args, **kwargs)
+
+    def _generators_to_keep(self) -> AbstractContextManager[None]:
+        """On CPU, takes the generators of samples that are thrown away out of vLLM's sight."""
         if self.device.type != "cpu":
-            return super()._bookkeeping_sync(*args, **kwargs)
-        with hidden(self.input_batch.generators, self.discard_request_mask.np):
-            return super()._bookkeeping_sync(*args, **kwargs)
+            return nullcontext()
+        return hidden(self.input_batch.generators, self.discard_request_mask.np)
 
     def _get_prompt_logprobs_dict(
         self, hidden_states: torch.Tensor, num_scheduled_tokens: dict[str, int]
@@ -137,8 +160,7 @@ class V2PromptLogprobs(PromptLogprobsWorker):
     @classmethod
     def adopt(cls, stock: PromptLogprobsWorker) -> V2PromptLogprobs:
         """Take over a worker with its state; no request is in it yet."""
-        worker = cls.__new__(cls)
-        worker.__dict__.update(stock.__dict__)
+        worker = adopt(cls, stock)
         worker.prompt_statistics = PromptStatistics()
         return worker
 
@@ -170,6 +192,27 @@ class V2PromptLogprobs(PromptLogprobsWorker):
             if req_id in self.prompt_statistics
         ]
         return found | self.prompt_statistics.step(chunks, hidden_states, logits_fn)
+
+
+class V2StructuredOutputs(StructuredOutputsWorker):
+    """Has statistics taken before it masks the logits."""
+
+    statistics_sampler: V2StatisticsSampler
+
+    @classmethod
+    def adopt(
+        cls, stock: StructuredOutputsWorker, sampler: V2StatisticsSampler
+    ) -> V2StructuredOutputs:
+        """Take over a worker with its state."""
+        worker = adopt(cls, stock)
+        worker.statistics_sampler = sampler
+        return worker
+
+    def apply_grammar_bitmask(
+        self, logits: torch.Tensor, input_batch: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        self.statistics_sampler.take_raw(logits, input_batch)
+        super().apply_grammar_bitmask(logits, input_batch, *args, **kwargs)
 
 
 def _v2_chunk(

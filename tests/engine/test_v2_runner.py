@@ -93,6 +93,8 @@ def run(model_path: Path, reference: Reference, tmp_path_factory: pytest.TempPat
     requests: dict[str, Any] = {
         name: {"prompt": ids, "params": score} for name, ids in prompts.items()
     }
+    for name in ("again", "continued", "one_new_token"):
+        requests[name]["scored"] = {"first": BLOCK + 1}
     requests["generated"] |= {"samples": {}, "params": {"max_tokens": 4, "logprobs": TOP}}
     requests["statistics"] = {
         "prompt": prompts["generated"],

@@ -52,7 +52,7 @@ async def answer_all(
     engine = ConfidenceAsyncLLM.from_vllm_config(config)
     try:
         (names,) = await engine.collective_rpc("names")
-        assert await engine.collective_rpc("install_token_statistics") == [True]
+        assert await engine.collective_rpc("install_token_statistics") == [None]
         answers = {name: await answer(engine, name, **what) for name, what in requests.items()}
     finally:
         engine.shutdown()

@@ -1,5 +1,6 @@
 """Traced requests receive arrays, every other request what vLLM gives it. No model."""
 
+import json
 from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
@@ -7,7 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
+from vllm.entrypoints.scale_out.token_in_token_out.protocol import GenerateRequest
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -15,8 +19,10 @@ from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
 from vllm.v1.engine.output_processor import OutputProcessor, RequestOutputCollector
 from vllm.v1.engine.parallel_sampling import ParentRequest
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
+from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
-from conf_server.engine.marks import PromptMark, SamplesMark, mark_of, set_mark
+from conf_server.engine.adoption import adopt
+from conf_server.engine.marks import Mark, PromptMark, SamplesMark, mark_of, set_mark
 from conf_server.engine.output_processor import ConfidenceOutputProcessor, SampleTrace
 from conf_server.engine.stock_logprobs import append_stock_rows
 from conf_server.stats.trace import TokenTrace
@@ -91,7 +97,7 @@ def steps(cuts: list[int], columns: int = WIDTH + 1, name: str = "r") -> list[En
 
 @pytest.fixture
 def processor() -> ConfidenceOutputProcessor:
-    return ConfidenceOutputProcessor.adopt(OutputProcessor(tokenizer=None, log_stats=False))
+    return adopt(ConfidenceOutputProcessor, OutputProcessor(tokenizer=None, log_stats=False))
 
 
 def feed(processor: OutputProcessor, *outputs: EngineCoreOutput) -> list[RequestOutput]:
@@ -213,7 +219,7 @@ def test_beside_a_traced_request_others_get_what_vllm_gives(
 
 def test_adopt_takes_over_the_stock_processors_state() -> None:
     stock = OutputProcessor(tokenizer=None, log_stats=True, stream_interval=7)
-    assert vars(ConfidenceOutputProcessor.adopt(stock)) == vars(stock)
+    assert vars(adopt(ConfidenceOutputProcessor, stock)) == vars(stock)
 
 
 def prompt_step(**given: Any) -> EngineCoreOutput:
@@ -254,15 +260,96 @@ def test_a_mark_keeps_the_clients_other_arguments() -> None:
     assert mark_of(params) == PromptMark()
 
 
-@pytest.mark.parametrize("value", ["x", "samples", 1, 0.5, ["trace", "samples"]])
-def test_vllm_xargs_cannot_mark_a_request(
-    value: object, processor: ConfidenceOutputProcessor
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+MARKS = st.sampled_from(
+    [
+        {"type": "prompt", "statistics_top_k": 5, "token_ids": [10**9]},
+        {"trace": "prompt", "statistics_top_k": 5, "token_ids": [10**9]},
+        {"trace": "nope"},
+        '{"type":"samples","statistics_top_k":20}',
+    ]
+)
+
+
+@settings(deadline=None)
+@given(value=JSON | MARKS)
+def test_json_cannot_mark_a_request(value: object) -> None:
+    """/inference/v1/generate takes all of a client's SamplingParams."""
+    body = {"token_ids": [1], "sampling_params": {"extra_args": {"conf_server": value}}}
+    generate = GenerateRequest.model_validate_json(json.dumps(body))
+    assert generate.sampling_params.extra_args is not None
+    assert "conf_server" in generate.sampling_params.extra_args
+    assert mark_of(generate.sampling_params) is None
+
+
+@pytest.mark.parametrize(
+    "mark", [SamplesMark(), SamplesMark(20, True), PromptMark(5, 3, token_ids=(1, 2), ranks=True)]
+)
+def test_a_mark_reaches_the_engine(mark: Mark) -> None:
+    params = sampling()
+    set_mark(params, mark)
+    sent = MsgpackEncoder().encode(request(params))
+    received = MsgpackDecoder(EngineCoreRequest).decode(sent)
+    assert mark_of(received.sampling_params) == mark
+
+
+def test_what_fails_to_be_added_leaves_nothing_behind(
+    processor: ConfidenceOutputProcessor,
 ) -> None:
-    params = sampling(extra_args={"conf_server": value})
-    assert mark_of(params) is None
+    params = traced_sampling(logprobs=-1)
+    with pytest.raises(ValueError, match="width"):
+        processor.add_request(request(params), None)
+    assert not processor.has_unfinished_requests()
+
+
+def wrong_rows(width: int, statistics: int, columns: int = WIDTH + 1) -> LogprobsLists:
+    """A row with `width` candidates and `statistics` further numbers; p = 0 past `columns`."""
+    made = rows([40], 1 + width + statistics)
+    made.logprobs[:, columns : 1 + width] = -np.inf
+    return made._replace(logprob_token_ids=made.logprob_token_ids[:, : 1 + width])
+
+
+@pytest.mark.parametrize(
+    ("top_k", "wrong"),
+    [
+        (0, wrong_rows(2, 0)),  # beside a request that has named two tokens
+        (0, wrong_rows(5, 0, columns=1)),  # five tokens, and this row is filled up
+        (20, wrong_rows(WIDTH, 0)),  # of a sampler that makes no statistics
+        (20, wrong_rows(WIDTH + 7, 0)),  # the same, in company that wants more
+        (20, wrong_rows(2, 7)),
+    ],
+)
+@pytest.mark.parametrize("last", [False, True])
+def test_rows_that_are_not_the_requests_fail_it_alone(
+    last: bool, top_k: int, wrong: LogprobsLists, processor: ConfidenceOutputProcessor
+) -> None:
+    params = sampling()
+    set_mark(params, SamplesMark(top_k))
     processor.add_request(request(params), None)
-    (answer,) = feed(processor, *steps(SPECULATIVE))
-    assert isinstance(answer.outputs[0].logprobs, list)
+    processor.add_request(request(traced_sampling(), "other"), None)
+    done = processor.process_outputs(
+        [step([40], last=last, new_logprobs=wrong), step([41], "other", last=True)]
+    )
+    failed, other = done.request_outputs
+    assert isinstance(failed, RequestOutput)
+    assert isinstance(other, RequestOutput)
+    assert (failed.finished, failed.outputs[0].finish_reason) == (True, "error")
+    assert_holds(sample_trace(other.outputs[0]), [41])
+    # The engine still works on what it has not finished itself.
+    assert done.reqs_to_abort == ([] if last else ["r"])
+
+
+def test_prompt_rows_that_are_not_the_requests_fail_it(
+    processor: ConfidenceOutputProcessor,
+) -> None:
+    params = sampling(logprobs=None)
+    set_mark(params, PromptMark(3, 1, candidates=WIDTH))
+    processor.add_request(request(params), None)
+    (answer,) = feed(processor, prompt_step(last=True, new_logprobs=None))
+    assert answer.outputs[0].finish_reason == "error"
 
 
 @pytest.mark.parametrize("params", [None, SamplingParams(), SamplingParams(extra_args={"a": 1})])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorBase_V1
 from vllm.sampling_params import SamplingParams
 from vllm.utils.hashing import sha256
 from vllm.v1.core.kv_cache_manager import KVCacheManager
@@ -19,8 +21,10 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCache
 from vllm.v1.outputs import LogprobsLists
 from vllm.v1.request import Request
 
+from conf_server.engine.adoption import adopt
 from conf_server.engine.marks import Mark, PromptMark, SamplesMark, set_mark
 from conf_server.engine.scheduler import (
+    CappedConnector,
     CappedKVCacheManager,
     ConfidenceAsyncScheduler,
     ConfidenceScheduler,
@@ -61,23 +65,65 @@ def manager() -> CappedKVCacheManager:
     first = request(name="first")
     assert stock.allocate_slots(first, len(PROMPT)) is not None
     stock.free(first)
-    return CappedKVCacheManager.adopt(stock)
+    return adopt(CappedKVCacheManager, stock)
 
 
 @pytest.mark.parametrize(
     ("first", "hit"), [(1, 0), (4, 0), (5, 4), (8, 4), (9, 8), (12, 8), (16, 12), (19, 16)]
 )
+@pytest.mark.parametrize("top_k", [0, 3])
 def test_a_hit_ends_before_the_first_scored_tokens_row(
-    manager: CappedKVCacheManager, first: int, hit: int
+    manager: CappedKVCacheManager, top_k: int, first: int, hit: int
 ) -> None:
-    _, num_cached, *_ = manager.get_computed_blocks(request(PromptMark(3, first)))
+    forced = request(PromptMark(top_k, first))
+    _, num_cached, *_ = manager.get_computed_blocks(forced)
+    assert num_cached == hit
+    _, num_cached, *_ = manager.get_computed_blocks_for_connector(forced)
     assert num_cached == hit
 
 
-@pytest.mark.parametrize("mark", [None, SamplesMark(3), PromptMark(0, 5)], ids=str)
+@pytest.mark.parametrize("mark", [None, SamplesMark(3)], ids=str)
 def test_other_hits_are_vllms(manager: CappedKVCacheManager, mark: Mark | None) -> None:
     _, num_cached, *_ = manager.get_computed_blocks(request(mark))
     assert num_cached == 16
+
+
+class Connector(KVConnectorBase_V1):
+    """Has so many tokens of every request elsewhere."""
+
+    def __init__(self, num_stored: int | None) -> None:
+        self.num_stored = num_stored
+
+    def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> Any:
+        if self.num_stored is None:
+            return None, False
+        return max(self.num_stored - num_computed_tokens, 0), True
+
+    def _unused(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    build_connector_meta = update_state_after_alloc = start_load_kv = _unused
+    wait_for_layer_load = save_kv_layer = wait_for_save = _unused
+
+
+def external_hit(stored: int | None, computed: int, mark: Mark | None) -> Any:
+    kind: Any = CappedConnector
+    connector = adopt(kind, Connector(stored))
+    assert isinstance(connector, Connector)
+    return connector.get_num_new_matched_tokens(request(mark), computed)
+
+
+@pytest.mark.parametrize(("stored", "loaded"), [(8, 4), (12, 8), (13, 0), (19, 0)])
+def test_a_load_that_runs_into_the_scored_tokens_is_left_out(stored: int, loaded: int) -> None:
+    assert external_hit(stored, 4, PromptMark(3, 13)) == (loaded, loaded > 0)
+
+
+@pytest.mark.parametrize("mark", [None, SamplesMark(3)], ids=str)
+def test_other_loads_are_vllms(mark: Mark | None) -> None:
+    assert external_hit(19, 4, mark) == (15, True)
+
+
+def test_a_connector_that_does_not_know_yet_is_asked_again() -> None:
+    assert external_hit(None, 4, PromptMark(3, 13)) == (None, False)
 
 
 @pytest.mark.parametrize(
@@ -153,6 +199,30 @@ def test_a_long_answer_in_changing_company() -> None:
     assert last.new_logprobs.logprobs[:, -1].tolist() == [-token - 6 for token in tokens]
 
 
+def test_kept_rows_hold_on_to_nobody_elses() -> None:
+    """A step's rows are one array, which can be as wide as the vocabulary."""
+    deferred = DeferredRows()
+    requests = {"r": request(SamplesMark(3, deferred=True), logprobs=0)}
+    step = row(7, width=5)
+    arrays = [weakref.ref(array) for array in step[:3] if array is not None]
+    made = EngineCoreOutput("r", [7], new_logprobs=step.slice_request(0, 1))
+    deferred.hold([made], requests)
+    del step
+    assert [array() for array in arrays] == [None] * 3
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_rows_of_another_width_travel_on(last: bool) -> None:
+    """The output processor fails their request; the engine goes on."""
+    deferred = DeferredRows()
+    requests = {"r": request(SamplesMark(3, deferred=True), logprobs=5)}
+    deferred.hold([output("r", 7, 5)], requests)
+    narrow = output("r", 8, 2, last=last)
+    rows = narrow.new_logprobs
+    deferred.hold([narrow], requests)
+    assert narrow.new_logprobs is rows
+
+
 def test_rows_without_statistics_are_deferred_too() -> None:
     deferred = DeferredRows()
     requests = {"r": request(SamplesMark(deferred=True), logprobs=2)}
@@ -173,6 +243,18 @@ def test_other_rows_travel_as_they_come(mark: Mark | None) -> None:
         before = made.new_logprobs
         deferred.hold([made], requests)
         assert made.new_logprobs is before
+
+
+def test_an_answer_without_a_token_has_no_rows() -> None:
+    deferred = DeferredRows()
+    requests = {"r": request(SamplesMark(3, deferred=True), logprobs=0)}
+    for last in (False, True):
+        made = output("r", 7, last=last)
+        assert made.new_logprobs is not None
+        made.new_logprobs = made.new_logprobs.slice_request(0, 0)
+        deferred.hold([made], requests)
+    assert made.new_logprobs is not None
+    assert made.new_logprobs.logprobs.shape == (0, 1 + NUM_TOKEN_STATISTICS)
 
 
 def test_an_answer_of_one_token_keeps_its_row() -> None:

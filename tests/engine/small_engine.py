@@ -1,0 +1,61 @@
+"""A V1 engine in this process: small blocks, small steps, our scheduler and workers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from vllm import AsyncEngineArgs
+from vllm.inputs import tokens_input
+from vllm.outputs import CompletionOutput
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+from conf_server.engine.async_llm import ConfidenceAsyncLLM
+from conf_server.engine.scheduler import use_our_scheduler
+from conf_server.engine.token_statistics_support import WORKER_EXTENSION
+
+BLOCK = 32
+CHUNK = 48  # tokens a step: longer prompts are prefilled in chunks
+
+
+@asynccontextmanager
+async def small_engine(
+    model: Path, obstacle: str | None = None, **given: Any
+) -> AsyncIterator[ConfidenceAsyncLLM]:
+    """
+    Args:
+        obstacle: what the worker answers when it is asked for token statistics.
+        given: engine arguments.
+    """
+    arguments = {
+        "model": str(model),
+        "dtype": "float32",
+        "enforce_eager": True,
+        "block_size": BLOCK,
+        "gpu_memory_utilization": 0.1,
+        "max_model_len": 352,
+        "max_num_batched_tokens": CHUNK,
+        "max_num_seqs": 8,
+        "worker_extension_cls": WORKER_EXTENSION,
+    }
+    config = AsyncEngineArgs(**arguments | given).create_engine_config()
+    use_our_scheduler(config)
+    engine = ConfidenceAsyncLLM.from_vllm_config(config)
+    try:
+        assert await engine.collective_rpc("install_token_statistics") == [obstacle]
+        yield engine
+    finally:
+        engine.shutdown()
+
+
+async def answer(
+    engine: ConfidenceAsyncLLM, name: str, prompt: list[int], params: SamplingParams
+) -> CompletionOutput:
+    """What the engine generates, as one output at the end."""
+    params.detokenize = False
+    params.output_kind = RequestOutputKind.FINAL_ONLY
+    async for output in engine.generate(tokens_input(prompt), params, name):
+        final: Any = output
+    return final.outputs[0]
