@@ -17,7 +17,7 @@ from conf_server.serving.tokens import max_candidates
 from conf_server.settings import MAX_WINDOW, ConfidenceSettings, Mode
 from conf_server.stats.columns import TokenStatistic
 from conf_server.stats.confidence import confidence_summary, token_confidence
-from conf_server.stats.metrics import MetricValues, metric_values
+from conf_server.stats.metrics import LOGPROB_METRICS, MetricValues, metric_values
 from conf_server.stats.trace import TraceRows
 
 MetricName = Literal[
@@ -57,6 +57,8 @@ class Confidence:
         engine_statistics: the worker computes exact statistics; else they come from the
             top k log-probabilities.
         vocab_size: V.
+        masked: a grammar masks the logits; vLLM's log-probabilities, unlike the worker's
+            statistics, are then of what it allows, and not of what the model thinks.
     """
 
     mode: Mode
@@ -65,6 +67,7 @@ class Confidence:
     metrics: tuple[str, ...]
     engine_statistics: bool
     vocab_size: int
+    masked: bool = False
 
     @classmethod
     def resolve(
@@ -137,7 +140,10 @@ class Confidence:
         """The metrics of a whole answer: `{name: {"value", "exact"}}`."""
         values = {name: self._metric(rows, name) for name in self.metrics}
         return {
-            name: {"value": finite(metric.value), "exact": metric.exact}
+            name: {
+                "value": finite(metric.value),
+                "exact": metric.exact and not (self.masked and name in LOGPROB_METRICS),
+            }
             for name, metric in values.items()
         }
 

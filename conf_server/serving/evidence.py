@@ -117,14 +117,15 @@ class Gathered:
     Attributes:
         sample_answers: beside `evidence.samples`.
         missing: needs that this answer could not meet, and why.
-        cut: needs met by a judge that read the beginnings of texts only.
+        inexact: needs met with less: by a judge that read the beginnings of texts only, or by
+            log-probabilities of what a grammar allowed.
     """
 
     evidence: Evidence
     answer: GeneratedAnswer
     sample_answers: list[GeneratedAnswer]
     missing: dict[Need, str]
-    cut: frozenset[Need]
+    inexact: frozenset[Need]
     model: str
 
 
@@ -147,7 +148,7 @@ class EvidenceGatherer:
         self._model_name = model_name
         self._stages = stages
         self._missing: dict[Need, str] = {}
-        self._cut: set[Need] = set()
+        self._inexact: set[Need] = set()
 
     async def gather(self) -> Gathered:
         """Answer and samples first, all at once; then what is asked about them, all at once.
@@ -177,8 +178,14 @@ class EvidenceGatherer:
             **stated,
             **found,
         )
-        cut = frozenset(self._cut)
-        return Gathered(evidence, answer, samples, self._missing, cut, self._model_name)
+        return Gathered(
+            evidence,
+            answer,
+            samples,
+            self._missing,
+            frozenset(self._inexact),
+            self._model_name,
+        )
 
     def _ways(
         self, answer: GeneratedAnswer, text: Generation, samples: tuple[Generation, ...]
@@ -252,7 +259,10 @@ class EvidenceGatherer:
             elif candidates:
                 shown = {"logprobs": candidates}
             fields = {**task.fields, "temperature": 0, "n": 1, **shown}
-            return (await self._generate("answer", fields)).answers[0]
+            generated = await self._generate("answer", fields)
+            if generated.masked:
+                self._inexact |= {Need.ANSWER_LOGPROBS, Need.CLAIMS}
+            return generated.answers[0]
 
     async def _samples(self) -> list[GeneratedAnswer]:
         """Samples at the client's temperature, or the client's."""
@@ -271,7 +281,10 @@ class EvidenceGatherer:
                 return [GeneratedAnswer(text, None, nothing, False) for text in task.samples]
             fields = UNTRUNCATED | task.fields
             fields |= {"temperature": task.temperature, "n": task.n_samples}
-            return (await self._generate("samples", fields)).answers
+            generated = await self._generate("samples", fields)
+            if generated.masked:
+                self._inexact.add(Need.SAMPLE_LOGPROBS)
+            return generated.answers
 
     async def _force(
         self, stage: str, jobs: Sequence[ForcingJob], candidates: int = 0
@@ -336,7 +349,7 @@ class EvidenceGatherer:
         if context.notes.prompt_tokens:
             self._stages.spend(need, context.notes.prompt_tokens)
         if context.notes.cut:
-            self._cut.add(need)
+            self._inexact.add(need)
         place = {pair: i for i, pair in enumerate(distinct)}
         return verdicts[[place[pair] for pair in pairs]]
 

@@ -44,11 +44,13 @@ class GeneratedAnswers:
 
     Attributes:
         usage: vLLM's `UsageInfo`.
+        masked: the log-probabilities are of what a grammar allowed.
     """
 
     answers: list[GeneratedAnswer]
     model: str
     usage: Any
+    masked: bool
 
 
 class RequestError(Exception):
@@ -143,14 +145,15 @@ class AnswerGenerator:
         mode = "per_token" if shows else "stats"
         rows_instead = RowsInstead(**{**vars(confidence), "mode": mode})
         if "messages" in fields:
-            chat = _validated(ConfidenceChatCompletionRequest, fields | {"include_reasoning": True})
-            chat.preset_confidence(rows_instead)
-            answer: Any = await self._chat.create_chat_completion(chat, _apart(raw_request))
+            fields = fields | {"include_reasoning": True}
+            request = _validated(ConfidenceChatCompletionRequest, fields)
+            request.preset_confidence(rows_instead)
+            answer: Any = await self._chat.create_chat_completion(request, _apart(raw_request))
             texts = _chat_texts
         else:
-            completion = _validated(ConfidenceCompletionRequest, fields)
-            completion.preset_confidence(rows_instead)
-            answer = await self._completion.create_completion(completion, _apart(raw_request))
+            request = _validated(ConfidenceCompletionRequest, fields)
+            request.preset_confidence(rows_instead)
+            answer = await self._completion.create_completion(request, _apart(raw_request))
             texts = _completion_texts
         if isinstance(answer, ErrorResponse):
             raise RequestError(answer)
@@ -158,7 +161,8 @@ class AnswerGenerator:
             GeneratedAnswer(text, choice.finish_reason, choice.logprobs.rows)
             for text, choice in zip(texts(answer), answer.choices, strict=True)
         ]
-        return GeneratedAnswers(answers, answer.model, answer.usage)
+        masked = request.resolved_confidence.masked
+        return GeneratedAnswers(answers, answer.model, answer.usage, masked)
 
 
 def _validated(model: Any, fields: dict[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Self
 
 from pydantic import BaseModel, Field, PrivateAttr
@@ -67,6 +68,8 @@ class ConfidenceRequest(BaseModel):
         parent: Any = super()
         params: SamplingParams = parent.to_sampling_params(*args, **kwargs)
         if self._resolved is not None:
+            if params.structured_outputs is not None:
+                self._resolved = replace(self._resolved, masked=True)
             self._resolved.ask_engine(params, self.shown_candidates)
         return params
 

@@ -419,7 +419,7 @@ def _estimates(plan: Plan, gathered: Gathered) -> tuple[dict[str, Estimate], dic
             unavailable[method.name] = reasons[0]
         else:
             found = method.estimate(gathered.evidence)
-            whole = not method.needs & gathered.cut
+            whole = not method.needs & gathered.inexact
             estimates[method.name] = replace(found, exact=found.exact and whole)
     return estimates, unavailable
 

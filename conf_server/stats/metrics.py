@@ -104,6 +104,8 @@ _FROM_LOGPROB: dict[str, Callable[[Floats], np.floating]] = {
 }
 _FROM_TOP_K = ("mean_token_entropy", "max_token_entropy")
 
+LOGPROB_METRICS = tuple(_FROM_LOGPROB)
+"""Those of the tokens' own log-probabilities."""
 METRICS = (*_FROM_LOGPROB, *_FROM_STATISTICS)
 """Every name `metrics` may hold."""
 TOP_K_METRICS = (*_FROM_LOGPROB, *_FROM_TOP_K)

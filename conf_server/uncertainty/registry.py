@@ -31,7 +31,7 @@ class Need(StrEnum):
 
     ANSWER_LOGPROBS = auto()
     ANSWER_STATISTICS = auto()
-    """The answer's statistics, and the vocabulary's size."""
+    """The answer's statistics, which come with its log-probabilities, and the vocabulary's size."""
     UNCONDITIONAL = auto()
     SAMPLES = auto()
     """The samples' texts."""
@@ -70,7 +70,7 @@ class Method:
 
 
 _LOGPROBS = frozenset({Need.ANSWER_LOGPROBS})
-_STATISTICS = frozenset({Need.ANSWER_LOGPROBS, Need.ANSWER_STATISTICS})
+_STATISTICS = frozenset({Need.ANSWER_STATISTICS})
 _UNCONDITIONAL = frozenset({Need.ANSWER_LOGPROBS, Need.UNCONDITIONAL})
 _SAMPLES = frozenset({Need.SAMPLES})
 _SAMPLED = frozenset({Need.SAMPLES, Need.SAMPLE_LOGPROBS})
@@ -331,7 +331,9 @@ _ALL: Final = (
 
 METHODS: Final[Mapping[str, Method]] = MappingProxyType({method.name: method for method in _ALL})
 """Every method by name."""
-FAST: Final = tuple(name for name, method in METHODS.items() if method.needs <= _STATISTICS)
+FAST: Final = tuple(
+    name for name, method in METHODS.items() if method.needs <= _LOGPROBS | _STATISTICS
+)
 """Names of those that need nothing but the answer's own tokens."""
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {

@@ -215,6 +215,22 @@ def test_confidence_is_of_the_raw_distribution(server: Server) -> None:
     assert biased["logprob"] < plain["logprob"]
 
 
+def test_a_grammar_does_not_change_what_the_model_thinks(server: Server) -> None:
+    metrics = ["perplexity", "mean_token_entropy"]
+    confidence = {"mode": "per_token", "metrics": metrics}
+    free = choice_logprobs(ask(server, confidence, max_tokens=1))
+    choices = {"structured_outputs": {"choice": ["Lyon", "Nice"]}}
+    bound = choice_logprobs(ask(server, confidence, max_tokens=1, extra_body=choices))
+    assert bound["content"][0]["token"] != free["content"][0]["token"]
+    confidences = [logprobs["content"][0]["confidence"] for logprobs in (free, bound)]
+    assert confidences[0] == pytest.approx(confidences[1], abs=1e-3)
+    entropy = [logprobs["uncertainty"]["mean_token_entropy"] for logprobs in (free, bound)]
+    assert entropy[0]["value"] == pytest.approx(entropy[1]["value"], abs=1e-3)
+    assert all(metric["exact"] for metric in entropy)
+    exact = [logprobs["uncertainty"]["perplexity"]["exact"] for logprobs in (free, bound)]
+    assert exact == [True, False]
+
+
 def test_stop_strings_cut_text_not_tokens(server: Server) -> None:
     answer = ask(server, {"mode": "per_token"}, stop=[" of"])
     assert answer.choices[0].message.content == "The capital"

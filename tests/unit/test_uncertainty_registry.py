@@ -49,6 +49,8 @@ def test_a_method_needs_what_it_says_and_nothing_else(method: Method) -> None:
     assert method.needs
     # Without the samples their log-probabilities are not there either.
     implied = {Need.SAMPLES} if Need.SAMPLE_LOGPROBS in method.needs else set()
+    if Need.ANSWER_STATISTICS in method.needs:
+        implied.add(Need.ANSWER_LOGPROBS)  # one row a token has both
     for need in Need:
         if need in method.needs | implied:
             with pytest.raises(MissingEvidenceError):
