@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.adapter import write_lora_adapter
 from tests.reference import Reference
 from tests.server import Server
 
 REPOSITORY = Path(__file__).parent.parent
+
+# Hypothesis' own profile: the same examples on every machine, however long they take there.
+settings.load_profile("ci")
 
 
 @pytest.fixture(scope="session")

@@ -201,7 +201,7 @@ def _asked_s(retry_after: str, now: datetime) -> float:
         return float(retry_after)
     try:
         date = parsedate_to_datetime(retry_after)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     return (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds()
 
@@ -209,7 +209,7 @@ def _asked_s(retry_after: str, now: datetime) -> float:
 def _json_object(body: bytes) -> dict[str, Any] | None:
     try:
         found = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

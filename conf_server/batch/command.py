@@ -71,6 +71,7 @@ async def _run(options: BatchOptions, signals: Signals, counts: Counts) -> None:
                 output.begin(options.overwrite, resumption.kept)
                 if resumption.kept:
                     _say(options, f"{len(resumption.kept)} answers have new labels or metadata")
+                    resumption.kept.clear()
                 with _bar(options, output) as bar:
                     run = Run(options, client, output, bar, counts, server, model.name)
                     await run.run(resumption.followed_by(lines), signals)

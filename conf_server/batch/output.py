@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import IO, Any, Final, cast
 
 from conf_server.batch.options import STANDARD_STREAM, UsageError
-from conf_server.batch.records import kept_digest, parse_output
+from conf_server.batch.records import KEPT, Answered, kept_digest, kept_fields, parse_output
 from conf_server.batch.streams import CHUNK, LineSplitter
 
 BEGINNING: Final = b'{"line": '
@@ -32,6 +32,7 @@ class Found:
     Attributes:
         requests: by line of the input, the digest of the request that is answered; 0 for none.
         kept: by line of the input, the digest of what the answer's line repeats of it.
+        fields: by line of the input, see `kept_fields`.
         server: what has answered; None where nothing is.
         count: answered lines.
         dropped: places of the lines that hold no answer, or a second one.
@@ -40,6 +41,7 @@ class Found:
 
     requests: array[int] = field(default_factory=lambda: array("Q", [0]))
     kept: array[int] = field(default_factory=lambda: array("Q", [0]))
+    fields: array[int] = field(default_factory=lambda: array("B", [0]))
     server: str | None = None
     count: int = 0
     dropped: set[int] = field(default_factory=set)
@@ -53,13 +55,21 @@ class Found:
     def request(self, line: int) -> int:
         return self.requests[line] if line <= self.last else 0
 
-    def add(self, line: int, request: int, kept: int) -> None:
+    def add(self, answered: Answered) -> None:
+        line = answered.line
         if line > self.last:
-            blank = bytes(self.requests.itemsize * (line - self.last))
-            self.requests.frombytes(blank)
-            self.kept.frombytes(blank)
-        self.requests[line], self.kept[line] = request, kept
+            more = line - self.last
+            for values in (self.requests, self.kept, self.fields):
+                values.frombytes(bytes(values.itemsize * more))
+        self.requests[line] = answered.request
+        self.kept[line] = kept_digest(answered.kept)
+        self.fields[line] = kept_fields(answered.kept)
         self.count += 1
+
+    def lost(self, line: int, kept: Mapping[str, Any]) -> list[str]:
+        """Of `KEPT`, what the answer's line has and `kept` has not."""
+        fields = self.fields[line] & ~kept_fields(kept)
+        return [name for place, name in enumerate(KEPT) if fields >> place & 1]
 
 
 class Output:
@@ -83,8 +93,7 @@ class Output:
             kept: by line of the input, what answers are to repeat of it from now on.
 
         Raises:
-            UsageError: an answer's line has something that the input's line no longer has.
-            OSError: the disk is full, say. In both cases what was there still is.
+            OSError: the disk is full, say. What was there still is.
         """
         if overwrite and self._path != STANDARD_STREAM and _is_regular(self._file):
             self._file.truncate(0)
@@ -164,7 +173,7 @@ def scan(path: str) -> Found:
                 f"those before are of {found.server}"
             )
         found.server = answered.server
-        found.add(answered.line, answered.request, kept_digest(answered.kept))
+        found.add(answered)
     return found
 
 
@@ -232,7 +241,7 @@ def rewritten(path: str, found: Found, kept: Mapping[int, dict[str, Any]]) -> It
             with _writer(file, path) as writer:
                 for place, text in enumerate(_whole_lines(path, Found())):
                     if place not in found.dropped:
-                        writer.write((_relabelled(text, kept, path) if kept else text) + b"\n")
+                        writer.write((_relabelled(text, kept) if kept else text) + b"\n")
             os.fsync(file.fileno())
             shutil.copymode(target, draft.name)
             os.replace(draft.name, target)
@@ -242,14 +251,8 @@ def rewritten(path: str, found: Found, kept: Mapping[int, dict[str, Any]]) -> It
         yield file
 
 
-def _relabelled(text: bytes, kept: Mapping[int, dict[str, Any]], path: str) -> bytes:
+def _relabelled(text: bytes, kept: Mapping[int, dict[str, Any]]) -> bytes:
     answered = parse_output(text)
     if answered is None or answered.line not in kept:
         return text
-    lost = sorted(answered.kept.keys() - kept[answered.line].keys())
-    if lost:
-        raise UsageError(
-            f"{path}: the answer to line {answered.line} has {', '.join(lost)}, the input's line "
-            "has not; null says that it is not known"
-        )
     return json.dumps(replace(answered, kept=kept[answered.line]).to_json()).encode()

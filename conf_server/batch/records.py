@@ -32,20 +32,22 @@ class Record:
 
     Attributes:
         line: its number, counted from 1; empty lines count.
+        path: where to post, of the URL.
         payload: what to post, JSON.
         kept: what its line of the output repeats.
         names_model: whether the request says which model is to answer.
     """
 
     line: int
+    path: str
     payload: bytes
     kept: dict[str, Any]
     names_model: bool
 
     @property
     def request(self) -> int:
-        """Digest of the payload, never 0: whether an answer still belongs to its line."""
-        return digest(self.payload) or 1
+        """Digest of path and payload, never 0: whether an answer still belongs to its line."""
+        return digest(self.path.encode() + b"\n" + self.payload) or 1
 
     def answered(self, server: str, result: dict[str, Any]) -> Answered:
         return Answered(self.line, self.request, server, self.kept, result)
@@ -109,6 +111,11 @@ def kept_digest(kept: Mapping[str, Any]) -> int:
     return digest(json.dumps(kept).encode())
 
 
+def kept_fields(kept: Mapping[str, Any]) -> int:
+    """Which of `KEPT` a line has: bit n for the n-th."""
+    return sum(1 << place for place, name in enumerate(KEPT) if name in kept)
+
+
 def parse_record(endpoint: Endpoint, line: int, text: bytes, defaults: Mapping[str, Any]) -> Record:
     """
     Args:
@@ -139,7 +146,8 @@ def parse_record(endpoint: Endpoint, line: int, text: bytes, defaults: Mapping[s
         given = body.setdefault("uncertainty", {})
         if isinstance(given, dict):  # the server refuses anything else
             body["uncertainty"] = {**defaults, **given}
-    return Record(line, json.dumps(body).encode(), kept, bool(body.get("model")))
+    payload = json.dumps(body).encode()
+    return Record(line, endpoint.path, payload, kept, bool(body.get("model")))
 
 
 def _refuse_constant(name: str) -> None:

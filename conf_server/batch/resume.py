@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +38,8 @@ async def compare(lines: Lines, found: Found, options: BatchOptions) -> Resumpti
     """Reads up to the last line that is answered; `lines` goes on after it.
 
     Raises:
-        UsageError: a line that is answered is another one now, or is gone.
+        UsageError: a line that is answered is another one now, is gone, or lacks a field that
+            its answer repeats.
         StopRunError, OSError: the input cannot be read.
     """
     resumption = Resumption()
@@ -48,6 +49,7 @@ async def compare(lines: Lines, found: Found, options: BatchOptions) -> Resumpti
         if request := found.request(number):
             kept = _kept(number, text, request, options)
             if kept_digest(kept) != found.kept[number]:
+                _require_fields(number, kept, found, options)
                 resumption.kept[number] = kept
         else:
             resumption.unanswered.append((number, text))
@@ -61,8 +63,8 @@ async def compare(lines: Lines, found: Found, options: BatchOptions) -> Resumpti
 
 def _kept(number: int, text: bytes, request: int, options: BatchOptions) -> dict[str, Any]:
     changed = UsageError(
-        f"line {number} or the flags have changed since {options.output} was written; "
-        "--overwrite starts anew"
+        f"line {number}, the command or its flags have changed since {options.output} was "
+        "written; --overwrite starts anew"
     )
     try:
         record = parse_record(options.endpoint, number, text, options.defaults)
@@ -71,6 +73,16 @@ def _kept(number: int, text: bytes, request: int, options: BatchOptions) -> dict
     if record.request != request:
         raise changed
     return record.kept
+
+
+def _require_fields(
+    number: int, kept: Mapping[str, Any], found: Found, options: BatchOptions
+) -> None:
+    if lost := found.lost(number, kept):
+        raise UsageError(
+            f"{options.output}: the answer to line {number} has {', '.join(lost)}, the input's "
+            "line has not; null says that it is not known"
+        )
 
 
 def require_server(found: Found, server: str, options: BatchOptions) -> None:

@@ -115,7 +115,7 @@ class Run:
         feeder.add_done_callback(self._done)
         stopping = asyncio.create_task(self._client.stopping.wait())
         try:
-            with signals.stopping(self._client.stopping.set):
+            with signals.stopping(self._stop):
                 await asyncio.wait({feeder, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 feeder.cancel()
                 while self._under_way and not stopping.done():
@@ -130,6 +130,14 @@ class Run:
             await asyncio.gather(*tasks, return_exceptions=True)
         if self._error is not None:
             raise self._error
+
+    def _stop(self) -> None:
+        self._client.stopping.set()
+        if self._under_way:
+            self._tell(
+                f"stopping: up to {GRACE_S:g} s for requests under way "
+                f"({len(self._under_way)}); a second signal does not wait"
+            )
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
@@ -175,5 +183,7 @@ class Run:
         self._output.write({"line": number, **kept, "error": error})
         self._counts.failed += 1
         self._bar.update()
-        command = f"conf-server {self._options.endpoint.command}"
-        tqdm.write(f"{command}: line {number}: {error.get('message')}", file=sys.stderr)
+        self._tell(f"line {number}: {error.get('message')}")
+
+    def _tell(self, text: str) -> None:
+        tqdm.write(f"conf-server {self._options.endpoint.command}: {text}", file=sys.stderr)

@@ -67,7 +67,7 @@ def test_the_embedded_model_passes(model_path: Path) -> None:
         assert line["max"] < 1e-3
         assert line["mean"] < 1e-4
         assert abs(line["kl"]) < 1e-4
-        assert line["agreement"] == 1.0
+        assert line["agreement"] >= 0.99
         assert len(line["statistics"]) == 7
         for column in line["statistics"].values():
             assert column["max"] < 1e-3

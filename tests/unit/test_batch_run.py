@@ -26,9 +26,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from conf_server.batch import child, client, score, uncertainty
-from conf_server.batch import run as batch_run
 
 DEADLINE_S = 60
+GRACE_S = 10 * DEADLINE_S
+"""Of a run in the background: it ends for a reason, not because its time is up."""
 
 
 class FakeServer:
@@ -178,7 +179,12 @@ def error(status: int, message: str = "no") -> Response:
 
 
 def background(command: str, words: list[str], **options: Any) -> subprocess.Popen[bytes]:
-    code = f"import sys; from conf_server.batch.{command} import main; sys.exit(main(sys.argv[1:]))"
+    code = f"""
+import sys
+from conf_server.batch import {command}, run
+run.GRACE_S = {GRACE_S}
+sys.exit({command}.main(sys.argv[1:]))
+"""
     return subprocess.Popen([sys.executable, "-c", code, *words], **options)
 
 
@@ -312,6 +318,17 @@ def test_the_servers_refusal_is_kept(server: FakeServer, plain: Files, status: i
     assert lines[2]["result"]["data"] == ["p2"]
 
 
+DEEP = PlainTextResponse("[" * 100_000)
+
+
+def test_a_refusal_too_deep_to_be_read_is_kept_as_text(server: FakeServer, plain: Files) -> None:
+    plain.write(*prompts(1))
+    server.behave = lambda body: PlainTextResponse(DEEP.body, 400)
+    assert score.main(plain.words(server)) == 1
+    message = plain.by_line()[1]["error"]["message"]
+    assert message == "HTTP 400 " + "[" * 200
+
+
 def test_a_rerun_tries_failed_lines_again(server: FakeServer, files: Files) -> None:
     files.write(*prompts(5), "{")
     server.behave = lambda body: error(400) if body["prompt"] == "p3" else None
@@ -326,8 +343,8 @@ def test_a_rerun_tries_failed_lines_again(server: FakeServer, files: Files) -> N
 def test_no_answer_in_time_fails_the_line(server: FakeServer, plain: Files) -> None:
     server.gate.clear()
     plain.write(prompts(1, wait=True)[0], *prompts(2)[1:])
-    assert score.main(plain.words(server, "--timeout", "0.5")) == 1
-    assert plain.by_line()[1]["error"]["message"] == "no answer within 0.5 s"
+    assert score.main(plain.words(server, "--timeout", "3")) == 1
+    assert plain.by_line()[1]["error"]["message"] == "no answer within 3 s"
     assert plain.by_line()[2]["result"]["data"] == ["p2"]
 
 
@@ -376,8 +393,9 @@ def test_nobody_listens(plain: Files, capsys: pytest.CaptureFixture[str]) -> Non
         (error(404, "Not Found"), "no such route"),
         (JSONResponse({"object": "list", "data": []}), "not an answer of conf-server"),
         (PlainTextResponse("hello"), "not an answer of conf-server"),
+        (DEEP, "not an answer of conf-server"),
     ],
-    ids=["401", "no route", "no route of vLLM", "another score", "no JSON"],
+    ids=["401", "no route", "no route of vLLM", "another score", "no JSON", "depth"],
 )
 def test_what_no_line_can_mend_stops_the_run_at_once(
     server: FakeServer,
@@ -569,10 +587,21 @@ def test_an_answer_to_another_request_is_not_taken(
     plain.write(*lines)
     assert score.main(plain.words(server)) == 2
     assert re.search(
-        r"line 1 or the flags have changed|ends before line 3", capsys.readouterr().err
+        r"line 1, the command or its flags have changed|ends before line 3",
+        capsys.readouterr().err,
     )
     assert plain.output.read_bytes() == before
     assert len(server.bodies) == 3
+
+
+def test_scores_and_estimates_do_not_mix(server: FakeServer, files: Files) -> None:
+    files.write(*prompts(3))
+    for main, other in ((score.main, uncertainty.main), (uncertainty.main, score.main)):
+        assert main(files.words(server, "--overwrite")) == 0
+        before, asked = files.output.read_bytes(), len(server.bodies)
+        assert other(files.words(server)) == 2
+        assert files.output.read_bytes() == before
+        assert len(server.bodies) == asked
 
 
 @pytest.mark.parametrize("piped", [False, True])
@@ -617,15 +646,27 @@ def test_labels_of_answered_lines_are_taken_over(server: FakeServer, files: File
     assert {number: line["result"] for number, line in lines.items()} == results
 
 
+@pytest.mark.parametrize(
+    ("labels", "lost"),
+    [
+        ({"correct": True}, "correct"),
+        ({"reference": "c"}, "reference"),
+        ({"metadata": 1, "id": 1}, "id, metadata"),
+    ],
+)
 def test_a_label_that_the_input_lacks_is_not_thrown_away(
-    server: FakeServer, plain: Files, capsys: pytest.CaptureFixture[str]
+    server: FakeServer,
+    plain: Files,
+    capsys: pytest.CaptureFixture[str],
+    labels: dict[str, Any],
+    lost: str,
 ) -> None:
-    plain.write({**prompts(1)[0], "correct": True})
+    plain.write({**prompts(1)[0], **labels})
     assert score.main(plain.words(server)) == 0
     before = plain.output.read_bytes()
     plain.write(*prompts(2))
     assert score.main(plain.words(server)) == 2
-    assert "the answer to line 1 has correct, the input's line has not" in capsys.readouterr().err
+    assert f"the answer to line 1 has {lost}, the input's line has not" in capsys.readouterr().err
     assert plain.output.read_bytes() == before
     assert len(server.bodies) == 1
 
@@ -719,47 +760,60 @@ def test_the_mode_of_a_rewritten_file_stays(server: FakeServer, plain: Files) ->
 # Signals
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def told_to_stop(
+    server: FakeServer, files: Files, number: int
+) -> tuple[subprocess.Popen[bytes], Path]:
+    """A run that has got a signal with four requests under way, and has said so; its log."""
+    log = files.input.with_name("log")
+    server.gate.clear()
+    with log.open("wb") as stderr:
+        process = background("score", files.words(server, "--concurrency", "4"), stderr=stderr)
+    until(lambda: len(server.bodies) == 4)
+    process.send_signal(number)
+    until(lambda: "for requests under way (4); a second signal does not wait" in log.read_text())
+    return process, log
+
+
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+
+@pytest.mark.parametrize(("number", "status"), SIGNALS)
 def test_a_signal_waits_for_what_is_under_way(
     server: FakeServer, files: Files, number: int, status: int
 ) -> None:
     files.write(*prompts(100, wait=True))
-    server.gate.clear()
-    process = background("score", files.words(server, "--concurrency", "4"), stderr=-1)
-    until(lambda: len(server.bodies) == 4)
-    process.send_signal(number)
-    time.sleep(0.2)
+    process, log = told_to_stop(server, files, number)
     server.gate.set()
-    _, err = process.communicate(timeout=DEADLINE_S)
-    assert process.returncode == status
-    assert "The same command goes on from here." in err.decode()
+    assert process.wait(DEADLINE_S) == status
+    assert "The same command goes on from here." in log.read_text()
     assert files.answers() == expected(4)
     assert score.main(files.words(server)) == 0
     assert files.answers() == expected(100)
     assert set(server.prompts().values()) == {1}
 
 
-def test_a_second_signal_does_not_wait(server: FakeServer, plain: Files) -> None:
+@pytest.mark.parametrize(("number", "status"), SIGNALS)
+def test_a_second_signal_does_not_wait(
+    server: FakeServer, plain: Files, number: int, status: int
+) -> None:
     plain.write(*prompts(9, wait=True))
-    server.gate.clear()
-    process = background("score", plain.words(server, "--concurrency", "4"))
-    until(lambda: len(server.bodies) == 4)
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(batch_run.GRACE_S / 2) == 130
+    process, _ = told_to_stop(server, plain, number)
+    process.send_signal(number)
+    assert process.wait(DEADLINE_S) == status
     assert plain.lines() == []
 
 
 def test_a_signal_ends_the_wait_for_a_pipe(server: FakeServer, plain: Files) -> None:
     words = ["-", "-o", str(plain.output), "--url", server.url]
-    process = background("score", words, stdin=subprocess.PIPE)
+    process = background("score", words, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdin is not None
+    assert process.stderr is not None
     process.stdin.write(json.dumps(prompts(1)[0]).encode() + b"\n")
     process.stdin.flush()
     until(lambda: plain.output.exists() and plain.output.read_bytes().endswith(b"\n"))
     process.send_signal(signal.SIGTERM)
     assert process.wait(DEADLINE_S) == 143
+    assert b"under way" not in process.stderr.read()
     assert plain.answers() == {1: "p1"}
 
 
@@ -910,6 +964,22 @@ def test_another_model_or_flag_is_not_mixed_in(
     assert score.main([*words, *again]) == 0
     assert plain.answers() == expected(3)
     log_of(capsys.readouterr().err)
+
+
+def test_a_lost_label_is_told_before_a_model_is_loaded(
+    plain: Files, pid_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(plain.input), "-o", str(plain.output), "--model", "m"]
+    plain.write(*prompts(2, correct=True))
+    assert score.main(words) == 0
+    log_of(capsys.readouterr().err)
+    before = plain.output.read_bytes()
+    pid_file.unlink()
+    plain.write(*prompts(2))
+    assert score.main(words) == 2
+    assert "the answer to line 1 has correct" in capsys.readouterr().err
+    assert plain.output.read_bytes() == before
+    assert not pid_file.exists()
 
 
 def test_the_server_goes_when_the_run_fails(

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from conf_server.batch.options import UsageError
@@ -37,7 +37,6 @@ WRITTEN = st.lists(
 )
 
 
-@settings(deadline=None)  # a disk may be slow
 @given(
     runs=st.lists(WRITTEN, min_size=1, max_size=4),
     cut=st.integers(0, 60),

@@ -48,7 +48,7 @@ def test_there_and_back(parts: Path, files: dict[str, bytes], tmp_path: Path) ->
     assert join(parts, tmp_path / "out").written == []
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.binary(max_size=300), max_size=8), st.integers(1, 200))
 def test_any_files_in_parts_of_any_size(
     tmp_path_factory: pytest.TempPathFactory, blobs: list[bytes], limit: int

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from vllm.entrypoints.scale_out.token_in_token_out.protocol import GenerateRequest
@@ -274,7 +274,6 @@ MARKS = st.sampled_from(
 )
 
 
-@settings(deadline=None)
 @given(value=JSON | MARKS)
 def test_json_cannot_mark_a_request(value: object) -> None:
     """/inference/v1/generate takes all of a client's SamplingParams."""

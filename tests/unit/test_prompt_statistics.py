@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from vllm.sampling_params import SamplingParams
@@ -107,7 +107,6 @@ def mark(first: int, top_k: int = 3, **fields: Any) -> PromptMark:
     return PromptMark(top_k, first, **fields)
 
 
-@settings(deadline=None)
 @given(
     length_and_first=st.integers(2, 30).flatmap(
         lambda length: st.tuples(st.just(length), st.integers(1, length - 1))

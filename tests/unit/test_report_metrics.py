@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from conf_server.report.metrics import (
@@ -97,7 +97,6 @@ def test_area_without_ties(wrong: list[bool], seed: int) -> None:
     assert area == pytest.approx(float(slow_area(ordered)), abs=1e-12)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=1, max_size=6))
 def test_area_of_ties_is_the_mean_over_their_orders(rows: list[tuple[int, bool]]) -> None:
     orders = [

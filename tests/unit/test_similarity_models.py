@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from conf_server.cancellation import in_thread
+from conf_server.cancellation import Cancelled, in_thread
 from conf_server.serving.judges import JudgeContext, ModelJudge
 from conf_server.serving.uncertainty import similarity_models
 from conf_server.settings import ConfidenceSettings, SettingsError
@@ -71,7 +71,7 @@ def nli_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_embeddings_are_means_over_a_texts_tokens(embedding_path: Path) -> None:
-    verdicts = EmbeddingModel(str(embedding_path)).judge(PAIRS)
+    verdicts, _ = EmbeddingModel(str(embedding_path)).judge(PAIRS)
     tokenizer = AutoTokenizer.from_pretrained(embedding_path)
     model = AutoModel.from_pretrained(embedding_path).eval()
 
@@ -97,10 +97,10 @@ def test_a_real_model_gives_the_numbers_of_sentence_transformers(
         ("word " * 400 + "end", "word " * 400 + "Something else entirely"),
     ]
     model = EmbeddingModel(str(sentence_model_path))
-    similarities = model.judge(pairs)[:, 0]
-    np.testing.assert_allclose(similarities, [0.75857, 0.75283, 0.06641, 1], atol=2e-5)
-    assert model.reads_all(pairs[:3])
-    assert not model.reads_all(pairs)
+    verdicts, whole = model.judge(pairs)
+    np.testing.assert_allclose(verdicts[:, 0], [0.75857, 0.75283, 0.06641, 1], atol=2e-5)
+    assert not whole
+    assert model.judge(pairs[:3])[1]
 
 
 def test_a_folder_says_how_its_model_pools(embedding_path: Path, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_folder_says_how_its_model_pools(embedding_path: Path, tmp_path: Path)
         hidden = model(**tokenizer("it is paris", return_tensors="pt")).last_hidden_state
     first = torch.nn.functional.normalize(hidden[:, 0], dim=1).numpy()
     np.testing.assert_allclose(
-        EmbeddingModel(str(tmp_path)).embed(["it is paris"]), first, atol=1e-5
+        EmbeddingModel(str(tmp_path)).embed(["it is paris"])[0], first, atol=1e-5
     )
     pooling.write_text('{"pooling_mode_max_tokens": true}')
     with pytest.raises(ValueError, match="max_tokens"):
@@ -144,6 +144,8 @@ async def test_texts_longer_than_the_model_are_cut_and_it_is_said(
     judge = ModelJudge(load(str(tmp_path)))
     context = JudgeContext("", True, "", True, None)  # type: ignore[arg-type]
     await judge.judge(PAIRS, context)
+    room = {"embedding": 30 - 2, "nli": 30 - 3 - 1}[kind]  # beside [CLS], [SEP] and "is"
+    await judge.judge([("paris " * room, "is")], context)
     assert not context.notes.cut
     long = "paris " * 40
     verdicts = await judge.judge([(long + "is", long + "lyon")], context)
@@ -158,9 +160,15 @@ async def test_a_model_stops_working_for_nobody(
     path, load = {"embedding": (embedding_path, EmbeddingModel), "nli": (nli_path, NliModel)}[kind]
     model = load(str(path))
     pairs = [("paris", "it " * (1 + n % 20) + str(n)) for n in range(4096)]
+    begun = threading.Event()
+
+    def judge(cancelled: Cancelled) -> object:
+        begun.set()
+        return model.judge(pairs, cancelled)
+
     with ThreadPoolExecutor(1) as pool:
-        work = asyncio.create_task(in_thread(pool, partial(model.judge, pairs)))
-        await asyncio.sleep(0.01)
+        work = asyncio.create_task(in_thread(pool, judge))
+        await asyncio.to_thread(begun.wait)
         future = asyncio.get_running_loop().run_in_executor(pool, str)
         work.cancel()
         await asyncio.wait_for(future, 10)
@@ -171,7 +179,7 @@ async def test_a_model_stops_working_for_nobody(
 
 
 def test_nli_gives_each_pair_its_own_probabilities_by_name(nli_path: Path) -> None:
-    verdicts = NliModel(str(nli_path)).judge(PAIRS)
+    verdicts, _ = NliModel(str(nli_path)).judge(PAIRS)
     tokenizer = AutoTokenizer.from_pretrained(nli_path)
     model = AutoModelForSequenceClassification.from_pretrained(nli_path).eval()
     for (premise, hypothesis), verdict in zip(PAIRS, verdicts, strict=True):
@@ -183,7 +191,8 @@ def test_nli_gives_each_pair_its_own_probabilities_by_name(nli_path: Path) -> No
 
 def test_a_batch_more_than_one_changes_nothing(nli_path: Path) -> None:
     model = NliModel(str(nli_path))
-    np.testing.assert_allclose(model.judge(PAIRS * 15)[:3], model.judge(PAIRS), atol=1e-6)
+    (many, _), (few, _) = model.judge(PAIRS * 15), model.judge(PAIRS)
+    np.testing.assert_allclose(many[:3], few, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def problems(draw: st.DrawFn) -> tuple[Tensor, list[int]]:
 
 
 @both
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(problem=problems())
 def test_definitions(statistics: Statistics, problem: tuple[Tensor, list[int]]) -> None:
     assert_exact(statistics, *problem)

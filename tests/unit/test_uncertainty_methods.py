@@ -74,7 +74,7 @@ def reordered(evidence: Evidence, order: list[int]) -> Evidence:
 
 
 @given(sampled(), st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_order_of_samples_says_nothing(evidence: Evidence, data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(len(evidence.samples))))
     texts = [sample.text for sample in evidence.samples]
@@ -86,7 +86,7 @@ def test_the_order_of_samples_says_nothing(evidence: Evidence, data: st.DataObje
 
 
 @given(sampled())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_samples_that_all_say_the_same_are_the_least_uncertain(evidence: Evidence) -> None:
     m = len(evidence.samples)
     agreed = replace(
