@@ -12,6 +12,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import time
 from argparse import Namespace
 from collections.abc import AsyncIterator
@@ -49,13 +50,15 @@ from conf_server.engine.probe import generates
 from conf_server.engine.scheduler import use_our_scheduler
 from conf_server.engine.token_statistics_support import install_token_statistics
 from conf_server.serving.routes import init_confidence_state, install_routes
-from conf_server.settings import ConfidenceSettings
+from conf_server.settings import ConfidenceSettings, SettingsError
 from conf_server.systemd import ServiceNotifier
 
 logger = init_logger("vllm.conf_server.launcher")
 
 ENGINE_STOP_TIMEOUT_S = 10
 """How long an engine without work may take to release its device."""
+REFUSED = 2
+"""Exit status of flags that turn out to be wrong: argparse's."""
 
 
 def run(args: Namespace, settings: ConfidenceSettings) -> None:
@@ -329,6 +332,11 @@ def run_api_processes(args: Namespace, settings: ConfidenceSettings) -> None:
             engine_manager=processes.engines,
             coordinator=processes.coordinator,
         )
+    except RuntimeError:
+        # An API process that refuses its flags has said so.
+        if any(process.exitcode == REFUSED for process in processes.api_servers.processes):
+            raise SystemExit(REFUSED) from None
+        raise
     finally:
         # The API processes drain first: they need their engines for it.
         drain_s = args.shutdown_timeout + ENGINE_STOP_TIMEOUT_S if signals.received else None
@@ -375,4 +383,8 @@ def api_process(
     client_config = client_config or {}
     set_process_title("APIServer", str(client_config.get("client_index", 0)))
     decorate_logs()
-    uvloop.run(run_api_server(address, sock, args, settings, client_config))
+    try:
+        uvloop.run(run_api_server(address, sock, args, settings, client_config))
+    except SettingsError as error:
+        print(f"conf-server: error: {error}", file=sys.stderr)
+        raise SystemExit(REFUSED) from None

@@ -54,6 +54,8 @@ def cache_excuse(config: Any) -> str:
         return "a text and its beginning may meet different data-parallel engines"
     if config.parallel_config.decode_context_parallel_size > 1:
         return "context parallelism caches larger blocks"
+    if config.model_config.is_hybrid:
+        return "layers with a state cache larger blocks"
     if config.speculative_config is not None:
         return "speculative decoding may give up a hit's last block"
     return ""

@@ -111,7 +111,7 @@ class ConfidenceOutputProcessor(OutputProcessor):
         failed = [output for output in engine_core_outputs if not self._accepts(output)]
         unfinished = [output.request_id for output in failed if not output.finished]
         for output in failed:
-            logger.error("Request %s got rows of another's width.", output.request_id)
+            logger.error("Request %s got rows that are not its own.", output.request_id)
             output.new_token_ids = []  # a stop string in them would be a regular end
             output.new_logprobs = output.new_prompt_logprobs_tensors = None
             output.finish_reason = FinishReason.ERROR

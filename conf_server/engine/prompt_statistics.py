@@ -148,7 +148,7 @@ def _rows(
     top_k = async_tensor_h2d(
         np.repeat(np.array([mark.statistics_top_k for mark in marks], np.int32), counts), device
     )
-    columns = _Columns.of(marks)
+    columns = _Columns.of(marks, device)
     blocks = [
         columns.block(compute_logits(hidden_states[index[block]]), targets[block], top_k[block])
         for start in range(0, len(index), _ROWS_AT_ONCE)
@@ -167,18 +167,23 @@ class _Columns:
     Attributes:
         candidates: the most that any request wants.
         token_ids: all that the requests name, each once, ascending.
+        named: the same on the device, int64; None for none.
         ranks: whether any request wants ranks.
     """
 
     candidates: int
-    token_ids: tuple[int, ...]
+    token_ids: list[int]
+    named: Tensor | None
     ranks: bool
 
     @classmethod
-    def of(cls, marks: Sequence[PromptMark]) -> _Columns:
+    def of(cls, marks: Sequence[PromptMark], device: torch.device) -> _Columns:
+        token_ids = sorted({i for mark in marks for i in mark.token_ids})
+        named = async_tensor_h2d(np.array(token_ids, np.int64), device) if token_ids else None
         return cls(
             candidates=max(0 if mark.token_ids else mark.candidates for mark in marks),
-            token_ids=tuple(sorted({i for mark in marks for i in mark.token_ids})),
+            token_ids=token_ids,
+            named=named,
             ranks=any(mark.ranks for mark in marks),
         )
 
@@ -194,8 +199,8 @@ class _Columns:
             best = logits.topk(self.candidates, dim=1)
             ids.append(best.indices)
             values.append(best.values)
-        if self.token_ids:
-            named = async_tensor_h2d(list(self.token_ids), device).expand(n, -1)
+        if self.named is not None:
+            named = self.named.expand(n, -1)
             ids.append(named)
             values.append(logits.gather(1, named))
         if self.ranks:
@@ -209,11 +214,12 @@ class _Columns:
         self, mark: PromptMark, ids: Tensor, logprobs: Tensor, ranks: Tensor, statistics: Tensor
     ) -> LogprobsTensors:
         """The columns that the request has asked for, in its order."""
+        # A list would do for an index, but torch copies it while the device waits.
+        wanted: slice | Tensor = slice(0, 1 + mark.candidates)
         if mark.token_ids:
             first = 1 + self.candidates
-            wanted = [0, *(first + self.token_ids.index(i) for i in mark.token_ids)]
-        else:
-            wanted = list(range(1 + mark.candidates))
+            places = [0, *(first + self.token_ids.index(i) for i in mark.token_ids)]
+            wanted = async_tensor_h2d(np.array(places, np.int64), ids.device)
         return LogprobsTensors(
             ids[:, wanted], torch.cat((logprobs[:, wanted], statistics), dim=1), ranks
         )

@@ -88,8 +88,8 @@ class EngineNumerics:
 class EngineReader:
     """Reads texts from one engine.
 
-    Every kind has a cache salt of its own: no reading finds another's work in the prefix
-    cache, and only `cached` looks for its own.
+    Every kind of every text has a cache salt of its own: no reading finds another's work in
+    the prefix cache, and only `cached` looks for its own.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class EngineReader:
         """None: a text of one token, which nothing stands before."""
         if len(ids) < 2:
             return None
-        forced = await self._force(ForcedText(ids, 0), f"{name}-prompt", "prompt")
+        forced = await self._force(ForcedText(ids, 0), f"{name}-prompt", f"prompt-{name}")
         return Reading(name, "prompt", ids, forced.rows)
 
     async def _cached(self, name: str, ids: list[int]) -> Reading | None:
@@ -155,8 +155,9 @@ class EngineReader:
         # One token more than the blocks: the first row is computed from the context's last
         # token, which therefore must not be cached. Half of a long text is left to compare.
         context = max(blocks // 2, 1) * self._block_size + 1
-        await self._force(ForcedText(ids[:context], context - 1), f"{name}-context", "cached")
-        forced = await self._force(ForcedText(ids, context), f"{name}-cached", "cached")
+        salt = f"cached-{name}"
+        await self._force(ForcedText(ids[:context], context - 1), f"{name}-context", salt)
+        forced = await self._force(ForcedText(ids, context), f"{name}-cached", salt)
         return Reading(name, "cached", ids, forced.rows) if forced.num_cached else None
 
     async def _force(self, text: ForcedText, request_id: str, salt: str) -> Any:
@@ -178,7 +179,7 @@ class EngineReader:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         set_mark(params, SamplesMark(self._width if self._statistics else 0, deferred=True))
-        prompt = tokens_input(ids, cache_salt=kind)
+        prompt = tokens_input(ids, cache_salt=f"{kind}-{name}")
         request_id = f"conf-server-check-{name}-{kind}"
         async with aclosing(self._engine.generate(prompt, params, request_id)) as results:
             async for result in results:

@@ -214,13 +214,14 @@ def _named_where(
 ) -> LogprobsTensors:
     """`named` in those rows, `likeliest` in the others; filled up as vLLM does, with p = 0."""
     width = max(named.logprobs.shape[1], likeliest.logprobs.shape[1])
+    index = async_tensor_h2d(np.array(rows, np.int64), named.logprobs.device)
 
     def merged(name: str, filling: float) -> torch.Tensor:
         first, second = (
             pad(values, (0, width - values.shape[1]), value=filling)
             for values in (getattr(likeliest, name), getattr(named, name))
         )
-        first[rows] = second[rows]
+        first[index] = second[index]
         return first
 
     return likeliest._replace(

@@ -44,7 +44,8 @@ async def install_token_statistics(engine: EngineClient, args: Namespace) -> boo
     """Replace the samplers in all workers; before the first request.
 
     Returns:
-        Whether every worker computes statistics: requests may ask for them.
+        Whether every worker computes statistics: requests may ask for them. With data
+        parallelism vLLM tells the first engine's answers alone; the others have its flags.
 
     Raises:
         SettingsError: --token-statistics engine, and a worker could not.

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from vllm.model_executor.layers.vocab_parallel_embedding import pad_vocab_size
 from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.outputs import LogprobsTensors
 from vllm.v1.sample.sampler import Sampler as V1Sampler
@@ -67,11 +68,17 @@ def _install_v2(runner: Any, sampler: V2Sampler) -> None:
 
 
 def warm_up(runner: Any) -> None:
-    """Compile the kernels before the first request has to wait for them."""
+    """Compile the kernels before the first request has to wait for them.
+
+    Triton compiles anew for strides that 16 divides: rows come as views of the padded
+    vocabulary, and as copies of such views.
+    """
     config = runner.model_config
-    logits = torch.zeros((2, config.get_vocab_size()), dtype=config.dtype, device=runner.device)
+    size, top_k = config.get_vocab_size(), torch.tensor([1, 2], dtype=torch.int32)
     for dtype in {config.dtype, torch.float32}:
-        token_statistics(logits.to(dtype), torch.tensor([1, 2], dtype=torch.int32))
+        padded = torch.zeros((2, pad_vocab_size(size)), dtype=dtype, device=runner.device)
+        for logits in (padded[:, :size], padded[:, :size].contiguous()):
+            token_statistics(logits, top_k)
 
 
 class V1StatisticsRunner(V1ModelRunner):

@@ -102,12 +102,6 @@ class TokenTrace:
         """Every token so far, without a copy."""
         return self.rows(0, self._length)
 
-    def arrays(self) -> tuple[NDArray, NDArray, NDArray]:
-        """The ids, log-probabilities with statistics, and ranks that `append` takes."""
-        part = slice(0, self._length)
-        logprobs = np.hstack((self._logprobs[part], self._statistics[part]))
-        return self._ids[part], logprobs, self._ranks[part]
-
 
 class TraceRows:
     """A stretch of n tokens of a trace: views, to be read only.

@@ -426,6 +426,7 @@ def test_what_could_not_be_expected_is_said_and_does_not_fail() -> None:
         ({"enable_prefix_caching": False}, "prefix caching is off"),
         ({"data_parallel_size": 2}, "different data-parallel engines"),
         ({"decode_context_parallel_size": 2}, "context parallelism"),
+        ({"is_hybrid": True}, "layers with a state"),
         ({"speculative_config": object()}, "speculative decoding"),
     ],
 )
@@ -433,9 +434,9 @@ def test_when_nothing_need_come_from_the_prefix_cache(flags: dict[str, Any], exc
     options = SimpleNamespace(
         enable_prefix_caching=True, data_parallel_size=1, decode_context_parallel_size=1
     )
-    options.speculative_config = None
+    options.speculative_config, options.is_hybrid = None, False
     vars(options).update(flags)
-    config = SimpleNamespace(cache_config=options, parallel_config=options)
+    config = SimpleNamespace(cache_config=options, parallel_config=options, model_config=options)
     config.speculative_config = options.speculative_config
     assert excuse in cache_excuse(config)
     assert bool(cache_excuse(config)) is bool(excuse)
