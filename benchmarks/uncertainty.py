@@ -18,7 +18,7 @@ from benchmarks.summary import median_us
 from conf_server.stats.columns import NUM_TOKEN_STATISTICS
 from conf_server.uncertainty.evidence import Alternatives, Evidence, Generation
 from conf_server.uncertainty.registry import METHODS
-from conf_server.uncertainty.similarity import assemble, unique_pairs
+from conf_server.uncertainty.similarity import assemble, from_similarities, unique_pairs
 from conf_server.uncertainty.text_similarity import jaccard, rouge_l
 
 PATH = "/v1/uncertainty"
@@ -118,9 +118,8 @@ def _evidence(samples: int, tokens: int) -> Evidence:
     answer, *others = (generation() for _ in range(samples + 1))
     texts = [answer.text, *(other.text for other in others)]
     pairs = unique_pairs(texts, symmetric=True)
-    judged = assemble(
-        texts, pairs, jaccard([(texts[i], texts[j]) for i, j in pairs]), symmetric=True
-    )
+    similarities = jaccard([(texts[i], texts[j]) for i, j in pairs])
+    judged = assemble(texts, pairs, from_similarities(similarities), symmetric=True)
     labels = (-0.4, -1.1)
     alternatives = np.sort(-draw.gamma(1.0, 1.0, (tokens, ALTERNATIVES)), axis=1)[:, ::-1]
     judged_words = draw.dirichlet((1, 1, 1), (tokens, 2, ALTERNATIVES))

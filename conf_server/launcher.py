@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
+from multiprocessing import connection
 from typing import Any
 
 import uvicorn
@@ -333,8 +334,7 @@ def run_api_processes(args: Namespace, settings: ConfidenceSettings) -> None:
             coordinator=processes.coordinator,
         )
     except RuntimeError:
-        # An API process that refuses its flags has said so.
-        if any(process.exitcode == REFUSED for process in processes.api_servers.processes):
+        if _has_refused(processes.api_servers.processes):
             raise SystemExit(REFUSED) from None
         raise
     finally:
@@ -346,6 +346,15 @@ def run_api_processes(args: Namespace, settings: ConfidenceSettings) -> None:
         for manager in (processes.engines, processes.coordinator):
             if manager is not None:
                 manager.shutdown(timeout=remaining)
+
+
+def _has_refused(processes: list[Any]) -> bool:
+    """Whether an API process has ended because its flags are wrong, and has said so."""
+    ended = connection.wait([process.sentinel for process in processes], timeout=0)
+    for process in processes:
+        if process.sentinel in ended:
+            process.join()
+    return any(process.exitcode == REFUSED for process in processes)
 
 
 class _ParentSignals:

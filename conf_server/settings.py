@@ -45,8 +45,9 @@ class ConfidenceSettings:
         window: sliding window of the summary, in tokens.
         max_score_items: completions one /v1/score request may hold.
         max_uncertainty_samples: samples that one /v1/uncertainty request may draw or bring.
-        max_uncertainty_tokens: tokens that its answers may have together.
-        max_judged_characters: of texts that its methods have to compare.
+        max_uncertainty_tokens: tokens that its answer and samples, given or generated, may
+            have together.
+        max_judged_characters: of texts that all its methods together have to compare.
         embedding_model, nli_model: folders or names of models that compare texts.
         similarity_device: where they run, as torch names it.
         engine_statistics: the workers compute exact token statistics; the launcher finds
@@ -142,14 +143,15 @@ def add_cli_args(parser: ArgumentParser) -> None:
         "--max-uncertainty-tokens",
         metavar="N",
         default=defaults.max_uncertainty_tokens,
-        help="Tokens that the answers of one /v1/uncertainty request may have together.",
+        help="Tokens that the answer and samples of one /v1/uncertainty request, given or "
+        "generated, may have together.",
     )
     group.add_argument(
         "--max-judged-characters",
         metavar="N",
         default=defaults.max_judged_characters,
-        help="Characters of texts that have to be compared for one /v1/uncertainty request; "
-        "methods that need more are unavailable.",
+        help="Characters of texts that have to be compared for all methods of one "
+        "/v1/uncertainty request together; methods that would go beyond are unavailable.",
     )
     group.add_argument(
         "--embedding-model",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any, Final
 
 import numpy as np
@@ -47,6 +48,8 @@ UNTRUNCATED: Final[dict[str, Any]] = {
     "top_k": 0,
     "min_p": 0.0,
     "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
 }
 """Samples come from the model's own distribution unless the client says otherwise: the
 estimators take that for granted, and a model's generation_config.json may not."""
@@ -83,11 +86,10 @@ class Task:
         needs: of all chosen methods together.
         fields: of the chat or completion request that the answer comes from.
         answer, samples: given by the client, or None and empty.
-        given: of these the answer, and the samples as far as their log-probabilities are
-            wanted, ready to be forced.
+        given: these, ready to be forced.
         n_samples: how many samples, and sampled verdicts, the methods get.
         judge: None where no method compares texts.
-        max_judged_characters: that it may read for one need.
+        max_judged_characters: that it may read for all needs together.
     """
 
     needs: frozenset[Need]
@@ -149,6 +151,7 @@ class EvidenceGatherer:
         self._stages = stages
         self._missing: dict[Need, str] = {}
         self._inexact: set[Need] = set()
+        self._judged_characters = 0
 
     async def gather(self) -> Gathered:
         """Answer and samples first, all at once; then what is asked about them, all at once.
@@ -174,7 +177,6 @@ class EvidenceGatherer:
             answer=text,
             samples=texts,
             vocab_size=task.confidence.vocab_size,
-            extracted_answers=tuple(prompts.extract_answer(sample.text) for sample in texts),
             **stated,
             **found,
         )
@@ -211,6 +213,7 @@ class EvidenceGatherer:
             ),
             Need.P_TRUE_SAMPLES: ("p_true_samples", partial(self._p_true_samples, text)),
             Need.VERBALIZED_2S: ("verbalized_2s", partial(self._verbalized_2s, text)),
+            Need.EXTRACTED_ANSWERS: ("extracted_answers", partial(self._extracted, samples)),
             Need.CLAIMS: ("claims", partial(self._claims, answer.rows)),
         }
 
@@ -270,7 +273,7 @@ class EvidenceGatherer:
         if not task.needs & OF_SAMPLES:
             return []
         with self._stages.stage("samples", task.n_samples):
-            if task.samples and len(task.given) > 1:
+            if task.samples and Need.SAMPLE_LOGPROBS in task.needs:
                 forced = await self._force("samples", task.given[1:])
                 return [
                     GeneratedAnswer(text, None, rows)
@@ -279,7 +282,8 @@ class EvidenceGatherer:
             if task.samples:
                 nothing = TokenTrace(0).all()
                 return [GeneratedAnswer(text, None, nothing, False) for text in task.samples]
-            fields = UNTRUNCATED | task.fields
+            given = {name: value for name, value in task.fields.items() if value is not None}
+            fields = UNTRUNCATED | given
             fields |= {"temperature": task.temperature, "n": task.n_samples}
             generated = await self._generate("samples", fields)
             if generated.masked:
@@ -333,6 +337,11 @@ class EvidenceGatherer:
         given = forced.logprobs.astype(np.float64)
         return np.concatenate((np.full(len(rows) - len(given), np.nan), given))
 
+    async def _extracted(self, samples: Sequence[Generation]) -> tuple[str | None, ...]:
+        return await asyncio.to_thread(
+            lambda: tuple(prompts.extract_answer(sample.text) for sample in samples)
+        )
+
     # What a judge says.
 
     async def _judge(self, need: Need, pairs: Sequence[tuple[str, str]]) -> Verdicts:
@@ -342,7 +351,9 @@ class EvidenceGatherer:
         distinct = list(dict.fromkeys(pairs))
         if not distinct:
             return np.empty((0, 3))
-        self._check_characters(sum(len(a) + len(b) for a, b in distinct))
+        self._judged_characters = self._check_characters(
+            sum(judge.characters(len(a), len(b)) for a, b in distinct)
+        )
         with self._stages.stage(need, len(distinct)) as advance:
             context = replace(self._context(need), advance=advance)
             verdicts = await judge.judge(distinct, context)
@@ -353,13 +364,15 @@ class EvidenceGatherer:
         place = {pair: i for i, pair in enumerate(distinct)}
         return verdicts[[place[pair] for pair in pairs]]
 
-    def _check_characters(self, count: int) -> None:
-        limit = self._task.max_judged_characters
-        if count > limit:
+    def _check_characters(self, count: int) -> int:
+        """What has been compared for this request, and so many characters more."""
+        total, limit = self._judged_characters + count, self._task.max_judged_characters
+        if total > limit:
             raise TooMuchToJudgeError(
-                f"texts of {count} characters would have to be compared, at most {limit} "
-                "(--max-judged-characters)"
+                f"texts of {total} characters would have to be compared for this request, at most "
+                f"{limit} (--max-judged-characters)"
             )
+        return total
 
     def _context(self, stage: str) -> JudgeContext:
         task = self._task
@@ -369,6 +382,7 @@ class EvidenceGatherer:
             request_id=f"{task.request_id}-{stage}",
             statistics=task.confidence.engine_statistics,
             options=task.options,
+            chat_template=task.fields.get("chat_template"),
             chat_template_kwargs=task.fields.get("chat_template_kwargs"),
         )
 
@@ -408,17 +422,11 @@ class EvidenceGatherer:
 
     async def _claims(self, rows: TraceRows) -> tuple[Alternatives, ...]:
         """Each token's likeliest alternatives, judged against it."""
-        ids, logprobs = _own_first(rows)
-        decoded = decode_rows(self._tokenizer, [list(row) for row in ids])
-        pairs = [similarity.alternative_pairs(row) for row in decoded]
-        flat = list(chain.from_iterable(pairs))
-        verdicts = dict(zip(flat, await self._judge(Need.CLAIMS, flat), strict=True))
-        return tuple(
-            similarity.assemble_alternatives(
-                row, values, wanted, np.array([verdicts[pair] for pair in wanted]).reshape(-1, 3)
-            )
-            for row, values, wanted in zip(decoded, logprobs, pairs, strict=True)
-        )
+        ids, logprobs = await asyncio.to_thread(_own_first, rows)
+        decoded = decode_rows(self._tokenizer, ids)
+        pairs = await asyncio.to_thread(_alternative_pairs, decoded)
+        verdicts = await self._judge(Need.CLAIMS, list(chain.from_iterable(pairs)))
+        return await asyncio.to_thread(_alternatives, decoded, logprobs, pairs, verdicts)
 
     # What the model says of itself.
 
@@ -426,7 +434,10 @@ class EvidenceGatherer:
         context = self._context(need)
         with self._stages.stage(need):
             (found,) = await self._forcing.labels(
-                [context.item(prompt)], context.statistics, context.request_id, context.options
+                [partial(context.item, prompt)],
+                context.statistics,
+                context.request_id,
+                context.options,
             )
         self._stages.spend(need, found.num_tokens)
         first, second = found.logprobs.tolist()
@@ -450,6 +461,7 @@ class EvidenceGatherer:
             n=self._task.n_samples,
             temperature=self._task.temperature,
             max_tokens=VERDICT_TOKENS,
+            **UNTRUNCATED,
         )
         return tuple(verdict.text for verdict in drawn)
 
@@ -506,3 +518,21 @@ def _own_first(rows: TraceRows) -> tuple[list[list[int]], list[NDArray[np.floati
         ids.append([int(own), *others[other].tolist()][:ALTERNATIVES])
         logprobs.append(np.concatenate(([logprob], values[other]))[:ALTERNATIVES])
     return ids, logprobs
+
+
+def _alternative_pairs(tokens: Sequence[Sequence[str]]) -> list[list[tuple[str, str]]]:
+    return [similarity.alternative_pairs(row) for row in tokens]
+
+
+def _alternatives(
+    tokens: Sequence[Sequence[str]],
+    logprobs: Sequence[NDArray[np.floating]],
+    pairs: Sequence[Sequence[tuple[str, str]]],
+    verdicts: Verdicts,
+) -> tuple[Alternatives, ...]:
+    """The verdicts are of all rows' pairs, one row's after the other's."""
+    rows = zip(tokens, logprobs, pairs, accumulate(map(len, pairs)), strict=True)
+    return tuple(
+        similarity.assemble_alternatives(row, values, wanted, verdicts[stop - len(wanted) : stop])
+        for row, values, wanted, stop in rows
+    )

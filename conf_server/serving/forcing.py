@@ -7,6 +7,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Any, Final
 
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
@@ -75,7 +76,8 @@ class TextForcing:
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="score-tokenizer")
         queued = self._engine.vllm_config.scheduler_config.max_num_queued_reqs
         most = LABELS_IN_FLIGHT if queued is None else max(1, queued // QUEUE_SHARE)
-        self._label_slots = asyncio.Semaphore(min(LABELS_IN_FLIGHT, most))
+        self._labels_in_flight = min(LABELS_IN_FLIGHT, most)
+        self._label_slots = asyncio.Semaphore(self._labels_in_flight)
 
     def obstacle(self) -> str | None:
         """Why this server cannot score at all."""
@@ -86,7 +88,8 @@ class TextForcing:
     @property
     def has_chat_template(self) -> bool:
         """Whether a question can be put to the model as a user's message."""
-        return bool(getattr(self._tokenizer, "chat_template", None))
+        own = getattr(self._tokenizer, "chat_template", None)
+        return bool(self._online_renderer.chat_template or own)
 
     async def jobs(
         self, items: Iterable[tuple[str, ScoreItem]], names: Sequence[str] = ()
@@ -119,7 +122,11 @@ class TextForcing:
             context = item.prompt
             if item.messages is not None:
                 chat = ChatCompletionRequest.model_validate(
-                    {"messages": item.messages, "chat_template_kwargs": item.chat_template_kwargs}
+                    {
+                        "messages": item.messages,
+                        "chat_template": item.chat_template,
+                        "chat_template_kwargs": item.chat_template_kwargs,
+                    }
                 )
                 rendered = await self.render(chat, path)
                 if isinstance(rendered, ErrorResponse):
@@ -193,35 +200,28 @@ class TextForcing:
         The cache holds whole blocks: a context below one block is not worth the wait.
         """
         block_size = self._engine.vllm_config.cache_config.block_size or 1
-        leaders: dict[int, asyncio.Task[ForcedRows]] = {}
+        computed: dict[int, asyncio.Event] = {}
 
         async def force(index: int, job: ForcingJob) -> ForcedRows:
-            leader = leaders[job.group]
-            if job.text.num_context >= block_size and leader is not asyncio.current_task():
-                await asyncio.wait([leader])
-            return await teacher_force(
+            leads = job.group not in computed
+            context = computed.setdefault(job.group, asyncio.Event())
+            if job.text.num_context >= block_size and not leads:
+                await context.wait()
+            rows = await teacher_force(
                 self._engine,
                 job.text,
                 wanted,
                 f"{request_id}-{index}",
                 **vars(options),
             )
+            context.set()
+            return rows
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = []
-                for index, job in enumerate(jobs):
-                    task = group.create_task(force(index, job))
-                    leaders.setdefault(job.group, task)
-                    tasks.append(task)
-        except BaseExceptionGroup as errors:
-            # One failure cancels the others; it is the one to report.
-            raise errors.exceptions[0] from None
-        return [task.result() for task in tasks]
+        return await together(*(force(*numbered) for numbered in enumerate(jobs)))
 
     async def labels(
         self,
-        items: Sequence[ScoreItem],
+        items: Iterable[Callable[[], ScoreItem]],
         statistics: bool,
         request_id: str,
         options: ForcingOptions,
@@ -230,9 +230,11 @@ class TextForcing:
         """What the model thinks of each item's completions as its next word.
 
         Only the first token of a completion counts; those of one item have to differ. An item
-        is rendered when its turn comes: thousands of them are a lot of tokens.
+        is made and rendered when its turn comes: thousands of them are a lot of tokens. No
+        more of them queue than there are slots, so that requests take turns.
 
         Args:
+            items: functions that make them.
             advance: called as each item is done.
 
         Raises:
@@ -240,25 +242,34 @@ class TextForcing:
             TextTooLongError: an item does not fit the model.
         """
 
-        async def labels(number: int, item: ScoreItem) -> ForcedLabels:
-            async with self._label_slots:
-                jobs = await self.jobs([("", item)])
-                if isinstance(jobs, ErrorResponse):
-                    raise VLLMValidationError(jobs.error.message)
-                texts = [job.text for job in jobs]
-                context = texts[0].token_ids[: texts[0].num_context]
-                found = await force_labels(
-                    self._engine,
-                    context,
-                    _first_tokens(item, texts),
-                    statistics,
-                    f"{request_id}-{number}",
-                    **vars(options),
-                )
-            advance()
-            return found
+        everything = enumerate(items)
+        first = list(islice(everything, self._labels_in_flight))
+        waiting = chain(first, everything)
+        found: dict[int, ForcedLabels] = {}
 
-        return await together(*(labels(*numbered) for numbered in enumerate(items)))
+        async def work() -> None:
+            for number, item in waiting:
+                async with self._label_slots:
+                    found[number] = await self._labels(
+                        item(), statistics, f"{request_id}-{number}", options
+                    )
+                advance()
+
+        await together(*(work() for _ in first))
+        return [found[number] for number in range(len(found))]
+
+    async def _labels(
+        self, item: ScoreItem, statistics: bool, request_id: str, options: ForcingOptions
+    ) -> ForcedLabels:
+        jobs = await self.jobs([("", item)])
+        if isinstance(jobs, ErrorResponse):
+            raise VLLMValidationError(jobs.error.message)
+        texts = [job.text for job in jobs]
+        context = texts[0].token_ids[: texts[0].num_context]
+        first = _first_tokens(item, texts)
+        return await force_labels(
+            self._engine, context, first, statistics, request_id, **vars(options)
+        )
 
 
 def _first_tokens(item: ScoreItem, texts: Sequence[ForcedText]) -> list[int]:

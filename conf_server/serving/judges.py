@@ -8,7 +8,7 @@ of entailment, neutrality and contradiction. One that knows only a similarity s 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,17 +22,17 @@ from conf_server.serving.forcing import ForcingOptions, TextForcing
 from conf_server.serving.score_protocol import ScoreItem
 from conf_server.uncertainty import prompts
 from conf_server.uncertainty.prompts import LabelPrompt
-from conf_server.uncertainty.text_similarity import jaccard, rouge_l
+from conf_server.uncertainty.similarity import from_similarities
+from conf_server.uncertainty.text_similarity import rouge_l
 
 Pair = tuple[str, str]
 Verdicts = NDArray[np.float64]
 
-Similarity = Callable[[Sequence[Pair]], Verdicts]
+Similarity = Callable[[Sequence[Pair], Callable[[], None]], Verdicts]
 
-CHARACTERS_AT_ONCE: Final = 2**20
-"""About what is compared between two looks whether somebody still waits for it."""
-
-SIMPLE: Final[dict[str, Similarity]] = {"jaccard": jaccard, "rouge_l": rouge_l}
+LINEAR_CHARACTERS: Final = 2**12
+"""Two texts of a and b characters count as a·b / 4096 where their comparison is quadratic and
+that is more than a + b: two equal ones of more than 8192 each."""
 
 
 @dataclass
@@ -65,6 +65,7 @@ class JudgeContext:
     request_id: str
     statistics: bool
     options: ForcingOptions
+    chat_template: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     advance: Callable[[], None] = lambda: None
     notes: JudgeNotes = field(default_factory=JudgeNotes)
@@ -75,6 +76,7 @@ class JudgeContext:
             return ScoreItem(
                 messages=[{"role": "user", "content": prompt.text}],
                 completions=[label.strip() for label in prompt.labels],
+                chat_template=self.chat_template,
                 chat_template_kwargs=self.chat_template_kwargs,
             )
         return ScoreItem(prompt=prompt.text, completions=list(prompt.labels))
@@ -89,6 +91,10 @@ class Judge(ABC):
 
     symmetric: bool
 
+    def characters(self, premise: int, hypothesis: int) -> int:
+        """What two texts of these lengths count of --max-judged-characters."""
+        return premise + hypothesis
+
     @abstractmethod
     async def judge(self, pairs: Sequence[Pair], context: JudgeContext) -> Verdicts:
         """(pairs, 3) probabilities of entail, neutral, contradict."""
@@ -102,7 +108,8 @@ class FunctionJudge(Judge):
     def __init__(self, similarity: Similarity) -> None:
         """
         Args:
-            similarity: of pairs, (pairs,) in [0, 1].
+            similarity: of pairs, (pairs,) in [0, 1]; it calls its second argument now and then,
+                which raises when nobody waits any more.
         """
         self._similarity = similarity
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="similarity")
@@ -111,11 +118,17 @@ class FunctionJudge(Judge):
         return await in_thread(self._threads, partial(self._all, pairs))
 
     def _all(self, pairs: Sequence[Pair], cancelled: Cancelled) -> Verdicts:
-        parts = []
-        for part in slices(pairs):
-            raise_if(cancelled)
-            parts.append(self._similarity(part))
-        return from_similarities(np.concatenate(parts))
+        return from_similarities(self._similarity(pairs, partial(raise_if, cancelled)))
+
+
+class RougeLJudge(FunctionJudge):
+    """`rouge_l`, whose work grows with the product of two lengths."""
+
+    def __init__(self) -> None:
+        super().__init__(rouge_l)
+
+    def characters(self, premise: int, hypothesis: int) -> int:
+        return max(premise + hypothesis, premise * hypothesis // LINEAR_CHARACTERS)
 
 
 class ModelJudge(Judge):
@@ -124,19 +137,18 @@ class ModelJudge(Judge):
     def __init__(self, model: Any) -> None:
         """
         Args:
-            model: `symmetric`, `judge(pairs, cancelled) -> (pairs, 3)`, `reads_all(pairs)`.
+            model: `symmetric`, and `judge(pairs, cancelled)`: (pairs, 3), and whether it has
+                read all of every text.
         """
         self.symmetric = model.symmetric
         self._model = model
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="similarity-model")
 
     async def judge(self, pairs: Sequence[Pair], context: JudgeContext) -> Verdicts:
-        verdicts, whole = await in_thread(self._thread, partial(self._all, pairs))
+        verdicts: Verdicts
+        verdicts, whole = await in_thread(self._thread, partial(self._model.judge, pairs))
         context.notes.cut |= not whole
         return verdicts
-
-    def _all(self, pairs: Sequence[Pair], cancelled: Cancelled) -> tuple[Verdicts, bool]:
-        return self._model.judge(pairs, cancelled), self._model.reads_all(pairs)
 
 
 class SelfNliJudge(Judge):
@@ -149,8 +161,11 @@ class SelfNliJudge(Judge):
         self._forcing = forcing
 
     async def judge(self, pairs: Sequence[Pair], context: JudgeContext) -> Verdicts:
+        def item(pair: Pair) -> ScoreItem:
+            return context.item(prompts.self_nli(*pair, context.question))
+
         found = await self._forcing.labels(
-            [context.item(prompts.self_nli(*pair, context.question)) for pair in pairs],
+            (partial(item, pair) for pair in pairs),
             context.statistics,
             f"{context.request_id}-nli",
             context.options,
@@ -159,22 +174,6 @@ class SelfNliJudge(Judge):
         context.notes.prompt_tokens += sum(labels.num_tokens for labels in found)
         logprobs = np.array([labels.logprobs for labels in found], np.float64).reshape(-1, 3)
         return _softmax(logprobs)
-
-
-def slices(pairs: Sequence[Pair]) -> Iterator[Sequence[Pair]]:
-    """The pairs in order, of `CHARACTERS_AT_ONCE` and one pair more at the most."""
-    start = characters = 0
-    for stop, (premise, hypothesis) in enumerate(pairs, 1):
-        characters += len(premise) + len(hypothesis)
-        if characters >= CHARACTERS_AT_ONCE or stop == len(pairs):
-            yield pairs[start:stop]
-            start, characters = stop, 0
-
-
-def from_similarities(similarities: NDArray[np.floating]) -> Verdicts:
-    """(pairs,) in [0, 1] as verdicts."""
-    entail = np.clip(np.asarray(similarities, np.float64), 0.0, 1.0)
-    return np.stack((entail, np.zeros_like(entail), 1 - entail), axis=1)
 
 
 def _softmax(logprobs: Verdicts) -> Verdicts:

@@ -11,6 +11,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.utils import random_uuid
 
 from conf_server.serving.confidence import ConfidenceOptions, MetricName
+from conf_server.serving.encodable import refuse_unencodable
 from conf_server.settings import Mode
 
 TokenIds = list[Annotated[int, Field(strict=True, ge=0)]]
@@ -38,6 +39,10 @@ class ScoreItem(BaseModel):
     )
     add_special_tokens: bool = Field(
         default=True, description="Add the tokenizer's special tokens (BOS) to a text prompt."
+    )
+    chat_template: str | None = Field(
+        default=None,
+        description="Instead of the model's own; the server needs --trust-request-chat-template.",
     )
     chat_template_kwargs: dict[str, Any] | None = Field(
         default=None, description="Further arguments of the chat template."
@@ -84,7 +89,8 @@ class ScoreRequest(ScoreItem):
 
     @model_validator(mode="after")
     def _check(self) -> ScoreRequest:
-        own = {"prompt", "messages", "completion", "completions", "chat_template_kwargs"}
+        own = {"prompt", "messages", "completion", "completions"}
+        own |= {"chat_template", "chat_template_kwargs"}
         given = sorted(name for name in own if getattr(self, name) is not None)
         if self.items is None:
             _check_item(self, "")
@@ -118,6 +124,8 @@ class ScoreRequest(ScoreItem):
 
 
 def _check_item(item: ScoreItem, path: str) -> None:
+    for name in ("prompt", "messages", "completion", "completions"):
+        refuse_unencodable(getattr(item, name), f"{path}{name}")
     if (item.prompt is None) == (item.messages is None):
         raise VLLMValidationError(
             f"`{path}prompt`: give either `prompt` or `messages`"

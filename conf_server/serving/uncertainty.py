@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 from fastapi import Request
@@ -15,6 +17,7 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.exceptions import VLLMValidationError
 from vllm.tokenizers import TokenizerLike
 
+from conf_server.cancellation import Cancelled, in_thread, raise_if
 from conf_server.serving.confidence import Confidence, finite
 from conf_server.serving.evidence import (
     ALTERNATIVES,
@@ -25,7 +28,7 @@ from conf_server.serving.evidence import (
 )
 from conf_server.serving.forcing import ForcingJob, ForcingOptions, TextForcing
 from conf_server.serving.generation import AnswerGenerator, RequestError
-from conf_server.serving.judges import SIMPLE, FunctionJudge, Judge, ModelJudge, SelfNliJudge
+from conf_server.serving.judges import FunctionJudge, Judge, ModelJudge, RougeLJudge, SelfNliJudge
 from conf_server.serving.score_protocol import ScoreItem
 from conf_server.serving.stages import Progress, Stages
 from conf_server.serving.tokens import max_candidates
@@ -39,9 +42,10 @@ from conf_server.serving.uncertainty_protocol import (
     UncertaintyResponse,
     UncertaintyUsage,
 )
-from conf_server.settings import ConfidenceSettings
+from conf_server.settings import ConfidenceSettings, SettingsError
 from conf_server.stats.sequence import mean_logprob, sum_logprob
 from conf_server.uncertainty.registry import GROUPS, METHODS, Estimate, Method, Need, resolve
+from conf_server.uncertainty.text_similarity import jaccard
 
 LESS_UNCERTAIN: Final = frozenset({"renyi_neg", "fisher_rao"})
 """lm-polygraph's numbers that rise as the model becomes surer."""
@@ -51,6 +55,13 @@ _JUDGED: Final = frozenset(
     {Need.JUDGEMENTS, Need.TOKEN_SIMILARITY, Need.SAMPLE_TOKEN_SIMILARITY, Need.CLAIMS}
 )
 _FORCED: Final = frozenset({Need.UNCONDITIONAL, Need.P_TRUE, Need.P_TRUE_SAMPLING})
+_QUOTING: Final = frozenset(
+    {
+        *(Need.P_TRUE, Need.P_TRUE_SAMPLING, Need.P_TRUE_SAMPLES),
+        *(Need.VERBALIZED_1S, Need.LINGUISTIC_1S),
+    }
+)
+"""Needs met by a prompt with the question in it, as text."""
 
 
 _LENGTHS: Final = ("max_completion_tokens", "max_tokens")
@@ -98,10 +109,12 @@ class ServingUncertainty(GenerateBaseServing):
         self._forcing = forcing
         self._generator = AnswerGenerator(chat, completion)
         self._judges: dict[str, Judge] = {
-            name: FunctionJudge(function) for name, function in SIMPLE.items()
+            "jaccard": FunctionJudge(jaccard),
+            "rouge_l": RougeLJudge(),
+            "self_nli": SelfNliJudge(forcing),
         }
-        self._judges["self_nli"] = SelfNliJudge(forcing)
         self._judges |= {name: ModelJudge(model) for name, model in models.items()}
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="estimates")
 
     # The catalogue.
 
@@ -191,7 +204,10 @@ class ServingUncertainty(GenerateBaseServing):
                 value=error.args[0],
             ) from None
         similarity = self._similarity(options.similarity)
-        obstacles = {m.name: self._obstacle(m, similarity) for m in methods}
+        obstacles = {
+            m.name: self._obstacle(m, similarity) or _no_text(m, similarity, request)
+            for m in methods
+        }
         unavailable = {name: reason for name, reason in obstacles.items() if reason}
         for name in options.methods:
             if name in unavailable:
@@ -229,9 +245,9 @@ class ServingUncertainty(GenerateBaseServing):
         fields = request.generation_fields()
         validated = self._generator.validated(fields | {"n": max(plan.n_samples, 1)})
         self._check_prompt(request)
-        fields |= self._length(request, plan, validated)
+        given = await self._given(request, validated)
+        fields |= self._length(request, plan, validated, _given_tokens(given))
         validated = self._generator.validated(fields | {"n": max(plan.n_samples, 1)})
-        given = await self._given(request, plan, validated)
         headers = None
         if raw_request is not None:
             headers = await self._get_trace_headers(raw_request.headers)
@@ -254,18 +270,14 @@ class ServingUncertainty(GenerateBaseServing):
         )
         return task, validated
 
-    async def _given(
-        self, request: UncertaintyRequest, plan: Plan, validated: Any
-    ) -> tuple[ForcingJob, ...]:
-        """The client's answer and samples as tokens after the prompt that `validated` makes;
-        samples of which the texts will do are left out."""
+    async def _given(self, request: UncertaintyRequest, validated: Any) -> tuple[ForcingJob, ...]:
+        """The client's answer and samples as tokens after the prompt that `validated` makes."""
         if request.answer is None:
             return ()
         if obstacle := self._forcing.obstacle():
             raise VLLMValidationError(f"`answer`: {obstacle}.", parameter="answer")
         texts = {"answer": request.answer}
-        if Need.SAMPLE_LOGPROBS in plan.needs:
-            texts |= {f"samples.{i}": text for i, text in enumerate(request.samples or ())}
+        texts |= {f"samples.{i}": text for i, text in enumerate(request.samples or ())}
         prompt: Any = request.prompt
         if request.messages is not None:
             prompt = await self._forcing.render(validated)
@@ -284,7 +296,7 @@ class ServingUncertainty(GenerateBaseServing):
         jobs = await self._forcing.jobs([("", item)], list(texts))
         if isinstance(jobs, ErrorResponse):
             raise RequestError(jobs)
-        tokens = sum(len(job.text.token_ids) - job.text.num_context for job in jobs)
+        tokens = _given_tokens(jobs)
         if tokens > self.settings.max_uncertainty_tokens:
             name = "samples" if len(jobs) > 1 else "answer"
             raise VLLMValidationError(
@@ -296,10 +308,11 @@ class ServingUncertainty(GenerateBaseServing):
 
     def _check_samples(self, request: UncertaintyRequest, plan: Plan) -> None:
         limit = self.settings.max_uncertainty_samples
-        if plan.n_samples > limit:
+        count = len(request.samples or ()) or plan.n_samples
+        if count > limit:
             name = "samples" if request.samples else "uncertainty.n_samples"
             raise VLLMValidationError(
-                f"`{name}`: {plan.n_samples}, at most {limit} (--max-uncertainty-samples).",
+                f"`{name}`: {count}, at most {limit} (--max-uncertainty-samples).",
                 parameter=name,
             )
 
@@ -313,22 +326,28 @@ class ServingUncertainty(GenerateBaseServing):
                 parameter="prompt",
             )
 
-    def _length(self, request: UncertaintyRequest, plan: Plan, validated: Any) -> dict[str, Any]:
-        """`max_tokens` of a request that does not give any: its answers share the limit."""
+    def _length(
+        self, request: UncertaintyRequest, plan: Plan, validated: Any, given: int
+    ) -> dict[str, Any]:
+        """`max_tokens` of a request that does not give any: its answers share what those that
+        were given have left of the limit."""
         drawn = plan.n_samples if plan.needs & OF_SAMPLES and not request.samples else 0
         answers = (request.answer is None) + drawn
-        share = self.settings.max_uncertainty_tokens // max(answers, 1)
+        limit = self.settings.max_uncertainty_tokens
+        share = (limit - given) // max(answers, 1)
         name, tokens = _given_length(request, validated)
-        if name is None:
-            return {"max_tokens": max(1, min(share, self.model_config.max_model_len - 1))}
-        if tokens > share:
+        if answers and max(tokens, 1) > share:
+            name = name or "uncertainty.n_samples"
+            beside = f" and {given} given ones" if given else ""
             raise VLLMValidationError(
-                f"`{name}`: {answers} answers of {tokens} tokens are more than "
-                f"{self.settings.max_uncertainty_tokens} (--max-uncertainty-tokens).",
+                f"`{name}`: {answers} answers of {max(tokens, 1)} tokens{beside} are more than "
+                f"{limit} (--max-uncertainty-tokens).",
                 parameter=name,
                 value=tokens,
             )
-        return {}
+        if name is not None:
+            return {}
+        return {"max_tokens": max(1, min(share, self.model_config.max_model_len - 1))}
 
     async def _answer(
         self, plan: Plan, task: Task, request: UncertaintyRequest, progress: Progress
@@ -345,7 +364,9 @@ class ServingUncertainty(GenerateBaseServing):
         )
         gathered = await gatherer.gather()
         began = time.perf_counter()
-        estimates, unavailable = await asyncio.to_thread(_estimates, plan, gathered)
+        estimates, unavailable = await in_thread(
+            self._threads, partial(estimate_all, plan, gathered)
+        )
         now = time.perf_counter()
         stages.seconds["estimates"] = round(now - began, 6)
         stages.seconds["total"] = round(now - start, 6)
@@ -391,6 +412,25 @@ def _given_length(request: UncertaintyRequest, validated: Any) -> tuple[str | No
     return None, 0
 
 
+def _no_text(method: Method, similarity: str, request: UncertaintyRequest) -> str | None:
+    """Why a method cannot be asked about this request: what it quotes is not all text."""
+    asks = bool(method.needs & _QUOTING)
+    judged_here = bool(method.needs & _JUDGED) and similarity == "self_nli"
+    if not (asks or judged_here):
+        return None
+    for i, message in enumerate(request.messages or ()):
+        content = message.get("content")
+        for j, part in enumerate(content if isinstance(content, list) else ()):
+            if _part_text(part) is None:
+                who = "quotes the question" if asks else "is judged by self_nli, which quotes it"
+                return f"{who}, and `messages.{i}.content.{j}` is no text"
+    return None
+
+
+def _given_tokens(given: Sequence[ForcingJob]) -> int:
+    return sum(len(job.text.token_ids) - job.text.num_context for job in given)
+
+
 def question(request: UncertaintyRequest, tokenizer: TokenizerLike) -> str:
     """What the answer answers: the prompt, a user's only message, or all of the conversation."""
     if isinstance(request.prompt, list):
@@ -407,13 +447,26 @@ def question(request: UncertaintyRequest, tokenizer: TokenizerLike) -> str:
 def _content(message: Mapping[str, Any]) -> str:
     content = message.get("content")
     if isinstance(content, list):
-        return "".join(part.get("text") or "" for part in content if isinstance(part, dict))
+        return "".join(_part_text(part) or "" for part in content)
     return content if isinstance(content, str) else ""
 
 
-def _estimates(plan: Plan, gathered: Gathered) -> tuple[dict[str, Estimate], dict[str, str]]:
+def _part_text(part: Any) -> str | None:
+    text = part.get("text") if isinstance(part, dict) else part
+    return text if isinstance(text, str) else None
+
+
+def estimate_all(
+    plan: Plan, gathered: Gathered, cancelled: Cancelled
+) -> tuple[dict[str, Estimate], dict[str, str]]:
+    """Estimates by method, and of the other methods why there is none.
+
+    Raises:
+        CancelledError: `cancelled` turned true between two methods.
+    """
     estimates, unavailable = {}, dict(plan.unavailable)
     for method in plan.methods:
+        raise_if(cancelled)
         reasons = [gathered.missing[need] for need in method.needs & gathered.missing.keys()]
         if reasons:
             unavailable[method.name] = reasons[0]
@@ -509,8 +562,6 @@ def similarity_models(settings: ConfidenceSettings) -> dict[str, Any]:
     Raises:
         SettingsError: naming the flag whose model cannot be loaded.
     """
-    from conf_server.settings import SettingsError
-
     loaders: dict[str, tuple[str, str | None, Callable[[str, str], Any]]] = {
         "embedding": ("--embedding-model", settings.embedding_model, _embedding),
         "nli": ("--nli-model", settings.nli_model, _nli),

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from vllm.exceptions import VLLMValidationError
 from vllm.utils import random_uuid
 
+from conf_server.serving.encodable import refuse_unencodable
+
 Text = Annotated[str, Field(strict=True)]
 TokenId = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
 
@@ -18,6 +20,7 @@ _REFUSED: Final = {
     "confidence": "the estimates are under `estimates`; see `uncertainty.methods`",
     "logprobs": "POST /v1/chat/completions shows log-probabilities",
     "top_logprobs": "POST /v1/chat/completions shows log-probabilities",
+    "logprob_token_ids": "the estimators weigh the likeliest tokens",
     "prompt_logprobs": "POST /v1/score scores a prompt",
     "use_beam_search": "beams are no samples",
     "prompt_embeds": "the estimators read the prompt's text",
@@ -88,10 +91,7 @@ class UncertaintyRequest(BaseModel):
             value = getattr(self, name)
             if value is not None and not value:
                 raise VLLMValidationError(f"`{name}` must not be empty.", parameter=name)
-            if value is not None and (path := unencodable(value, name)):
-                raise VLLMValidationError(
-                    f"`{path}` is no Unicode text: half of a surrogate pair.", parameter=path
-                )
+            refuse_unencodable(value, name)
         for index, sample in enumerate(self.samples or ()):
             if not sample:
                 name = f"samples.{index}"
@@ -112,21 +112,6 @@ class UncertaintyRequest(BaseModel):
             if name in self.model_fields_set and getattr(self, name) is not None:
                 fields[name] = getattr(self, name)
         return fields
-
-
-def unencodable(value: Any, path: str) -> str | None:
-    """Path of the first text in a JSON value that UTF-8 cannot hold, or None."""
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return path
-    items: Any = ()
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, list):
-        items = enumerate(value)
-    return next(filter(None, (unencodable(part, f"{path}.{key}") for key, part in items)), None)
 
 
 class AnswerText(BaseModel):

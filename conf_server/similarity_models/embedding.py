@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
 from conf_server.cancellation import never, raise_if
-from conf_server.similarity_models.lengths import longest, max_tokens
+from conf_server.similarity_models.lengths import encode, max_tokens
+from conf_server.uncertainty.similarity import from_similarities
 
 BATCH: Final = 32
 _STEPS: Final = frozenset({"Transformer", "Pooling", "Normalize"})
@@ -48,46 +49,37 @@ class EmbeddingModel:
         self._max_tokens = own or max_tokens(self._tokenizer, self._model.config)
         self._device = device
 
-    def reads_all(self, pairs: Sequence[tuple[str, str]]) -> bool:
-        """Whether no text is longer than what the model reads; the rest of one is cut off."""
-        texts = list(dict.fromkeys(text for pair in pairs for text in pair))
-        return longest(self._tokenizer, texts) <= self._max_tokens
-
     def judge(
         self, pairs: Sequence[tuple[str, str]], cancelled: Callable[[], bool] = never
-    ) -> NDArray[np.float64]:
-        """(pairs, 3): similarity, 0, 1 - similarity. Every text is embedded once.
+    ) -> tuple[NDArray[np.float64], bool]:
+        """(pairs, 3) verdicts, and whether all of every text was read.
+
+        A verdict is similarity, 0, 1 - similarity. Every text is embedded once.
 
         Raises:
             CancelledError: `cancelled` turned true between two batches.
         """
         texts = list(dict.fromkeys(text for pair in pairs for text in pair))
         place = {text: i for i, text in enumerate(texts)}
-        vectors = self.embed(texts, cancelled)
+        vectors, whole = self.embed(texts, cancelled)
         first = vectors[[place[a] for a, _ in pairs]]
         second = vectors[[place[b] for _, b in pairs]]
-        similarity = np.clip((first * second).sum(axis=1), 0.0, 1.0)
-        return np.stack((similarity, np.zeros_like(similarity), 1 - similarity), axis=1)
+        return from_similarities((first * second).sum(axis=1)), whole
 
     @torch.inference_mode()
     def embed(
         self, texts: Sequence[str], cancelled: Callable[[], bool] = never
-    ) -> NDArray[np.float64]:
-        """(texts, dimensions), each of length 1."""
-        parts = []
+    ) -> tuple[NDArray[np.float64], bool]:
+        """(texts, dimensions), each of length 1, and whether all of every text was read."""
+        parts, all_whole = [], True
         for start in range(0, len(texts), BATCH):
             raise_if(cancelled)
-            batch: Any = self._tokenizer(
-                list(texts[start : start + BATCH]),
-                padding=True,
-                truncation=True,
-                max_length=self._max_tokens,
-                return_tensors="pt",
-            ).to(self._device)
-            hidden = self._model(**batch).last_hidden_state.double()
+            batch, whole = encode(self._tokenizer, self._max_tokens, texts[start : start + BATCH])
+            all_whole &= whole
+            hidden = self._model(**batch.to(self._device)).last_hidden_state.double()
             vectors = hidden[:, 0] if self._pooling == "cls_token" else _mean(hidden, batch)
             parts.append(torch.nn.functional.normalize(vectors, dim=1).cpu().numpy())
-        return np.concatenate(parts)
+        return np.concatenate(parts), all_whole
 
 
 def pooling(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""How much of a text a model reads."""
+"""How much of a text a model reads, and a batch of no more than that."""
 
 from __future__ import annotations
 
@@ -28,7 +28,18 @@ def max_tokens(tokenizer: Any, config: Any) -> int:
     return int(positions) - _RESERVED_POSITIONS
 
 
-def longest(tokenizer: Any, *texts: Sequence[str]) -> int:
-    """Tokens of the longest input: texts, or premises and hypotheses."""
-    ids = tokenizer(*map(list, texts), verbose=False)["input_ids"]
-    return max(map(len, ids), default=0)
+def encode(tokenizer: Any, limit: int, *texts: Sequence[str]) -> tuple[Any, bool]:
+    """A padded batch of tensors, and whether the model reads all of it: the rest is cut off.
+
+    Args:
+        limit: `max_tokens`.
+        texts: of one list or two, premises and hypotheses.
+    """
+    lists = [list(part) for part in texts]
+    batch = tokenizer(*lists, padding=True, truncation=True, max_length=limit, return_tensors="pt")
+    whole = batch["input_ids"].shape[1] < limit or _longest(tokenizer, lists) <= limit
+    return batch, whole
+
+
+def _longest(tokenizer: Any, texts: Sequence[Sequence[str]]) -> int:
+    return max(map(len, tokenizer(*texts, verbose=False)["input_ids"]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from conf_server.cancellation import never, raise_if
-from conf_server.similarity_models.lengths import longest, max_tokens
+from conf_server.similarity_models.lengths import encode, max_tokens
 
 BATCH: Final = 32
 _VERDICTS: Final = ("entail", "neutral", "contradict")
@@ -35,36 +35,27 @@ class NliModel:
         self._max_tokens = max_tokens(self._tokenizer, self._model.config)
         self._columns = label_columns(self._model.config.id2label)
 
-    def reads_all(self, pairs: Sequence[tuple[str, str]]) -> bool:
-        """Whether no pair is longer than what the model reads; the rest of one is cut off."""
-        return longest(self._tokenizer, *zip(*pairs, strict=True)) <= self._max_tokens
-
     @torch.inference_mode()
     def judge(
         self, pairs: Sequence[tuple[str, str]], cancelled: Callable[[], bool] = never
-    ) -> NDArray[np.float64]:
-        """(pairs, 3) probabilities of entail, neutral, contradict.
+    ) -> tuple[NDArray[np.float64], bool]:
+        """(pairs, 3) probabilities of entail, neutral, contradict, and whether all was read.
 
         Raises:
             CancelledError: `cancelled` turned true between two batches.
         """
         # Long pairs together: a batch is as long as its longest.
         order = sorted(range(len(pairs)), key=lambda i: -sum(map(len, pairs[i])))
-        verdicts = np.empty((len(pairs), len(_VERDICTS)))
+        verdicts, all_whole = np.empty((len(pairs), len(_VERDICTS))), True
         for start in range(0, len(order), BATCH):
             raise_if(cancelled)
             rows = order[start : start + BATCH]
-            batch: Any = self._tokenizer(
-                [pairs[i][0] for i in rows],
-                [pairs[i][1] for i in rows],
-                padding=True,
-                truncation=True,
-                max_length=self._max_tokens,
-                return_tensors="pt",
-            ).to(self._device)
-            probabilities = self._model(**batch).logits.double().softmax(-1)
+            texts = zip(*(pairs[i] for i in rows), strict=True)
+            batch, whole = encode(self._tokenizer, self._max_tokens, *texts)
+            all_whole &= whole
+            probabilities = self._model(**batch.to(self._device)).logits.double().softmax(-1)
             verdicts[rows] = probabilities[:, self._columns].cpu().numpy()
-        return verdicts
+        return verdicts, all_whole
 
 
 def label_columns(id2label: Mapping[int, str]) -> list[int]:

@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Final
 
 import numpy as np
@@ -67,16 +68,16 @@ def f_measures(shared: Counts) -> Floats:
 
 
 def _bleu(texts: Sequence[Sequence[str]]) -> Floats:
-    """(m, m): BLEU, row = reference, column = hypothesis (nltk's sentence_bleu, unsmoothed)."""
+    """(m, m): BLEU, row = reference, column = a later hypothesis (nltk's sentence_bleu,
+    unsmoothed)."""
     shared = shared_ngrams(texts, _ORDERS)
     lengths = [len(words) for words in texts]
     precisions = [(shared[n] / np.maximum(np.diag(shared[n]), 1)).tolist() for n in _ORDERS]
     scores = np.zeros((len(texts), len(texts)))
-    for i, reference in enumerate(lengths):
-        for j, hypothesis in enumerate(lengths):
-            if precisions[0][i][j]:
-                orders = [precision[i][j] for precision in precisions]
-                scores[i, j] = _bleu_of(orders, reference, hypothesis)
+    for i, j in combinations(range(len(texts)), 2):
+        if precisions[0][i][j]:
+            orders = [precision[i][j] for precision in precisions]
+            scores[i, j] = _bleu_of(orders, lengths[i], lengths[j])
     return scores
 
 

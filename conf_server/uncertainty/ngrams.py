@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -18,6 +19,7 @@ Counts = NDArray[np.int64]
 
 _ROUGE_WORD: Final = re.compile(r"[a-z0-9]+")
 _LONGEST_UNSTEMMED: Final = 3
+_SIDE_BY_SIDE: Final = 2**14
 # Han, kana, Thai, Lao, Burmese and Khmer leave no blanks between words: each character is one.
 _UNSPACED: Final = (
     r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff"
@@ -87,37 +89,73 @@ def shared_ngrams(texts: Sequence[Words], orders: Sequence[int]) -> dict[int, Co
 
 
 def _shared(ngrams: Counts, owner: Counts, m: int) -> Counts:
-    kinds = int(ngrams.max(initial=-1)) + 1
-    counts = np.bincount(owner * kinds + ngrams, minlength=m * kinds).reshape(m, kinds)
-    return np.array([np.minimum(row, counts).sum(axis=1) for row in counts]).reshape(m, m)
+    kinds = int(ngrams.max(initial=0)) + 1
+    held, counts = np.unique(owner * kinds + ngrams, return_counts=True)
+    owner, ngrams = np.divmod(held, kinds)
+    borders = np.searchsorted(owner, np.arange(m + 1)).tolist()
+    shared = np.zeros((m, m), int)
+    for text, (start, stop) in enumerate(pairwise(borders)):
+        own = np.zeros(kinds, int)
+        own[ngrams[start:stop]] = counts[start:stop]
+        smaller = np.minimum(own[ngrams[start:]], counts[start:])
+        shared[text] = np.bincount(owner[start:], smaller, m)
+    return shared + np.triu(shared, 1).T
 
 
-def common_subsequences(texts: Sequence[Words]) -> Counts:
+def common_subsequences(
+    texts: Sequence[Words], between: Callable[[], None] = lambda: None
+) -> Counts:
     """(m, m): length of the longest common subsequence of every two texts.
 
     Bit-parallel (Hyyrö, "Bit-parallel LCS-length computation revisited", 2004): one
-    integer holds a column of the dynamic programme, and all texts side by side.
+    integer holds a column of the dynamic programme, and many texts side by side.
+
+    Args:
+        texts: m lists of words.
+        between: called now and then; what it raises ends the work.
     """
-    starts = np.cumsum([0, *(len(words) + 1 for words in texts)]).tolist()
-    positions: dict[str, int] = {}
-    for start, words in zip(starts, texts, strict=False):
-        for i, word in enumerate(words, start):
-            positions[word] = positions.get(word, 0) | 1 << i
-    spans = [((1 << len(words)) - 1) << start for start, words in zip(starts, texts, strict=False)]
-    lengths = np.zeros((len(texts), len(texts)), int)
-    for row, words in enumerate(texts):
-        unmatched = _unmatched(words, positions, sum(spans[row:]))
-        for column in range(row, len(texts)):
-            span = spans[column]
-            lengths[row, column] = (span & ~unmatched).bit_count()
-            lengths[column, row] = lengths[row, column]
+    lengths = np.diag(np.array([len(words) for words in texts], int))
+    for columns in _side_by_side(texts):
+        spans, positions = _layout([texts[column] for column in columns])
+        for row, words in enumerate(texts[: columns.stop - 1]):
+            between()
+            later = columns[max(row + 1 - columns.start, 0) :]
+            wanted = spans[len(columns) - len(later) :]
+            unmatched = _unmatched(words, positions, sum(wanted))
+            for column, span in zip(later, wanted, strict=True):
+                lengths[row, column] = (span & ~unmatched).bit_count()
+                lengths[column, row] = lengths[row, column]
     return lengths
 
 
+def _side_by_side(texts: Sequence[Words]) -> Iterator[range]:
+    """Neighbours of `_SIDE_BY_SIDE` words at most, or one text: positions are as many bits for
+    each distinct word."""
+    start = words = 0
+    for stop, text in enumerate(texts):
+        if words and words + len(text) > _SIDE_BY_SIDE:
+            yield range(start, stop)
+            start, words = stop, 0
+        words += len(text)
+    yield range(start, len(texts))
+
+
+def _layout(texts: Sequence[Words]) -> tuple[list[int], dict[str, int]]:
+    """The bits of each text, and of each word; between texts there is a bit for the carry."""
+    spans, start = [], 0
+    positions: dict[str, int] = {}
+    for words in texts:
+        spans.append(((1 << len(words)) - 1) << start)
+        for i, word in enumerate(words, start):
+            positions[word] = positions.get(word, 0) | 1 << i
+        start += len(words) + 1
+    return spans, positions
+
+
 def _unmatched(words: Words, positions: dict[str, int], spans: int) -> int:
-    """The column after all of `words`; between the spans there is a bit for the carry."""
+    """The column after all of `words`."""
     column = spans
     for word in words:
-        matches = column & positions[word]
-        column = ((column + matches) | (column - matches)) & spans
+        if matches := column & positions.get(word, 0):
+            column = ((column + matches) | (column - matches)) & spans
     return column

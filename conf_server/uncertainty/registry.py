@@ -73,9 +73,9 @@ _LOGPROBS = frozenset({Need.ANSWER_LOGPROBS})
 _STATISTICS = frozenset({Need.ANSWER_STATISTICS})
 _UNCONDITIONAL = frozenset({Need.ANSWER_LOGPROBS, Need.UNCONDITIONAL})
 _SAMPLES = frozenset({Need.SAMPLES})
-_SAMPLED = frozenset({Need.SAMPLES, Need.SAMPLE_LOGPROBS})
-_JUDGED = frozenset({Need.SAMPLES, Need.JUDGEMENTS})
-_JUDGED_LOGPROBS = _SAMPLED | _JUDGED
+_SAMPLE_LOGPROBS = frozenset({Need.SAMPLES, Need.SAMPLE_LOGPROBS})
+_JUDGEMENTS = frozenset({Need.SAMPLES, Need.JUDGEMENTS})
+_JUDGED_LOGPROBS = _SAMPLE_LOGPROBS | _JUDGEMENTS
 
 
 def _logprob_metric(name: str, source: str, description: str) -> Method:
@@ -133,14 +133,14 @@ _ALL: Final = (
     ),
     Method(
         "monte_carlo_sequence_entropy",
-        _SAMPLED,
+        _SAMPLE_LOGPROBS,
         sequence_entropy.monte_carlo_sequence_entropy,
         "arXiv 2302.09664",
         "entropy of whole answers",
     ),
     Method(
         "monte_carlo_normalized_sequence_entropy",
-        _SAMPLED,
+        _SAMPLE_LOGPROBS,
         sequence_entropy.monte_carlo_normalized_sequence_entropy,
         "arXiv 2302.09664",
         "entropy of whole answers, for each token",
@@ -189,42 +189,42 @@ _ALL: Final = (
     ),
     Method(
         "num_sem_sets",
-        _JUDGED,
+        _JUDGEMENTS,
         semantic_graph.num_sem_sets,
         "arXiv 2305.19187",
         "number of meanings among the samples",
     ),
     Method(
         "deg_mat",
-        _JUDGED,
+        _JUDGEMENTS,
         semantic_graph.deg_mat,
         "arXiv 2305.19187",
         "mean dissimilarity of the samples",
     ),
     Method(
         "eccentricity",
-        _JUDGED,
+        _JUDGEMENTS,
         semantic_graph.eccentricity,
         "arXiv 2305.19187",
         "spread of the samples around their centre",
     ),
     Method(
         "eig_val_laplacian",
-        _JUDGED,
+        _JUDGEMENTS,
         semantic_graph.eig_val_laplacian,
         "arXiv 2305.19187",
         "number of meanings, counted smoothly",
     ),
     Method(
         "kernel_language_entropy",
-        _JUDGED,
+        _JUDGEMENTS,
         semantic_graph.kernel_language_entropy,
         "arXiv 2405.20003",
         "entropy of a kernel over the samples",
     ),
     Method(
         "luq",
-        _JUDGED,
+        _JUDGEMENTS,
         semantic_graph.luq,
         "EMNLP 2024, main 299",
         "how little the samples support one another",
@@ -252,21 +252,21 @@ _ALL: Final = (
     ),
     Method(
         "cocoa_msp",
-        _JUDGED | _LOGPROBS,
+        _JUDGEMENTS | _LOGPROBS,
         cocoa.cocoa_msp,
         "arXiv 2502.04964",
         "improbability of the answer times its dissimilarity to the samples",
     ),
     Method(
         "cocoa_ppl",
-        _JUDGED | _LOGPROBS,
+        _JUDGEMENTS | _LOGPROBS,
         cocoa.cocoa_ppl,
         "arXiv 2502.04964",
         "improbability of its tokens times that dissimilarity",
     ),
     Method(
         "cocoa_mte",
-        _JUDGED | _STATISTICS,
+        _JUDGEMENTS | _STATISTICS,
         cocoa.cocoa_mte,
         "arXiv 2502.04964",
         "entropy of its tokens times that dissimilarity",

@@ -42,6 +42,16 @@ def unique_pairs(texts: Sequence[str], symmetric: bool) -> list[Pair]:
     return [(i, j) for i in first for j in first if i < j or (i != j and not symmetric)]
 
 
+def from_similarities(similarities: ArrayLike) -> Floats:
+    """(pairs, 3): similarity, 0, 1 - similarity, what a judge says that knows no more.
+
+    Args:
+        similarities: (pairs,), clipped to [0, 1].
+    """
+    entail = np.clip(np.asarray(similarities, np.float64), 0.0, 1.0)
+    return np.stack((entail, np.zeros_like(entail), 1 - entail), axis=1)
+
+
 def assemble(
     texts: Sequence[str], pairs: Sequence[Pair], results: ArrayLike, symmetric: bool
 ) -> Judgements:
@@ -52,8 +62,7 @@ def assemble(
     Args:
         texts: n texts.
         pairs: `unique_pairs(texts, symmetric)`.
-        results: in their order, (len(pairs),) similarities in [0, 1] or (len(pairs), 3)
-            probabilities of entail, neutral, contradict.
+        results: in their order, (len(pairs), 3) probabilities of entail, neutral, contradict.
         symmetric: whether a result holds in both directions.
 
     Raises:
@@ -76,10 +85,8 @@ def assemble(
 
 
 def _probabilities(results: ArrayLike, count: int) -> Floats:
-    """(count, 3) from the two forms of results that a backend may give."""
+    """(count, 3), checked."""
     given: Floats = np.asarray(results, np.float64)
-    if given.shape == (count,):
-        given = np.column_stack((given, np.zeros(count), 1 - given))
     if given.size == 0:
         given = given.reshape(0, 3)
     if given.shape != (count, 3):

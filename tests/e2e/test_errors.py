@@ -18,6 +18,18 @@ COMPLETION: dict[str, Any] = {"prompt": "Hi", "max_tokens": 2}
 SCORE: dict[str, Any] = {"prompt": "Hi", "completion": " there"}
 UNCERTAINTY: dict[str, Any] = {"messages": CHAT["messages"], "max_tokens": 2}
 
+PICTURE: dict[str, Any] = {
+    "messages": [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "What is this?"},
+                {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
+            ],
+        }
+    ]
+}
+
 
 def uncertainty(**options: Any) -> dict[str, Any]:
     return UNCERTAINTY | {"uncertainty": options}
@@ -89,6 +101,8 @@ BAD_BODIES: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/uncertainty", UNCERTAINTY | {"n": 2}, "n"),
     ("/v1/uncertainty", UNCERTAINTY | {"temperature": 0.5}, "temperature"),
     ("/v1/uncertainty", UNCERTAINTY | {"confidence": {"top_k": 1}}, "confidence"),
+    ("/v1/uncertainty", UNCERTAINTY | {"logprob_token_ids": [*range(10)]}, "logprob_token_ids"),
+    ("/v1/uncertainty", uncertainty(methods=["p_true"]) | PICTURE, "uncertainty.methods"),
     ("/v1/uncertainty", UNCERTAINTY | {"samples": ["a"]}, "answer"),
     ("/v1/uncertainty", UNCERTAINTY | {"answer": ""}, "answer"),
     ("/v1/uncertainty", UNCERTAINTY | {"answer": "a", "samples": ["a", ""]}, "samples.1"),
@@ -116,6 +130,20 @@ BAD_BODIES: list[tuple[str, dict[str, Any], str]] = [
         | {"answer": "a", "samples": ["a", "a " * 2048], "stream": True},
         "samples.1",
     ),
+    # What is given counts, whatever the methods read of it.
+    ("/v1/uncertainty", UNCERTAINTY | {"answer": "a", "samples": ["a"] * 101}, "samples"),
+    (
+        "/v1/uncertainty",
+        uncertainty(methods=["lexical_similarity_rouge1"])
+        | {"answer": "a", "samples": ["a " * 1400] * 100},
+        "samples",
+    ),
+    (
+        "/v1/uncertainty",
+        uncertainty(methods=["lexical_similarity_rouge1"], n_samples=100)
+        | {"answer": "a " * 1400, "max_tokens": 1310},
+        "max_tokens",
+    ),
     (
         "/v1/uncertainty",
         {"prompt": "Hi", "answer": "a", "truncate_prompt_tokens": 1},
@@ -125,18 +153,32 @@ BAD_BODIES: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(
-    ("body", "field"),
+    ("path", "body", "field"),
     [
-        (UNCERTAINTY | {"answer": "\ud800"}, "answer"),
-        ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages.0.content"),
+        ("/v1/uncertainty", UNCERTAINTY | {"answer": "\ud800"}, "answer"),
+        (
+            "/v1/uncertainty",
+            {"messages": [{"role": "user", "content": "\ud800"}]},
+            "messages.0.content",
+        ),
+        ("/v1/score", SCORE | {"completion": "\ud800"}, "completion"),
+        ("/v1/score", {"items": [SCORE, SCORE | {"prompt": "\ud800"}]}, "items.1.prompt"),
     ],
 )
-def test_half_a_surrogate_pair_is_no_text(server: Server, body: Any, field: str) -> None:
+def test_half_a_surrogate_pair_is_no_text(server: Server, path: str, body: Any, field: str) -> None:
     with server.http() as http:
         headers = {"content-type": "application/json"}
-        response = http.post("/v1/uncertainty", content=json.dumps(body), headers=headers)
+        response = http.post(path, content=json.dumps(body), headers=headers)
     assert response.status_code == 400, response.text
     assert response.json()["error"]["param"] == field
+
+
+def test_deep_json_is_a_bad_request(server: Server) -> None:
+    content: Any = "deep"
+    for _ in range(600):
+        content = [content]
+    response = server.post("/v1/uncertainty", {"messages": [{"role": "user", "content": content}]})
+    assert response.status_code == 400, response.text
 
 
 @pytest.mark.parametrize(("path", "body", "field"), BAD_BODIES)

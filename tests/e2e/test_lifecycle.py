@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from conf_server.stats.metrics import METRICS
-from tests.server import Server
+from tests.server import START_TIMEOUT_S, Server
 
 CHAT: dict[str, Any] = {
     "messages": [{"role": "user", "content": "Count to one hundred."}],
@@ -137,11 +137,11 @@ class NotifySocket:
 
 
 def test_socket_tls_notify_reasoning_and_a_draining_stop(
-    model_path: Path, tmp_path: Path, certificate: tuple[Path, Path]
+    server: Server, model_path: Path, tmp_path: Path, certificate: tuple[Path, Path]
 ) -> None:
     """One start for everything that one process does on its own."""
     notify = NotifySocket(tmp_path / "notify")
-    server = SocketServer(
+    other = SocketServer(
         model_path,
         [
             "--max-model-len=1024",
@@ -149,6 +149,7 @@ def test_socket_tls_notify_reasoning_and_a_draining_stop(
             "--confidence-mode=summary",
             "--token-statistics=topk",
             "--max-num-queued-reqs=12",
+            '--override-generation-config={"top_k": 2, "presence_penalty": 1.5}',
         ],
         tmp_path / "log",
         uds=tmp_path / "http",
@@ -160,24 +161,25 @@ def test_socket_tls_notify_reasoning_and_a_draining_stop(
             "VLLM_CONF_TOPK": "3",
         },
     )
-    with server:
+    with other:
         assert wait_for(lambda: "READY=1" in notify.read(), 30)
         assert wait_for(lambda: notify.read().count("WATCHDOG=1") >= 2, 30)
-        with server.http() as http:
+        with other.http() as http:
             check_defaults(http)
             check_hidden_reasoning(http)
             check_a_short_queue(http)
+            check_samples_are_the_models_own(http, server)
             stream = Stream(http)
             stream.start()
             stream.wait_for_tokens()
-            server.terminate()
+            other.terminate()
             assert wait_for(
                 lambda: "STOPPING=1" in notify.read() or "STATUS=draining" in notify.read(), 10
             )
             stream.join(60)
             assert stream.complete
             assert "confidence_summary" in "".join(stream.lines)
-        assert server.process.wait(30) == 0
+        assert other.process.wait(30) == 0
     assert notify.read().count("READY=1") == 1
     assert "STOPPING=1" in notify.read()
 
@@ -220,6 +222,22 @@ def check_a_short_queue(http: httpx.Client) -> None:
     assert set(answer.json()["estimates"]) == {"deg_mat", "token_sar"}
 
 
+def check_samples_are_the_models_own(http: httpx.Client, without_config: Server) -> None:
+    """Whatever a generation config says."""
+    options = {"methods": ["lexical_similarity_rouge1", "p_true_empirical"], "n_samples": 8}
+    body = {
+        "messages": CHAT["messages"],
+        "max_tokens": 12,
+        "seed": 3,
+        "uncertainty": options | {"return_samples": True},
+    }
+    here = http.post("/v1/uncertainty", json=body).json()
+    there = without_config.post("/v1/uncertainty", body).json()
+    assert [s["text"] for s in here["samples"]] == [s["text"] for s in there["samples"]]
+    verdicts = [answer["estimates"]["p_true_empirical"]["value"] for answer in (here, there)]
+    assert verdicts[0] == verdicts[1]
+
+
 @pytest.fixture(scope="module")
 def two_processes(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Two API processes before two data-parallel engines."""
@@ -251,6 +269,23 @@ def test_a_second_signal_is_immediate_with_several_processes(two_processes: Serv
     stop_twice_in_mid_stream(two_processes)
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_flag_that_turns_out_wrong_is_named(
+    model_path: Path, tmp_path: Path, processes: int
+) -> None:
+    flags = [
+        "--max-model-len=1024",
+        f"--api-server-count={processes}",
+        f"--embedding-model={tmp_path}",
+    ]
+    server = Server(model_path, flags, tmp_path / "log").start()
+    try:
+        assert server.process.wait(START_TIMEOUT_S) == 2
+    finally:
+        server.kill()
+    assert f"conf-server: error: --embedding-model {tmp_path}" in server.log.read_text()
+
+
 def test_three_tensor_parallel_workers_give_the_same_numbers(
     server: Server, model_path: Path, tmp_path: Path
 ) -> None:
@@ -276,12 +311,10 @@ def stop_twice_in_mid_stream(server: Server) -> None:
         stream.start()
         stream.wait_for_tokens()
         server.terminate()
-        time.sleep(1)
+        assert wait_for(lambda: ": draining " in server.log.read_text(errors="replace"), 30)
         assert server.process.poll() is None
-        stopped_at = time.monotonic()
         server.terminate()
-        server.process.wait(20)
-        assert time.monotonic() - stopped_at < 5
+        server.process.wait(20)  # less than a drain may take
         stream.join(20)
         assert not stream.complete
 

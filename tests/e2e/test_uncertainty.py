@@ -15,7 +15,7 @@ from conf_server.similarity_models.embedding import EmbeddingModel
 from conf_server.uncertainty import prompts
 from conf_server.uncertainty.evidence import Evidence, Generation
 from conf_server.uncertainty.registry import METHODS
-from conf_server.uncertainty.similarity import assemble, unique_pairs
+from conf_server.uncertainty.similarity import assemble, from_similarities, unique_pairs
 from conf_server.uncertainty.text_similarity import jaccard
 from tests.reference import Reference, lm_polygraph_metrics
 from tests.server import Server
@@ -121,13 +121,12 @@ def test_a_clients_answer_and_samples_are_forced(server: Server, reference: Refe
     samples = [forced(reference, context, sample) for sample in SAMPLES]
     texts = [ANSWER, *SAMPLES]
     pairs = unique_pairs(texts, symmetric=True)
+    similarities = jaccard([(texts[i], texts[j]) for i, j in pairs])
     evidence = Evidence(
         answer=Generation(ANSWER, own),
         samples=tuple(Generation(t, rows) for t, rows in zip(SAMPLES, samples, strict=True)),
         unconditional_logprobs=np.concatenate(([np.nan], alone)),
-        judgements=assemble(
-            texts, pairs, jaccard([(texts[i], texts[j]) for i, j in pairs]), symmetric=True
-        ),
+        judgements=assemble(texts, pairs, from_similarities(similarities), symmetric=True),
         extracted_answers=tuple(map(prompts.extract_answer, SAMPLES)),
     )
     expected = {name: METHODS[name].estimate(evidence).value for name in answer["estimates"]}
@@ -185,7 +184,7 @@ def test_a_sentence_model_judges(server: Server, sentence_model_path: Path) -> N
     texts = [ANSWER, *SAMPLES]
     pairs = unique_pairs(texts, symmetric=True)
     model = EmbeddingModel(str(sentence_model_path))
-    verdicts = model.judge([(texts[i], texts[j]) for i, j in pairs])
+    verdicts, _ = model.judge([(texts[i], texts[j]) for i, j in pairs])
     evidence = Evidence(
         samples=tuple(Generation(t, np.zeros(1)) for t in SAMPLES),
         judgements=assemble(texts, pairs, verdicts, symmetric=True),
@@ -246,6 +245,20 @@ def test_more_to_compare_than_the_server_allows(server: Server) -> None:
     )
     assert set(answer["estimates"]) == {"perplexity"}
     assert "--max-judged-characters" in answer["unavailable"]["token_sar"]
+
+
+def test_what_methods_compare_is_counted_together(server: Server) -> None:
+    """Each of the two needs half of what the server allows and a little more."""
+    text = "The capital of France is Paris, and it has been so for a thousand years. " * 84
+    answer = ask(
+        server,
+        messages=CHAT,
+        answer=text,
+        samples=[text + "No."],
+        uncertainty={"methods": ["token_sar", "sar"], "similarity": "jaccard"},
+    )
+    assert set(answer["estimates"]) == {"token_sar"}
+    assert "--max-judged-characters" in answer["unavailable"]["sar"]
 
 
 def test_a_grammars_log_probabilities_are_not_the_models(server: Server) -> None:

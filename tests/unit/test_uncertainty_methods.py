@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -214,3 +215,15 @@ def test_arrays_that_do_not_go_together_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=r"\d|square"):
             wrong()
+
+
+@pytest.mark.parametrize("name", ["lexical_similarity_bleu", "lexical_similarity_rougeL"])
+def test_memory_grows_with_the_words_not_with_their_square(name: str) -> None:
+    texts = (" ".join(f"{text}x{word}" for word in range(300)) for text in range(100))
+    evidence = Evidence(samples=tuple(Generation(text, np.zeros(1)) for text in texts))
+    tracemalloc.start()
+    try:
+        assert value(name, evidence) == pytest.approx(0)
+        assert tracemalloc.get_traced_memory()[1] < 45e6
+    finally:
+        tracemalloc.stop()

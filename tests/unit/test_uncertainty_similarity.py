@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from itertools import combinations, pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,6 +16,7 @@ from conf_server.uncertainty.similarity import (
     alternative_pairs,
     assemble,
     assemble_alternatives,
+    from_similarities,
     token_removals,
     unique_pairs,
 )
@@ -45,6 +50,36 @@ def test_rouge_l_of_many_pairs_is_that_of_each(texts: list[str]) -> None:
     pairs = [(a, b) for a in texts for b in texts]
     alone = [rouge_l([pair])[0] for pair in pairs]
     np.testing.assert_allclose(rouge_l(pairs), alone, atol=1e-12)
+
+
+def test_rouge_l_of_more_words_than_stand_side_by_side() -> None:
+    draw = np.random.default_rng(0)
+    texts = [" ".join(map(str, draw.integers(0, 50, n))) for n in (5000, 0, 7000, 9000, 1)]
+    pairs = list(combinations(texts, 2))
+    alone = [rouge_l([pair])[0] for pair in pairs]
+    assert min(alone) == 0 < max(alone)
+    np.testing.assert_allclose(rouge_l(pairs), alone, atol=1e-12)
+
+
+NUMBERED = [f"text {number}" for number in range(30)]
+EACH_WITH_ALL = list(combinations(NUMBERED, 2))
+EACH_WITH_NEXT = list(pairwise(NUMBERED))
+
+
+@pytest.mark.parametrize("similarity", [jaccard, rouge_l])
+@pytest.mark.parametrize(("pairs", "looks"), [(EACH_WITH_ALL, 40), (EACH_WITH_NEXT, 20)])
+def test_a_comparison_ends_when_nobody_waits(
+    similarity: Callable[..., object], pairs: list[tuple[str, str]], looks: int
+) -> None:
+    """Once the words of all texts are counted, or between two pairs."""
+    patience = iter(range(looks))
+
+    def leave() -> None:
+        if next(patience, None) is None:
+            raise CancelledError
+
+    with pytest.raises(CancelledError):
+        similarity(pairs, leave)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +135,8 @@ def test_judgements_of_all_texts_from_those_of_the_pairs(texts: list[str]) -> No
 def test_a_similarity_holds_both_ways_and_leaves_no_neutral() -> None:
     texts = ["x", "y", "x", "z"]
     assert unique_pairs(texts, True) == [(0, 1), (0, 3), (1, 3)]
-    found = assemble(texts, unique_pairs(texts, True), [0.25, 0.5, 1.0], True)
+    verdicts = from_similarities([0.25, 0.5, 1.0])
+    found = assemble(texts, unique_pairs(texts, True), verdicts, True)
     assert found.entail.tolist() == [
         [1, 0.25, 1, 0.5],
         [0.25, 1, 0.25, 1],
@@ -114,10 +150,10 @@ def test_a_similarity_holds_both_ways_and_leaves_no_neutral() -> None:
 @pytest.mark.parametrize(
     ("pairs", "results", "message"),
     [
-        ([(0, 1)], [0.5], "unique pairs"),
-        ([(0, 1), (1, 0)], [0.5], "shape"),
-        ([(0, 1), (1, 0)], [0.5, 1.5], "between 0 and 1"),
-        ([(0, 1), (1, 0)], [0.5, np.nan], "between 0 and 1"),
+        ([(0, 1)], [[0.5, 0.5, 0]], "unique pairs"),
+        ([(0, 1), (1, 0)], [[0.5, 0.5, 0]], "shape"),
+        ([(0, 1), (1, 0)], [[0.5, 0.5, 0], [1.5, 0, -0.5]], "between 0 and 1"),
+        ([(0, 1), (1, 0)], [[0.5, 0.5, 0], [np.nan, 0.5, 0.5]], "between 0 and 1"),
         ([(0, 1), (1, 0)], [[0.5, 0.5, 0.5]] * 2, "sum to 1"),
     ],
 )

@@ -1,0 +1,35 @@
+"""Text that no tokenizer can read is refused where it comes in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vllm.exceptions import VLLMValidationError
+
+
+def refuse_unencodable(value: Any, path: str) -> None:
+    """
+    Args:
+        value: JSON, however deep.
+        path: of its field.
+
+    Raises:
+        VLLMValidationError: naming the first text in it that UTF-8 cannot hold.
+    """
+    rest = [(path, value)]
+    while rest:
+        path, value = rest.pop()
+        if isinstance(value, str):
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise VLLMValidationError(
+                    f"`{path}` is no Unicode text: half of a surrogate pair.", parameter=path
+                ) from None
+        parts: Any = value.items() if isinstance(value, dict) else ()
+        if isinstance(value, list):
+            parts = enumerate(value)
+        deeper = [
+            (f"{path}.{key}", part) for key, part in parts if isinstance(part, (str, dict, list))
+        ]
+        rest += reversed(deeper)
