@@ -69,6 +69,7 @@ def server(
         "--lora-target-modules=q_proj",
         f"--lora-modules=adapter={lora_path}",
         "--enable-prompt-tokens-details",
+        "--trust-request-chat-template",
     ]
     log = tmp_path_factory.mktemp("server") / "log"
     with Server(model_path, flags, log, api_key="secret") as server:

@@ -168,6 +168,7 @@ def test_socket_tls_notify_reasoning_and_a_draining_stop(
             check_defaults(http)
             check_hidden_reasoning(http)
             check_a_short_queue(http)
+            check_a_clients_template_is_not_trusted(http)
             check_samples_are_the_models_own(http, server)
             stream = Stream(http)
             stream.start()
@@ -220,6 +221,13 @@ def check_a_short_queue(http: httpx.Client) -> None:
     answer = http.post("/v1/uncertainty", json=body)
     assert answer.status_code == 200, answer.text
     assert set(answer.json()["estimates"]) == {"deg_mat", "token_sar"}
+
+
+def check_a_clients_template_is_not_trusted(http: httpx.Client) -> None:
+    body = {"messages": CHAT["messages"], "chat_template": "{{ messages }}", "completion": "Hi"}
+    refused = http.post("/v1/score", json=body)
+    assert refused.status_code == 400
+    assert "--trust-request-chat-template" in refused.json()["error"]["message"]
 
 
 def check_samples_are_the_models_own(http: httpx.Client, without_config: Server) -> None:

@@ -162,6 +162,14 @@ def test_messages_are_scored_after_the_rendered_chat(server: Server, reference: 
     assert by_chat["is_greedy"] is True
 
 
+def test_a_clients_template_renders_the_chat(server: Server) -> None:
+    template = "{{ messages[0].content }}, my dear"
+    messages = [{"role": "user", "content": "Say hello"}]
+    by_chat = score(server, messages=messages, chat_template=template, completion=" Bob")
+    by_text = score(server, prompt="Say hello, my dear", completion=" Bob")
+    assert by_chat[0]["logprob"] == pytest.approx(by_text[0]["logprob"], abs=1e-3)
+
+
 def test_greedy_continuations_and_only_they_are_greedy(server: Server) -> None:
     generated = server.post(
         "/v1/completions",

@@ -71,6 +71,21 @@ def label_logprobs(reference: Reference, prompt: prompts.LabelPrompt) -> list[fl
     return [float(row[plain_ids(reference, label.strip())[0]]) for label in prompt.labels]
 
 
+def test_a_clients_template_renders_our_prompts_too(server: Server, reference: Reference) -> None:
+    answer = ask(
+        server,
+        messages=CHAT,
+        chat_template="{{ messages[-1].content }} So:",
+        answer=ANSWER,
+        uncertainty={"methods": ["p_true"]},
+    )
+    prompt = prompts.p_true(QUESTION, ANSWER)
+    row = reference.logprobs([*plain_ids(reference, f"{prompt.text} So:"), 0])[-1]
+    true, false = (float(row[plain_ids(reference, label.strip())[0]]) for label in prompt.labels)
+    expected = METHODS["p_true"].estimate(Evidence(p_true_logprobs=(true, false)))
+    assert values(answer)["p_true"] == pytest.approx(expected.value, abs=1e-3)
+
+
 def test_fast_methods_are_those_of_the_greedy_answer(server: Server, reference: Reference) -> None:
     body = {"prompt": "The capital of France is", "max_tokens": 8}
     answer = ask(server, **body)
