@@ -282,8 +282,8 @@ class EvidenceGatherer:
             if task.samples:
                 nothing = TokenTrace(0).all()
                 return [GeneratedAnswer(text, None, nothing, False) for text in task.samples]
-            given = {name: value for name, value in task.fields.items() if value is not None}
-            fields = UNTRUNCATED | given
+            unset = {name for name in UNTRUNCATED if task.fields.get(name) is None}
+            fields = task.fields | {name: UNTRUNCATED[name] for name in unset}
             fields |= {"temperature": task.temperature, "n": task.n_samples}
             generated = await self._generate("samples", fields)
             if generated.masked:

@@ -91,7 +91,7 @@ class AnswerGenerator:
         """Render the prompt and check the sampling parameters, as vLLM will when it generates.
 
         Args:
-            request: of `validated`; it says how long its answer may be.
+            request: of `validated`.
 
         Raises:
             RequestError, VLLMValidationError: vLLM refuses it.
@@ -109,7 +109,8 @@ class AnswerGenerator:
         config = handler.engine_client.vllm_config
         room = config.model_config.max_model_len - handler._extract_prompt_len(prompt)
         longest = request.max_tokens if longest is None else longest
-        params = request.to_sampling_params(min(longest, room), handler.default_sampling_params)
+        most = room if longest is None else min(longest, room)
+        params = request.to_sampling_params(most, handler.default_sampling_params)
         params.verify(
             config.model_config,
             config.speculative_config,

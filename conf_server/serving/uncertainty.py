@@ -347,7 +347,12 @@ class ServingUncertainty(GenerateBaseServing):
             )
         if name is not None:
             return {}
-        return {"max_tokens": max(1, min(share, self.model_config.max_model_len - 1))}
+        longest = self.model_config.max_model_len - 1
+        if request.messages is not None and share >= longest:
+            # A chat's default is all the room; vLLM 0.31 refuses a number that leaves none
+            # for the prompt.
+            return {}
+        return {"max_tokens": max(1, min(share, longest))}
 
     async def _answer(
         self, plan: Plan, task: Task, request: UncertaintyRequest, progress: Progress

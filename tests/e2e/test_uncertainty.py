@@ -111,6 +111,21 @@ def test_fast_methods_are_those_of_the_greedy_answer(server: Server, reference: 
     assert "samples" not in answer
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "asked",
+    [{"prompt": [504] * 2018}, {"messages": [{"role": "user", "content": " hello" * 1990}]}],
+)
+def test_without_a_length_an_answer_has_the_room_that_is_left(
+    server: Server, asked: dict[str, Any], stream: bool
+) -> None:
+    response = server.post("/v1/uncertainty", asked | {"ignore_eos": True, "stream": stream})
+    *_, result = response.text.strip().removesuffix("data: [DONE]").strip().split("\n\n")
+    body = json.loads(result.removeprefix("data: "))
+    assert body["answer"]["finish_reason"] == "length"
+    assert body["answer"]["num_tokens"] == 2048 - body["usage"]["prompt_tokens"]
+
+
 def test_a_clients_answer_and_samples_are_forced(server: Server, reference: Reference) -> None:
     answer = ask(
         server,
