@@ -8,7 +8,8 @@ from vllm.exceptions import VLLMValidationError
 
 
 def refuse_unencodable(value: Any, path: str) -> None:
-    """
+    """Look for halves of surrogate pairs, which JSON can hold and UTF-8 cannot.
+
     Args:
         value: JSON, however deep.
         path: of its field.
