@@ -21,7 +21,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks import chat, scaling, score, uncertainty
+from benchmarks import chat, estimators, scaling, scoring
 from benchmarks.load import Client
 from benchmarks.report import Report
 from benchmarks.servers import CONF, OLD, ROOT, STOCK, Server, ServerError, running
@@ -41,7 +41,7 @@ class Plan:
     concurrency: int
     max_tokens: int
     concurrencies: tuple[int, ...]
-    case: score.Case
+    case: scoring.Case
     transformers: bool
 
     @property
@@ -60,9 +60,9 @@ class Plan:
         """Samples in all."""
         each = {
             1: chat.steps(self.rounds),
-            2: score.steps(self.few, self.transformers),
+            2: scoring.steps(self.few, self.transformers),
             3: scaling.steps(self.few, self.concurrencies),
-            4: uncertainty.steps(self.rounds),
+            4: estimators.steps(self.rounds),
         }
         return sum(each[table] for table in self.tables)
 
@@ -104,7 +104,7 @@ def planned(given: argparse.Namespace) -> Plan:
     tables = frozenset(int(number) for number in given.tables.split(","))
     transformers = not given.no_transformers
     if given.quick:
-        case = score.Case(contexts=2, context_tokens=200, completions=4)
+        case = scoring.Case(contexts=2, context_tokens=200, completions=4)
         return Plan(tables, 1, 4, 8, (1, 4), case, transformers)
     return Plan(
         tables,
@@ -112,7 +112,7 @@ def planned(given: argparse.Namespace) -> Plan:
         given.concurrency,
         given.max_tokens,
         tuple(int(number) for number in given.concurrencies.split(",")),
-        score.Case(),
+        scoring.Case(),
         transformers,
     )
 
@@ -158,10 +158,10 @@ class Measurement:
         )
 
     async def _score(self, client: Client, bar: tqdm) -> None:
-        scoring = score.Scoring(client, self._servers, self._reference, self._plan.case)
-        await scoring.run(bar, self._plan.few)
-        self._report.score = scoring.results
-        self._report.score_difference = scoring.difference
+        table = scoring.Scoring(client, self._servers, self._reference, self._plan.case)
+        await table.run(bar, self._plan.few)
+        self._report.score = table.results
+        self._report.score_difference = table.difference
 
     async def _scaling(self, client: Client, bar: tqdm) -> None:
         self._report.concurrency = await scaling.run(
@@ -175,14 +175,14 @@ class Measurement:
         self._report.summary_us = scaling.summary_us()
 
     async def _uncertainty(self, client: Client, bar: tqdm) -> None:
-        self._report.uncertainty = await uncertainty.run(
+        self._report.uncertainty = await estimators.run(
             client,
             self._servers,
             bar,
             rounds=self._plan.rounds,
             max_tokens=self._plan.max_tokens,
         )
-        self._report.estimator_us = uncertainty.estimator_us()
+        self._report.estimator_us = estimators.estimator_us()
 
 
 def measure(given: argparse.Namespace) -> Report:

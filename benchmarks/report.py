@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from benchmarks import chat, score, uncertainty
+from benchmarks import chat, estimators, scoring
 from benchmarks.load import Label, Results, Sample
 from benchmarks.servers import CONF, PROCESSES, ROOT
 
@@ -172,7 +172,7 @@ def _chat_table(results: Results) -> str:
 def _score_table(results: Results) -> str:
     head = ["server", "method", "seconds", "×", "API CPU ms/item", "×", "bytes/item", "×"]
     columns = [(_seconds, ".2f"), (Sample.api_ms_per_item, ",.2f"), (Sample.bytes_per_item, ",.0f")]
-    return _table(head, _rows(results, score.baseline, columns), 2)
+    return _table(head, _rows(results, scoring.baseline, columns), 2)
 
 
 def _concurrency_table(results: Results) -> str:
@@ -184,7 +184,7 @@ def _concurrency_table(results: Results) -> str:
 def _uncertainty_table(results: Results) -> str:
     head = ["server", "request", "seconds", "×", "API CPU ms/sample", "×"]
     columns = [(_seconds, ".2f"), (Sample.api_ms_per_item, ",.2f")]
-    return _table(head, _rows(results, uncertainty.baseline, columns), 2)
+    return _table(head, _rows(results, estimators.baseline, columns), 2)
 
 
 def _estimator_table(microseconds: Mapping[str, float]) -> str:
@@ -228,7 +228,7 @@ def _chat_aims(results: Results) -> Iterator[Aim]:
 
 
 def _score_aims(results: Results) -> Iterator[Aim]:
-    cold, prefill = (CONF, score.COLD), (CONF, score.PREFILL)
+    cold, prefill = (CONF, scoring.COLD), (CONF, scoring.PREFILL)
     seconds = ratios(results, cold, prefill, _seconds)
     yield Aim("/v1/score cold, seconds, × prefill", "≤", 1.15, seconds)
     beyond = [
@@ -240,8 +240,8 @@ def _score_aims(results: Results) -> Iterator[Aim]:
 
 def _uncertainty_aims(results: Results) -> Iterator[Aim]:
     for label in results:
-        if label != uncertainty.baseline(label):
-            seconds = ratios(results, label, uncertainty.baseline(label), _seconds)
+        if label != estimators.baseline(label):
+            seconds = ratios(results, label, estimators.baseline(label), _seconds)
             yield Aim(f"/v1/uncertainty, {label[1]}, seconds, × chat", "≤", 1.1, seconds)
 
 

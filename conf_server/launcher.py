@@ -8,14 +8,12 @@ engine still works, a second one is immediate, and systemd hears when the model 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
 import sys
 import time
 from argparse import Namespace
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
@@ -46,18 +44,21 @@ from conf_server.engine.api_processes import (
     propagate_frontend_flags,
     start_api_processes,
 )
-from conf_server.engine.async_llm import ConfidenceAsyncLLM
-from conf_server.engine.probe import generates
-from conf_server.engine.scheduler import use_our_scheduler
-from conf_server.engine.token_statistics_support import install_token_statistics
+from conf_server.engine.client.async_llm import ConfidenceAsyncLLM
+from conf_server.engine.client.probe import generates
+from conf_server.engine.client.start import (
+    ENGINE_STOP_TIMEOUT_S,
+    Shutdown,
+    engine_client,
+    install_token_statistics,
+)
+from conf_server.engine.core.scheduler import use_our_scheduler
 from conf_server.serving.routes import init_confidence_state, install_routes
 from conf_server.settings import ConfidenceSettings, SettingsError
 from conf_server.systemd import ServiceNotifier
 
 logger = init_logger("vllm.conf_server.launcher")
 
-ENGINE_STOP_TIMEOUT_S = 10
-"""How long an engine without work may take to release its device."""
 REFUSED = 2
 """Exit status of flags that turn out to be wrong: argparse's."""
 
@@ -125,49 +126,6 @@ async def run_api_server(
                 raise SystemExit(1)
     finally:
         sock.close()
-
-
-class Shutdown:
-    """What the signals have asked for so far."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self.forced = False
-
-    @property
-    def engine_timeout(self) -> float:
-        return 0 if self.forced else ENGINE_STOP_TIMEOUT_S
-
-
-@contextlib.asynccontextmanager
-async def engine_client(
-    args: Namespace, client_config: dict[str, Any], shutdown: Shutdown
-) -> AsyncIterator[ConfidenceAsyncLLM]:
-    """Our engine client, shut down on the way out."""
-    engine_args = AsyncEngineArgs.from_cli_args(args)
-    propagate_frontend_flags(args, engine_args)
-    if client_config:
-        engine_args._api_process_count = client_config.get("client_count", 1)
-        engine_args._api_process_rank = client_config.get("client_index", 0)
-    usage = UsageContext.OPENAI_API_SERVER
-    vllm_config = engine_args.create_engine_config(usage_context=usage)
-    use_our_scheduler(vllm_config)
-    addresses = dict(client_config)
-    engine = ConfidenceAsyncLLM.from_vllm_config(
-        vllm_config=vllm_config,
-        usage_context=usage,
-        enable_log_requests=engine_args.enable_log_requests,
-        aggregate_engine_logging=engine_args.aggregate_engine_logging,
-        disable_log_stats=engine_args.disable_log_stats,
-        client_count=addresses.pop("client_count", 1),
-        client_index=addresses.pop("client_index", 0),
-        client_addresses=addresses,
-    )
-    try:
-        await engine.reset_mm_cache()
-        yield engine  # type: ignore[misc]  # from_vllm_config builds its own class
-    finally:
-        engine.shutdown(timeout=shutdown.engine_timeout)
 
 
 async def build_confidence_app(

@@ -23,7 +23,7 @@ import vllm._C_stable_libtorch, vllm._moe_C_stable_libtorch
 import vllm.vllm_flash_attn._vllm_fa3_C
 import vllm.v1.worker.gpu_worker, vllm.v1.worker.gpu.model_runner
 import vllm.v1.attention.backends.flash_attn, vllm.model_executor.models.llama
-import conf_server.launcher, conf_server.engine.worker_extension
+import conf_server.launcher, conf_server.engine.worker.extension
 from importlib.metadata import version
 from vllm.v1.attention.backends.fa_utils import get_flash_attn_version
 names = "vllm", "conf-server", "torch", "triton", "transformers", "numpy"

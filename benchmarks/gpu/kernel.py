@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from vllm.v1.worker.gpu.sample.logprob import compute_topk_scores
 
-from benchmarks.token_statistics import stock_top_k
-from conf_server.engine.token_statistics_triton import statistics
+from benchmarks.worker_kernels import stock_top_k
+from conf_server.engine.worker.token_statistics_triton import statistics
 from tests.reference import token_statistics as definitions
 
 TOP_K = 20

@@ -75,7 +75,7 @@ def engine_flags(arguments: list[str]) -> Namespace:
     Raises:
         SettingsError: naming the flag.
     """
-    from conf_server.cli import check_flags, parse_args
+    from conf_server.flags import check_flags, parse_args
 
     args = parse_args(arguments)
     check_flags(args, ConfidenceSettings(top_k=TOP_K), os.environ)
@@ -155,7 +155,7 @@ async def read_engine(
     Raises:
         SettingsError: the model is too short for the texts, or generates none.
     """
-    from conf_server.launcher import Shutdown, engine_client
+    from conf_server.engine.client.start import Shutdown, engine_client
 
     shutdown = Shutdown()
     async with engine_client(args, {}, shutdown) as engine:
@@ -178,8 +178,8 @@ async def ask_engine(
     Raises:
         SettingsError: as `read_engine`.
     """
-    from conf_server.engine.readings import KINDS, EngineNumerics, EngineReader
-    from conf_server.engine.token_statistics_support import install_token_statistics
+    from conf_server.check.readings import KINDS, EngineNumerics, EngineReader
+    from conf_server.engine.client.start import install_token_statistics
 
     numerics = await EngineNumerics.of(engine)
     if not numerics.generates:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf_server.check.reference_rows import ReferenceRows
-from conf_server.check.token_statistics import (
+from conf_server.check.reference_statistics import (
     StatisticDifference,
     compare_statistics,
     distances,

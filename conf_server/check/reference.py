@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from conf_server.check.readings import Reading
 from conf_server.check.reference_rows import ReferenceRows, reference_rows
-from conf_server.engine.readings import Reading
 from conf_server.settings import SettingsError
 
 

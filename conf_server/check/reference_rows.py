@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from conf_server.check.token_statistics import ReferenceStatistics, reference_statistics
+from conf_server.check.reference_statistics import ReferenceStatistics, reference_statistics
 
 _ROWS_AT_ONCE: Final = 64
 """Rows of float64 in memory at a time: 64 of 150,000 are 77 MB, and five or six stand at once."""

@@ -5,15 +5,12 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Final
 
-from vllm.engine.protocol import EngineClient
 from vllm.logger import init_logger
 from vllm.platforms import current_platform
 
-from conf_server.settings import SettingsError
-
 logger = init_logger("vllm.conf_server.token_statistics")
 
-WORKER_EXTENSION: Final = "conf_server.engine.worker_extension.StatisticsExtension"
+WORKER_EXTENSION: Final = "conf_server.engine.worker.extension.StatisticsExtension"
 SPECULATIVE: Final = "speculative decoding samples elsewhere"
 
 _SPECULATIVE_FLAGS: Final = ("speculative_config", "spec_method", "spec_model", "spec_tokens")
@@ -38,26 +35,3 @@ def obstacle(args: Namespace) -> str | None:
     if not (current_platform.is_cpu() or current_platform.is_cuda()):
         return f"not tried on {current_platform.device_name}"
     return None
-
-
-async def install_token_statistics(engine: EngineClient, args: Namespace) -> bool:
-    """Replace the samplers in all workers; before the first request.
-
-    Returns:
-        Whether every worker computes statistics: requests may ask for them. With data
-        parallelism vLLM tells the first engine's answers alone; the others have its flags.
-
-    Raises:
-        SettingsError: --token-statistics engine, and a worker could not.
-    """
-    if args.worker_extension_cls != WORKER_EXTENSION:
-        return False
-    answers = await engine.collective_rpc("install_token_statistics")
-    obstacles = [answer for answer in answers if answer is not None]
-    if not obstacles:
-        logger.info("Exact token statistics are computed in the workers.")
-        return True
-    if args.token_statistics == "engine":
-        raise SettingsError(f"--token-statistics engine: {obstacles[0]}")
-    logger.info("Token statistics from top-k log-probabilities, marked inexact: %s.", obstacles[0])
-    return False

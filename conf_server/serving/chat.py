@@ -18,6 +18,7 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.outputs import RequestOutput
 from vllm.tokenizers import TokenizerLike
 
+from conf_server.serving.deltas import TraceDelta, request_tracers, traced_outputs
 from conf_server.serving.requests import ConfidenceChatCompletionRequest
 from conf_server.serving.tokens import (
     ShownToken,
@@ -25,7 +26,6 @@ from conf_server.serving.tokens import (
     shown_tokens,
     utf8,
 )
-from conf_server.serving.tracing import TraceDelta, request_tracers, traced_outputs
 from conf_server.settings import ConfidenceSettings
 
 _Entry = TypeVar("_Entry", ChatCompletionLogProb, ChatCompletionLogProbsContent)

@@ -16,9 +16,9 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.outputs import RequestOutput
 from vllm.tokenizers import TokenizerLike
 
+from conf_server.serving.deltas import TraceDelta, request_tracers, traced_prompt_outputs
 from conf_server.serving.requests import ConfidenceCompletionRequest
 from conf_server.serving.tokens import openai_logprob, shown_tokens
-from conf_server.serving.tracing import TraceDelta, request_tracers, traced_prompt_outputs
 from conf_server.settings import ConfidenceSettings
 
 _EMPTY: dict[str, Any] = {"text_offset": [], "token_logprobs": [], "tokens": [], "top_logprobs": []}

@@ -19,17 +19,17 @@ from vllm.entrypoints.serve.utils.api_utils import (
     with_cancellation,
 )
 
+from conf_server.backends.forcing import TextForcing
 from conf_server.serving.chat import ConfidenceServingChat
 from conf_server.serving.completion import ConfidenceServingCompletion
-from conf_server.serving.forcing import TextForcing
 from conf_server.serving.requests import (
     ConfidenceChatCompletionRequest,
     ConfidenceCompletionRequest,
 )
-from conf_server.serving.score import ServingScore
+from conf_server.serving.score_handler import ServingScore
 from conf_server.serving.score_protocol import ScoreRequest, ScoreResponse
 from conf_server.serving.tokens import max_candidates
-from conf_server.serving.uncertainty import ServingUncertainty, similarity_models
+from conf_server.serving.uncertainty_handler import ServingUncertainty, similarity_models
 from conf_server.serving.uncertainty_protocol import (
     MethodList,
     UncertaintyRequest,

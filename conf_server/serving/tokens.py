@@ -8,7 +8,7 @@ from typing import Any
 from vllm.entrypoints.generate.base.serving import format_token_id_placeholder
 from vllm.tokenizers import TokenizerLike
 
-from conf_server.engine.decoding import decode_rows
+from conf_server.engine.client.decoding import decode_rows
 from conf_server.stats.trace import TraceRows
 
 LOWEST_LOGPROB = -9999.0

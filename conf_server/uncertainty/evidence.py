@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf_server.stats.columns import NUM_TOKEN_STATISTICS
-from conf_server.uncertainty.ngrams import rouge_words
+from conf_server.uncertainty.words.ngrams import rouge_words
 
 Floats = NDArray[np.float64]
 Value = TypeVar("Value")

@@ -8,7 +8,9 @@ from enum import StrEnum, auto
 from types import MappingProxyType
 from typing import Final
 
-from conf_server.uncertainty import (
+from conf_server.uncertainty.estimate import Estimate
+from conf_server.uncertainty.evidence import Evidence
+from conf_server.uncertainty.methods import (
     cocoa,
     lexical_similarity,
     reflection,
@@ -18,10 +20,10 @@ from conf_server.uncertainty import (
     sequence_entropy,
     token_metrics,
 )
-from conf_server.uncertainty.claim_conditioned_probability import claim_conditioned_probability
-from conf_server.uncertainty.consistency import consistency
-from conf_server.uncertainty.estimate import Estimate
-from conf_server.uncertainty.evidence import Evidence
+from conf_server.uncertainty.methods.claim_conditioned_probability import (
+    claim_conditioned_probability,
+)
+from conf_server.uncertainty.methods.consistency import consistency
 
 __all__ = ["FAST", "GROUPS", "METHODS", "Estimate", "Method", "Need", "resolve"]
 

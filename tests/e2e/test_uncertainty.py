@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from conf_server.similarity_models.embedding import EmbeddingModel
+from conf_server.judges.embedding import EmbeddingModel
 from conf_server.uncertainty import prompts
 from conf_server.uncertainty.evidence import Evidence, Generation
+from conf_server.uncertainty.pairs import assemble, from_similarities, unique_pairs
 from conf_server.uncertainty.registry import METHODS
-from conf_server.uncertainty.similarity import assemble, from_similarities, unique_pairs
-from conf_server.uncertainty.text_similarity import jaccard
+from conf_server.uncertainty.words.overlap import jaccard
 from tests.reference import Reference, lm_polygraph_metrics
 from tests.server import Server
 

@@ -12,8 +12,8 @@ from vllm.inputs import tokens_input
 from vllm.outputs import CompletionOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from conf_server.engine.async_llm import ConfidenceAsyncLLM
-from conf_server.engine.scheduler import use_our_scheduler
+from conf_server.engine.client.async_llm import ConfidenceAsyncLLM
+from conf_server.engine.core.scheduler import use_our_scheduler
 from conf_server.engine.token_statistics_support import WORKER_EXTENSION
 
 BLOCK = 32

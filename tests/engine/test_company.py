@@ -12,7 +12,7 @@ import pytest
 from vllm.outputs import CompletionOutput
 from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 
-from conf_server.engine.async_llm import ConfidenceAsyncLLM
+from conf_server.engine.client.async_llm import ConfidenceAsyncLLM
 from conf_server.engine.marks import SamplesMark, set_mark
 from conf_server.engine.token_statistics_support import SPECULATIVE
 from tests.engine.small_engine import CHUNK, answer, small_engine

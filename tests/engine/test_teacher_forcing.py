@@ -13,8 +13,13 @@ from vllm.config import KVTransferConfig
 from vllm.sampling_params import SamplingParams
 
 from conf_server.engine.adoption import adopt
-from conf_server.engine.async_llm import ConfidenceAsyncLLM
-from conf_server.engine.teacher_forcing import ForcedRows, ForcedText, WantedRows, teacher_force
+from conf_server.engine.client.async_llm import ConfidenceAsyncLLM
+from conf_server.engine.client.teacher_forcing import (
+    ForcedRows,
+    ForcedText,
+    WantedRows,
+    teacher_force,
+)
 from tests.engine.small_engine import BLOCK, answer, small_engine
 from tests.reference import Reference, token_statistics
 

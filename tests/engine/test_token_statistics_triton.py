@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from conf_server.engine.token_statistics import statistics_torch
+from conf_server.engine.worker.token_statistics import statistics_torch
 from conf_server.stats.columns import TokenStatistic
-from tests.unit.test_token_statistics import reference
+from tests.unit.engine.test_token_statistics import reference
 
 pytestmark = pytest.mark.skipif(
     find_spec("triton") is None, reason="needs Triton's interpreter; triton is not installed"
@@ -33,7 +33,7 @@ INF, NAN = math.inf, math.nan
 
 RUN_CASES = """
 import sys, torch
-from conf_server.engine.token_statistics_triton import is_available, statistics
+from conf_server.engine.worker.token_statistics_triton import is_available, statistics
 assert is_available()
 cases = torch.load(sys.argv[1], map_location=sys.argv[3])
 results = {
@@ -128,7 +128,7 @@ def test_import_without_triton() -> None:
     code = """
 import sys
 sys.modules["triton"] = None
-from conf_server.engine.token_statistics_triton import is_available
+from conf_server.engine.worker.token_statistics_triton import is_available
 assert not is_available()
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)

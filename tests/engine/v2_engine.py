@@ -17,10 +17,10 @@ from typing import Any
 from vllm import AsyncEngineArgs, SamplingParams, TokensPrompt
 from vllm.sampling_params import RequestOutputKind
 
-from conf_server.engine.async_llm import ConfidenceAsyncLLM
+from conf_server.engine.client.async_llm import ConfidenceAsyncLLM
+from conf_server.engine.core.scheduler import use_our_scheduler
 from conf_server.engine.marks import PromptMark, SamplesMark, set_mark
-from conf_server.engine.scheduler import use_our_scheduler
-from conf_server.engine.worker_extension import StatisticsExtension
+from conf_server.engine.worker.extension import StatisticsExtension
 from conf_server.stats.trace import TraceRows
 
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 COMPILE = """
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from conf_server.engine import token_statistics_triton as module
+from conf_server.engine.worker import token_statistics_triton as module
 from conf_server.stats.columns import TokenStatistic
 kernel = module._token_statistics
 for dtype, zero_bits in (("*fp32", 0), ("*fp16", 13), ("*bf16", 16)):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conf_server import cli
+from conf_server import cli, flags
 from conf_server.settings import ConfidenceSettings, SettingsError, add_cli_args
 
 
@@ -163,8 +163,8 @@ def test_the_command_exits_with_mains_status() -> None:
     ("given", "top_k", "engine"), [(5, 20, 20), (20, 20, 20), (50, 20, 50), (-1, 20, -1)]
 )
 def test_the_engine_gives_top_k_candidates(given: int, top_k: int, engine: int) -> None:
-    args = cli.parse_args(["m", f"--max-logprobs={given}", f"--confidence-top-k={top_k}"])
-    cli.check_flags(args, ConfidenceSettings.from_args(args, {}), {})
+    args = flags.parse_args(["m", f"--max-logprobs={given}", f"--confidence-top-k={top_k}"])
+    flags.check_flags(args, ConfidenceSettings.from_args(args, {}), {})
     assert args.max_logprobs == engine
 
 
@@ -269,7 +269,7 @@ def test_the_command_line_beats_the_file(
 
 
 def test_help_shows_our_group_whole_above_vllms() -> None:
-    ours, vllms = cli.make_parser().format_help().split("Config Groups:")
+    ours, vllms = flags.make_parser().format_help().split("Config Groups:")
     assert "Confidence:" in ours
     assert "--confidence-top-k K" in ours
     assert "ModelConfig" in vllms

@@ -1,0 +1,223 @@
+"""Teacher forcing: the engine's log-probabilities of a text that somebody else wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from vllm.engine.protocol import EngineClient
+from vllm.exceptions import GenerationError
+from vllm.inputs import tokens_input
+from vllm.lora.request import LoRARequest
+from vllm.outputs import RequestOutput
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+from conf_server.engine.client.stock_logprobs import append_stock_rows
+from conf_server.engine.marks import PromptMark, set_mark
+from conf_server.stats.trace import TokenTrace, TraceRows
+
+
+@dataclass(frozen=True)
+class ForcedText:
+    """What to force through the model.
+
+    Attributes:
+        token_ids: context and completion.
+        num_context: how many of them are context; the rest is scored.
+    """
+
+    token_ids: list[int]
+    num_context: int
+
+    @property
+    def first_scored(self) -> int:
+        """Position of the first token with a log-probability: something stands before it."""
+        return max(self.num_context, 1)
+
+
+@dataclass(frozen=True)
+class WantedRows:
+    """What a row has to hold.
+
+    Attributes:
+        top_k: candidates that the confidence is the mean of.
+        candidates: how many of the likeliest tokens to name; with `statistics` the others
+            of the top k are not.
+        statistics: the worker makes the rows, with `TokenStatistic` columns; else they are
+            stock `prompt_logprobs`.
+        token_ids: the tokens to name instead; only with `statistics`.
+        ranks: the tokens' ranks, which stock rows always have.
+    """
+
+    top_k: int
+    candidates: int
+    statistics: bool
+    token_ids: tuple[int, ...] = ()
+    ranks: bool = False
+
+    @property
+    def width(self) -> int:
+        return self.candidates if self.statistics else max(self.top_k, self.candidates)
+
+
+@dataclass(frozen=True)
+class ForcedRows:
+    """The engine's answer.
+
+    Attributes:
+        rows: one row for each token from `ForcedText.first_scored` on.
+        num_cached: tokens whose computation the prefix cache saved.
+    """
+
+    rows: TraceRows
+    num_cached: int
+
+
+@dataclass(frozen=True)
+class ForcedLabels:
+    """What the model thinks of some tokens.
+
+    Attributes:
+        logprobs: (labels,) nats.
+        num_tokens: tokens that were forced for it.
+        num_cached: those of them that the prefix cache saved.
+    """
+
+    logprobs: NDArray[np.floating]
+    num_tokens: int
+    num_cached: int
+
+
+async def teacher_force(
+    engine: EngineClient,
+    text: ForcedText,
+    wanted: WantedRows,
+    request_id: str,
+    *,
+    lora_request: LoRARequest | None = None,
+    cache_salt: str | None = None,
+    priority: int = 0,
+    trace_headers: Mapping[str, str] | None = None,
+) -> ForcedRows:
+    """Log-probabilities of the text's completion.
+
+    One prefill, in which a prefix-cache hit saves the context. The engine has no rows for
+    what it does not compute: `scheduler` ends the hit where the completion begins, and
+    where somebody else's scheduler lets it run on, the text runs again without the cache.
+    Cancelling the caller aborts the request in the engine.
+
+    Raises:
+        GenerationError: the engine failed, or gave no rows for what it computed.
+    """
+
+    async def run(read_cache: bool, run_id: str) -> RequestOutput:
+        results = engine.generate(
+            tokens_input(text.token_ids, cache_salt=cache_salt),
+            _params(text, wanted, read_cache),
+            run_id,
+            lora_request=lora_request,
+            priority=priority,
+            trace_headers=trace_headers,
+        )
+        async with aclosing(results):
+            async for result in results:
+                if result.finished:
+                    return result
+        raise GenerationError("The engine gave no answer to a scoring request.")
+
+    result = await run(True, request_id)
+    rows = _rows(result, text, wanted)
+    if rows is None:
+        result = await run(False, f"{request_id}-uncached")
+        rows = _rows(result, text, wanted)
+    if rows is None:
+        raise GenerationError("The engine gave no log-probabilities for a scoring request.")
+    return ForcedRows(rows, result.num_cached_tokens or 0)
+
+
+async def force_labels(
+    engine: EngineClient,
+    context: list[int],
+    labels: Sequence[int],
+    statistics: bool,
+    request_id: str,
+    **options: Any,
+) -> ForcedLabels:
+    """Log-probability of each of several tokens right after a context.
+
+    Args:
+        statistics: the worker can name tokens, and one run is enough; else each label is
+            forced.
+        options: those of `teacher_force`.
+
+    Raises:
+        GenerationError: as `teacher_force`.
+    """
+    if statistics:
+        text = ForcedText([*context, labels[0]], len(context))
+        wanted = WantedRows(1, 0, statistics=True, token_ids=tuple(labels))
+        forced = await teacher_force(engine, text, wanted, request_id, **options)
+        return ForcedLabels(
+            forced.rows.candidate_logprobs[0], len(text.token_ids), forced.num_cached
+        )
+    wanted = WantedRows(1, 0, statistics=False)
+    texts = [ForcedText([*context, label], len(context)) for label in labels]
+    runs = [
+        await teacher_force(engine, text, wanted, f"{request_id}-{number}", **options)
+        for number, text in enumerate(texts)
+    ]
+    return ForcedLabels(
+        np.array([run.rows.logprobs[0] for run in runs]),
+        sum(len(text.token_ids) for text in texts),
+        sum(run.num_cached for run in runs),
+    )
+
+
+def _params(text: ForcedText, wanted: WantedRows, read_cache: bool) -> SamplingParams:
+    params = SamplingParams(
+        max_tokens=1,
+        temperature=0.0,
+        prompt_logprobs=None if wanted.statistics else wanted.width,
+        skip_reading_prefix_cache=not read_cache,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+    mark = PromptMark(first=text.first_scored)
+    if wanted.statistics:
+        mark = PromptMark(
+            statistics_top_k=wanted.top_k,
+            first=text.first_scored,
+            candidates=wanted.candidates,
+            token_ids=wanted.token_ids,
+            ranks=wanted.ranks,
+        )
+    set_mark(params, mark)
+    return params
+
+
+def _rows(result: RequestOutput, text: ForcedText, wanted: WantedRows) -> TraceRows | None:
+    """The completion's rows, None where the cache hit has swallowed some of them.
+
+    The row of position p is computed at position p-1. Stock rows before a hit are missing
+    (V2 runner) or uninitialised (V1), so they are counted from the end; and a request that
+    was preempted may have lost rows that its first schedule promised.
+    """
+    if any(output.finish_reason == "error" for output in result.outputs):
+        raise GenerationError("The engine failed on a scoring request.")
+    needed = len(text.token_ids) - text.first_scored
+    given: Any = result.prompt_logprobs
+    if (result.num_cached_tokens or 0) > text.first_scored - 1 or len(given) < needed:
+        return None
+    if isinstance(given, TokenTrace):
+        trace = given
+    else:
+        trace = TokenTrace(wanted.width)
+        if needed:
+            append_stock_rows(trace, text.token_ids[-needed:], list(given)[-needed:])
+    rows = trace.rows(len(trace) - needed, len(trace))
+    scored = text.token_ids[text.first_scored :]
+    return rows if rows.token_ids.tolist() == scored else None

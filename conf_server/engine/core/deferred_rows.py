@@ -1,0 +1,103 @@
+"""Rows that nobody looks at before the answer's end travel at its end.
+
+Decoding a few small arrays a step was the largest part of what confidence cost the API
+process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import numpy as np
+from vllm.v1.engine import EngineCoreOutput
+from vllm.v1.outputs import LogprobsLists
+from vllm.v1.request import Request
+
+from conf_server.engine.marks import SamplesMark, mark_of
+from conf_server.engine.rows import fit
+
+
+class _KeptRows:
+    """Copies of the rows of one request, which come one or a few a step.
+
+    Copies, because a view would hold on to every other request's rows of that step.
+    """
+
+    def __init__(self, width: int, num_statistics: int) -> None:
+        self._columns: Final = width + 1
+        self._num_statistics: Final = num_statistics
+        self._ids = bytearray()
+        self._logprobs = bytearray()
+        self._ranks: list[int] = []
+
+    def fit(self, rows: LogprobsLists) -> bool:
+        return fit(rows[0], rows[1], self._columns - 1, self._num_statistics)
+
+    def add(self, rows: LogprobsLists) -> None:
+        ids, logprobs = rows[0], rows[1]
+        if logprobs.shape[1] > self._columns + self._num_statistics:  # in company that wants more
+            statistics = logprobs[:, logprobs.shape[1] - self._num_statistics :]
+            logprobs = np.concatenate((logprobs[:, : self._columns], statistics), axis=1)
+            ids = ids[:, : self._columns]
+        self._ids += ids.astype(np.int32, copy=False).tobytes()
+        self._logprobs += logprobs.tobytes()
+        self._ranks += rows[2].tolist()
+
+    def all(self) -> LogprobsLists:
+        return LogprobsLists(
+            np.frombuffer(self._ids, np.int32).reshape(-1, self._columns),
+            np.frombuffer(self._logprobs, np.float32).reshape(
+                -1, self._columns + self._num_statistics
+            ),
+            np.array(self._ranks, np.int32),
+        )
+
+
+class DeferredRows:
+    """Keeps the rows of requests that are marked so until they finish."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, _KeptRows] = {}
+
+    def hold(self, outputs: Iterable[EngineCoreOutput], requests: Mapping[str, Request]) -> None:
+        """Take rows out of a step's outputs, and put all of an answer's into its last.
+
+        Rows that do not fit their request travel on as they are, and the output processor
+        fails it.
+
+        Args:
+            outputs: changed in place.
+            requests: those that have not finished.
+        """
+        for output in outputs:
+            kept = self._kept.get(output.request_id)
+            rows = output.new_logprobs
+            if kept is None and output.finish_reason is None and rows is not None:
+                kept = _kept_rows(requests.get(output.request_id))
+                if kept is not None:
+                    self._kept[output.request_id] = kept
+            if kept is None:
+                continue
+            if rows is not None:
+                if not kept.fit(rows):
+                    self.forget(output.request_id)
+                    continue
+                kept.add(rows)
+            output.new_logprobs = None
+            if output.finish_reason is not None:
+                output.new_logprobs = kept.all()
+                self.forget(output.request_id)
+
+    def forget(self, request_id: str) -> None:
+        self._kept.pop(request_id, None)
+
+
+def _kept_rows(request: Request | None) -> _KeptRows | None:
+    """Room for a request's rows, if they are deferred."""
+    params = request.sampling_params if request is not None else None
+    mark = mark_of(params)
+    if params is None or not isinstance(mark, SamplesMark) or not mark.deferred:
+        return None
+    assert params.num_logprobs is not None
+    return _KeptRows(params.num_logprobs, mark.num_statistics)

@@ -1,0 +1,54 @@
+"""vLLM's scheduler, which knows what teacher forcing and deferred rows need of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vllm.config import VllmConfig
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.scheduler import Scheduler
+
+from conf_server.engine.adoption import adopt
+from conf_server.engine.core.cache_limit import CappedConnector, CappedKVCacheManager
+from conf_server.engine.core.deferred_rows import DeferredRows
+
+
+def use_our_scheduler(vllm_config: VllmConfig) -> None:
+    """Replace vLLM's default scheduler, of the kind that it has chosen, in the configuration.
+
+    Any other is left alone: scoring then runs a text again where a hit has gone too far,
+    and rows travel as they come.
+    """
+    config = vllm_config.scheduler_config
+    if config.scheduler_cls is None:
+        config.scheduler_cls = (
+            ConfidenceAsyncScheduler if config.async_scheduling else ConfidenceScheduler
+        )
+
+
+class ConfidenceScheduler(Scheduler):
+    """For engines whose steps follow one another: CPU."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.kv_cache_manager = adopt(CappedKVCacheManager, self.kv_cache_manager)
+        if self.connector is not None:
+            kind: Any = CappedConnector  # abstract until it is mixed with the connector's class
+            self.connector = adopt(kind, self.connector)
+        self._deferred_rows = DeferredRows()
+
+    def update_from_output(self, *args: Any, **kwargs: Any) -> Any:
+        by_client = super().update_from_output(*args, **kwargs)
+        for outputs in by_client.values():
+            self._deferred_rows.hold(outputs.outputs, self.requests)
+        return by_client
+
+    def finish_requests(self, *args: Any, **kwargs: Any) -> Any:
+        finished = super().finish_requests(*args, **kwargs)
+        for request in finished:
+            self._deferred_rows.forget(request.request_id)
+        return finished
+
+
+class ConfidenceAsyncScheduler(ConfidenceScheduler, AsyncScheduler):
+    """For engines that schedule a step while the last one runs: CUDA."""

@@ -1,0 +1,240 @@
+"""What joins vLLM's worker: it puts our samplers and prompt rows into the model runner.
+
+vLLM has two model runners. In V1 (CPU, and CUDA on request) prompt log-probabilities are a
+method of the runner, so its object is replaced by one of a subclass with the same state. In
+V2 (CUDA's default) they are a part of their own, and the part is replaced.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from vllm.model_executor.layers.vocab_parallel_embedding import pad_vocab_size
+from vllm.utils.torch_utils import async_tensor_h2d
+from vllm.v1.outputs import LogprobsTensors
+from vllm.v1.sample.sampler import Sampler as V1Sampler
+from vllm.v1.worker.gpu.sample.prompt_logprob import PromptLogprobsWorker
+from vllm.v1.worker.gpu.sample.sampler import Sampler as V2Sampler
+from vllm.v1.worker.gpu.structured_outputs import StructuredOutputsWorker
+from vllm.v1.worker.gpu_model_runner import GPUModelRunner as V1ModelRunner
+
+from conf_server.engine.adoption import adopt
+from conf_server.engine.token_statistics_support import SPECULATIVE
+from conf_server.engine.worker.cpu_generators import hidden
+from conf_server.engine.worker.prompt_rows import PromptChunk, PromptStatistics
+from conf_server.engine.worker.sampler import V1StatisticsSampler, V2StatisticsSampler
+from conf_server.engine.worker.token_statistics import token_statistics
+
+
+class StatisticsExtension:
+    """Mixed into vLLM's worker through `--worker-extension-cls`."""
+
+    model_runner: Any
+
+    def install_token_statistics(self) -> str | None:
+        """Make the runner compute token statistics, of samples and of prompts.
+
+        Returns:
+            What keeps it from that, and nothing is replaced then; None where it is done.
+        """
+        runner = self.model_runner
+        # The flags do not tell: a checkpoint can bring its speculator along.
+        if runner.vllm_config.speculative_config is not None:
+            return SPECULATIVE
+        sampler = getattr(runner, "sampler", None)
+        if sampler is None:  # a pipeline stage that does not sample
+            return None
+        if isinstance(sampler, (V1StatisticsSampler, V2StatisticsSampler)):
+            return None
+        if type(sampler) is V1Sampler and isinstance(runner, V1ModelRunner):
+            runner.sampler = V1StatisticsSampler.adopt(sampler, runner)
+            self.model_runner = V1StatisticsRunner.adopt(runner)
+        elif type(sampler) is V2Sampler:
+            _install_v2(runner, sampler)
+        else:
+            return f"the sampler {type(sampler).__name__} is not known"
+        warm_up(runner)
+        return None
+
+
+def _install_v2(runner: Any, sampler: V2Sampler) -> None:
+    runner.sampler = V2StatisticsSampler.adopt(sampler)
+    runner.prompt_logprobs_worker = V2PromptLogprobs.adopt(runner.prompt_logprobs_worker)
+    runner.structured_outputs_worker = V2StructuredOutputs.adopt(
+        runner.structured_outputs_worker, runner.sampler
+    )
+
+
+def warm_up(runner: Any) -> None:
+    """Compile the kernels before the first request has to wait for them.
+
+    Triton compiles anew for strides that 16 divides: rows come as views of the padded
+    vocabulary, and as copies of such views.
+    """
+    config = runner.model_config
+    size, top_k = config.get_vocab_size(), torch.tensor([1, 2], dtype=torch.int32)
+    for dtype in {config.dtype, torch.float32}:
+        padded = torch.zeros((2, pad_vocab_size(size)), dtype=dtype, device=runner.device)
+        for logits in (padded[:, :size], padded[:, :size].contiguous()):
+            token_statistics(logits, top_k)
+
+
+class V1StatisticsRunner(V1ModelRunner):
+    """For `vllm.v1.worker.gpu_model_runner`, which CPU uses in a subclass."""
+
+    prompt_statistics: PromptStatistics
+
+    @classmethod
+    def adopt(cls, stock: V1ModelRunner) -> V1StatisticsRunner:
+        """Take over a runner with its state; other parts of the worker hold the old one."""
+        runner = adopt(cls, stock)
+        runner.prompt_statistics = PromptStatistics()
+        return runner
+
+    def _update_states(self, scheduler_output: Any) -> Any:
+        # In this order: an id may finish and come again in one step.
+        for req_id in scheduler_output.finished_req_ids:
+            self.prompt_statistics.remove_request(req_id)
+        for request in scheduler_output.scheduled_new_reqs:
+            self.prompt_statistics.add_request(request.req_id, request.sampling_params)
+        return super()._update_states(scheduler_output)
+
+    @torch.inference_mode()
+    def sample_tokens(self, grammar_output: Any) -> Any:  # type: ignore[override]
+        if grammar_output is not None and self.execute_model_state is not None:
+            sampler: Any = self.sampler
+            sampler.take_raw(self.execute_model_state.logits)
+        return super().sample_tokens(grammar_output)
+
+    def _sample(self, *args: Any, **kwargs: Any) -> Any:
+        with self._generators_to_keep():
+            return super()._sample(*args, **kwargs)
+
+    def _bookkeeping_sync(self, *args: Any, **kwargs: Any) -> Any:
+        with self._generators_to_keep():
+            return super()._bookkeeping_sync(*args, **kwargs)
+
+    def _generators_to_keep(self) -> AbstractContextManager[None]:
+        """On CPU, takes the generators of samples that are thrown away out of vLLM's sight."""
+        if self.device.type != "cpu":
+            return nullcontext()
+        return hidden(self.input_batch.generators, self.discard_request_mask.np)
+
+    def _get_prompt_logprobs_dict(
+        self, hidden_states: torch.Tensor, num_scheduled_tokens: dict[str, int]
+    ) -> dict[str, LogprobsTensors | None]:
+        found = super()._get_prompt_logprobs_dict(hidden_states, num_scheduled_tokens)
+        if not self.prompt_statistics:
+            return found
+        chunks = [
+            self._prompt_chunk(req_id, num_tokens)
+            for req_id, num_tokens in num_scheduled_tokens.items()
+            if req_id in self.prompt_statistics
+        ]
+        compute_logits: Any = self.model.compute_logits
+        rows = self.prompt_statistics.step(chunks, hidden_states, compute_logits)
+        return found | {
+            req_id: LogprobsTensors(ids.cpu(), logprobs.cpu(), ranks.cpu())
+            for req_id, (ids, logprobs, ranks, *_) in rows.items()
+        }
+
+    def _prompt_chunk(self, req_id: str, num_tokens: int) -> PromptChunk:
+        request = self.requests[req_id]
+        ids = request.prompt_token_ids
+        assert ids is not None  # embeddings cannot be forced
+
+        def token_ids(begin: int, end: int) -> torch.Tensor:
+            return async_tensor_h2d(ids[begin:end], self.device, torch.int64)
+
+        row = self.input_batch.req_id_to_index[req_id]
+        return PromptChunk(
+            req_id=req_id,
+            start=request.num_computed_tokens,
+            num_tokens=num_tokens,
+            prompt_len=len(ids),
+            offset=int(self.query_start_loc.np[row]),
+            token_ids=token_ids,
+        )
+
+
+class V2PromptLogprobs(PromptLogprobsWorker):
+    """For `vllm.v1.worker.gpu.model_runner`."""
+
+    prompt_statistics: PromptStatistics
+
+    @classmethod
+    def adopt(cls, stock: PromptLogprobsWorker) -> V2PromptLogprobs:
+        """Take over a worker with its state; no request is in it yet."""
+        worker = adopt(cls, stock)
+        worker.prompt_statistics = PromptStatistics()
+        return worker
+
+    def add_request(self, req_id: str, req_idx: int, sampling_params: Any) -> None:
+        super().add_request(req_id, req_idx, sampling_params)
+        self.prompt_statistics.add_request(req_id, sampling_params)
+
+    def remove_request(self, req_id: str) -> None:
+        super().remove_request(req_id)
+        self.prompt_statistics.remove_request(req_id)
+
+    def compute_prompt_logprobs(
+        self,
+        logits_fn: Any,
+        hidden_states: torch.Tensor,
+        input_batch: Any,
+        all_token_ids: torch.Tensor,
+        num_computed_tokens: torch.Tensor,
+        prompt_lens: Any,
+    ) -> dict[str, LogprobsTensors]:
+        found = super().compute_prompt_logprobs(
+            logits_fn, hidden_states, input_batch, all_token_ids, num_computed_tokens, prompt_lens
+        )
+        if not self.prompt_statistics:
+            return found
+        chunks = [
+            _v2_chunk(input_batch, row, all_token_ids, prompt_lens)
+            for row, req_id in enumerate(input_batch.req_ids)
+            if req_id in self.prompt_statistics
+        ]
+        return found | self.prompt_statistics.step(chunks, hidden_states, logits_fn)
+
+
+class V2StructuredOutputs(StructuredOutputsWorker):
+    """Has statistics taken before it masks the logits."""
+
+    statistics_sampler: V2StatisticsSampler
+
+    @classmethod
+    def adopt(
+        cls, stock: StructuredOutputsWorker, sampler: V2StatisticsSampler
+    ) -> V2StructuredOutputs:
+        """Take over a worker with its state."""
+        worker = adopt(cls, stock)
+        worker.statistics_sampler = sampler
+        return worker
+
+    def apply_grammar_bitmask(
+        self, logits: torch.Tensor, input_batch: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        self.statistics_sampler.take_raw(logits, input_batch)
+        super().apply_grammar_bitmask(logits, input_batch, *args, **kwargs)
+
+
+def _v2_chunk(
+    input_batch: Any, row: int, all_token_ids: torch.Tensor, prompt_lens: Any
+) -> PromptChunk:
+    state = int(input_batch.idx_mapping_np[row])
+
+    def token_ids(begin: int, end: int) -> torch.Tensor:
+        return all_token_ids[state, begin:end].long()
+
+    return PromptChunk(
+        req_id=input_batch.req_ids[row],
+        start=int(input_batch.num_computed_prefill_tokens_np[row]),
+        num_tokens=int(input_batch.num_scheduled_tokens[row]),
+        prompt_len=int(prompt_lens[state]),
+        offset=int(input_batch.query_start_loc_np[row]),
+        token_ids=token_ids,
+    )

@@ -1,0 +1,243 @@
+"""Teacher forcing in the worker: rows for a prompt's scored tokens, and for no other.
+
+Stock `prompt_logprobs` computes logits for every position of the prompt. Here the rows of
+all requests of a step are taken together, from each one's first scored token on, and
+carry the same exact statistics as generated tokens do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+from vllm.sampling_params import SamplingParams
+from vllm.utils.torch_utils import async_tensor_h2d
+from vllm.v1.outputs import LogprobsTensors
+
+from conf_server.engine.marks import PromptMark, prompt_mark
+from conf_server.engine.worker.token_statistics import token_statistics
+from conf_server.stats.columns import TokenStatistic
+
+_ROWS_AT_ONCE: Final = 256
+"""Rows of logits in memory at a time: 256 of 150,000 float32 are 154 MB."""
+
+
+@dataclass(frozen=True)
+class PromptChunk:
+    """What one step has computed of one request's prompt.
+
+    Attributes:
+        req_id: the request.
+        start: position of the chunk's first token.
+        num_tokens: tokens in the chunk, those past the prompt's end included.
+        prompt_len: tokens of the whole prompt.
+        offset: row of `start` in the step's hidden states.
+        token_ids: (begin, end) -> (end - begin,) int64, the prompt's tokens on the device.
+    """
+
+    req_id: str
+    start: int
+    num_tokens: int
+    prompt_len: int
+    offset: int
+    token_ids: Callable[[int, int], Tensor]
+
+    @property
+    def is_last(self) -> bool:
+        return self.start + self.num_tokens >= self.prompt_len
+
+
+@dataclass
+class _Progress:
+    """A request's rows so far. `next_row` is the position whose row comes next."""
+
+    mark: PromptMark
+    next_row: int
+    parts: list[LogprobsTensors] = field(default_factory=list)
+
+
+class PromptStatistics:
+    """The prompt rows of all marked requests of one worker.
+
+    The row at position p is computed from the hidden state at p and belongs to token p+1.
+    """
+
+    def __init__(self) -> None:
+        self._requests: dict[str, _Progress] = {}
+
+    def __contains__(self, req_id: str) -> bool:
+        return req_id in self._requests
+
+    def __bool__(self) -> bool:
+        return bool(self._requests)
+
+    def add_request(self, req_id: str, params: SamplingParams | None) -> None:
+        """Take note of a new request, if its rows are made here."""
+        if (mark := prompt_mark(params)) and mark.statistics_top_k:
+            self._requests[req_id] = _Progress(mark, mark.first - 1)
+
+    def remove_request(self, req_id: str) -> None:
+        self._requests.pop(req_id, None)
+
+    def step(
+        self,
+        chunks: Sequence[PromptChunk],
+        hidden_states: Tensor,
+        compute_logits: Callable[[Tensor], Tensor],
+    ) -> dict[str, LogprobsTensors]:
+        """Compute a step's rows.
+
+        Args:
+            chunks: of requests that are `in` this object.
+            hidden_states: (tokens of the step, hidden size).
+            compute_logits: (n, hidden size) -> (n, V).
+
+        Returns:
+            For each request whose prompt ends in this step, its rows, on the device:
+            ids (n, 1 + candidates) and logprobs (n, 1 + candidates + statistics). A
+            request whose first rows are in a cache somewhere gets none at all.
+        """
+        spans = [(chunk, *self._span(chunk)) for chunk in chunks]
+        wanted = [span for span in spans if span[1] < span[2]]
+        if wanted:
+            rows = _rows(
+                [(self._requests[chunk.req_id].mark, chunk, a, b) for chunk, a, b in wanted],
+                hidden_states,
+                compute_logits,
+            )
+            for (chunk, begin, end), part in zip(wanted, rows, strict=True):
+                progress = self._requests[chunk.req_id]
+                progress.parts.append(part)
+                progress.next_row += end - begin
+        finished = {}
+        for chunk, _, _ in spans:
+            if chunk.is_last:
+                progress = self._requests.pop(chunk.req_id)
+                if progress.parts and progress.next_row == chunk.prompt_len - 1:
+                    finished[chunk.req_id] = LogprobsTensors.cat(progress.parts)
+        return finished
+
+    def _span(self, chunk: PromptChunk) -> tuple[int, int]:
+        """First and last-but-one position of the chunk that wants a row."""
+        progress = self._requests[chunk.req_id]
+        begin = max(chunk.start, progress.mark.first - 1)
+        end = min(chunk.start + chunk.num_tokens, chunk.prompt_len - 1)
+        if begin == progress.mark.first - 1:
+            # Also after a preemption, which computes the prompt anew.
+            progress.parts.clear()
+            progress.next_row = begin
+        return (begin, end) if begin == progress.next_row else (end, end)
+
+
+def _rows(
+    spans: Sequence[tuple[PromptMark, PromptChunk, int, int]],
+    hidden_states: Tensor,
+    compute_logits: Callable[[Tensor], Tensor],
+) -> list[LogprobsTensors]:
+    """Rows of every span, all spans' positions taken together."""
+    device = hidden_states.device
+    marks = [mark for mark, *_ in spans]
+    counts = [b - a for _, _, a, b in spans]
+    positions = [np.arange(a, b) + chunk.offset - chunk.start for _, chunk, a, b in spans]
+    index = async_tensor_h2d(np.concatenate(positions), device)
+    targets = torch.cat([chunk.token_ids(a + 1, b + 1) for _, chunk, a, b in spans])
+    top_k = async_tensor_h2d(
+        np.repeat(np.array([mark.statistics_top_k for mark in marks], np.int32), counts), device
+    )
+    columns = _Columns.of(marks, device)
+    blocks = [
+        columns.block(compute_logits(hidden_states[index[block]]), targets[block], top_k[block])
+        for start in range(0, len(index), _ROWS_AT_ONCE)
+        for block in [slice(start, start + _ROWS_AT_ONCE)]
+    ]
+    parts = zip(
+        *(torch.cat(tensors).split(counts) for tensors in zip(*blocks, strict=True)), strict=True
+    )
+    return [columns.of_request(mark, *part) for mark, part in zip(marks, parts, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """What the rows of a step hold, so that every request finds its own.
+
+    Attributes:
+        candidates: the most that any request wants.
+        token_ids: all that the requests name, each once, ascending.
+        named: the same on the device, int64; None for none.
+        ranks: whether any request wants ranks.
+    """
+
+    candidates: int
+    token_ids: list[int]
+    named: Tensor | None
+    ranks: bool
+
+    @classmethod
+    def of(cls, marks: Sequence[PromptMark], device: torch.device) -> _Columns:
+        token_ids = sorted({i for mark in marks for i in mark.token_ids})
+        named = async_tensor_h2d(np.array(token_ids, np.int64), device) if token_ids else None
+        return cls(
+            candidates=max(0 if mark.token_ids else mark.candidates for mark in marks),
+            token_ids=token_ids,
+            named=named,
+            ranks=any(mark.ranks for mark in marks),
+        )
+
+    def block(
+        self, logits: Tensor, targets: Tensor, top_k: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Ids and log-probabilities (n, 1 + candidates + token_ids), ranks (n,), statistics."""
+        n, device = len(logits), logits.device
+        statistics = token_statistics(logits, top_k)
+        own = logits.gather(1, targets.unsqueeze(1))
+        ids, values = [targets.unsqueeze(1)], [own]
+        if self.candidates:
+            best = logits.topk(self.candidates, dim=1)
+            ids.append(best.indices)
+            values.append(best.values)
+        if self.named is not None:
+            named = self.named.expand(n, -1)
+            ids.append(named)
+            values.append(logits.gather(1, named))
+        if self.ranks:
+            ranks = (logits > own).sum(dim=1) + 1
+        else:
+            ranks = torch.zeros(n, dtype=torch.int64, device=device)
+        logprobs = relative_logprobs(logits, torch.cat(values, dim=1), statistics)
+        return torch.cat(ids, dim=1).int(), logprobs, ranks, statistics
+
+    def of_request(
+        self, mark: PromptMark, ids: Tensor, logprobs: Tensor, ranks: Tensor, statistics: Tensor
+    ) -> LogprobsTensors:
+        """The columns that the request has asked for, in its order."""
+        # A list would do for an index, but torch copies it while the device waits.
+        wanted: slice | Tensor = slice(0, 1 + mark.candidates)
+        if mark.token_ids:
+            first = 1 + self.candidates
+            places = [0, *(first + self.token_ids.index(i) for i in mark.token_ids)]
+            wanted = async_tensor_h2d(np.array(places, np.int64), ids.device)
+        return LogprobsTensors(
+            ids[:, wanted], torch.cat((logprobs[:, wanted], statistics), dim=1), ranks
+        )
+
+
+def relative_logprobs(logits: Tensor, values: Tensor, statistics: Tensor) -> Tensor:
+    """Log-probabilities of some of the logits, told from that of the largest.
+
+    Equal logits get equal log-probabilities, to the bit.
+
+    Args:
+        logits: (n, V).
+        values: (n, w), taken from them.
+        statistics: (n, 7), theirs.
+
+    Returns:
+        (n, w) float32.
+    """
+    largest = logits.amax(dim=1, keepdim=True).float()
+    first = statistics[:, TokenStatistic.LOGPROB_1ST].unsqueeze(1)
+    return first + (values.float() - largest)

@@ -1,0 +1,230 @@
+"""Samplers that add exact token statistics to the log-probabilities channel, in the worker.
+
+A request marked with `statistics_top_k` gets `NUM_TOKEN_STATISTICS` columns at the right end of
+its log-probability rows, past the last that has a token id. They travel through scheduler and
+ZMQ untouched; requests that asked for plain log-probabilities never see them.
+
+They are of the model's own distribution: where a grammar masks the logits, the runner has
+`take_raw` compute them before. The log-probabilities beside them are vLLM's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import pad
+from vllm.sampling_params import SamplingParams
+from vllm.utils.torch_utils import async_tensor_h2d
+from vllm.v1.outputs import LogprobsTensors, SamplerOutput
+from vllm.v1.sample.sampler import Sampler as V1Sampler
+from vllm.v1.worker.gpu.sample.sampler import Sampler as V2Sampler
+
+from conf_server.engine.adoption import adopt
+from conf_server.engine.marks import sample_statistics_top_k
+from conf_server.engine.worker.prompt_rows import relative_logprobs
+from conf_server.engine.worker.token_statistics import token_statistics
+
+
+@dataclass(frozen=True)
+class StepStatistics:
+    """Statistics of those of a step's n rows that want them.
+
+    Attributes:
+        top_k: (n,) int32, the k of each row's confidence; 0 where it wants none.
+        rows: (m,) which rows want them; None for all.
+        values: (m, 7) float32, columns as in `TokenStatistic`.
+    """
+
+    top_k: np.ndarray
+    rows: torch.Tensor | None
+    values: torch.Tensor
+
+    @classmethod
+    def of(cls, logits: torch.Tensor, top_k: np.ndarray) -> StepStatistics | None:
+        """None where no row wants any."""
+        if not top_k.any():
+            return None
+        device = logits.device
+        if top_k.all():
+            values = token_statistics(logits, async_tensor_h2d(top_k, device))
+            return cls(top_k, None, values)
+        rows = async_tensor_h2d(np.flatnonzero(top_k), device)
+        wanted = async_tensor_h2d(top_k[top_k > 0], device)
+        return cls(top_k, rows, token_statistics(logits[rows], wanted))
+
+    def of_rows(self, values: torch.Tensor) -> torch.Tensor:
+        """(m, w) values of the rows that want statistics as (n, w); NaN elsewhere."""
+        if self.rows is None:
+            return values
+        columns = torch.full((len(self.top_k), values.shape[1]), torch.nan, device=values.device)
+        columns[self.rows] = values
+        return columns
+
+    def widen(self, tensors: LogprobsTensors | None) -> LogprobsTensors:
+        """Append the statistics as columns."""
+        assert tensors is not None  # whoever wants statistics asks for log-probabilities
+        columns = self.of_rows(self.values)
+        return tensors._replace(logprobs=torch.cat((tensors.logprobs, columns), dim=1))
+
+
+class V1StatisticsSampler(V1Sampler):
+    """For `vllm.v1.worker.gpu_model_runner`, which CPU uses."""
+
+    _runner: Any
+    _taken: StepStatistics | None
+
+    @classmethod
+    def adopt(cls, stock: V1Sampler, runner: Any) -> V1StatisticsSampler:
+        """Take over a sampler with its state."""
+        sampler = adopt(cls, stock)
+        # Past nn.Module's __setattr__: the runner is no submodule of its sampler.
+        sampler.__dict__["_runner"] = runner
+        sampler._taken = None
+        return sampler
+
+    def take_raw(self, logits: torch.Tensor) -> None:
+        """Compute the next step's statistics now, before the logits are masked."""
+        self._taken = self._statistics(logits)
+
+    def forward(
+        self, logits: torch.Tensor, sampling_metadata: Any, *args: Any, **kwargs: Any
+    ) -> SamplerOutput:
+        # Whoever wants statistics asks for log-probabilities: without those, look no further.
+        if sampling_metadata.max_num_logprobs is None:
+            return super().forward(logits, sampling_metadata, *args, **kwargs)
+        # First of all: logits processors and temperature work in place.
+        taken, statistics = self._taken, self._taken or self._statistics(logits)
+        given = (logits, sampling_metadata, *args)
+        if taken is not None:
+            self._taken = None
+        elif statistics is not None and self._only_statistics(statistics):
+            return self._forward_only_statistics(statistics, *given, **kwargs)
+        if sampling_metadata.logprob_token_ids:
+            output = self._forward_with_named_tokens(*given, **kwargs)
+        else:
+            output = super().forward(*given, **kwargs)
+        if statistics is not None:
+            output.logprobs_tensors = statistics.widen(output.logprobs_tensors)
+        return output
+
+    def _statistics(self, logits: torch.Tensor) -> StepStatistics | None:
+        req_ids, requests = self._runner.input_batch.req_ids, self._runner.requests
+        if logits.shape[0] != len(req_ids):  # dummy runs have rows that are nobody's
+            return None
+        top_k = (sample_statistics_top_k(requests[req_id].sampling_params) for req_id in req_ids)
+        return StepStatistics.of(logits, np.fromiter(top_k, np.int32, len(req_ids)))
+
+    def _only_statistics(self, statistics: StepStatistics) -> bool:
+        """Whether every request that wants log-probabilities wants nothing but statistics."""
+        batch = self._runner.input_batch
+        if batch.max_num_logprobs != 0 or batch.logprob_token_ids:
+            return False
+        wanting = {req_id for req_id, k in zip(batch.req_ids, statistics.top_k, strict=True) if k}
+        return set(batch.num_logprobs) <= wanting
+
+    def _forward_only_statistics(
+        self, statistics: StepStatistics, logits: Any, metadata: Any, *args: Any, **kwargs: Any
+    ) -> SamplerOutput:
+        """Nobody wants candidates or ranks: spare the whole vocabulary's log-softmax."""
+        raw = logits.clone()
+        metadata = replace(metadata, max_num_logprobs=None)
+        output = super().forward(logits, metadata, *args, **kwargs)
+        output.logprobs_tensors = _sampled_only(raw, output.sampled_token_ids[:, 0], statistics)
+        return output
+
+    def _forward_with_named_tokens(
+        self, logits: Any, metadata: Any, *args: Any, **kwargs: Any
+    ) -> SamplerOutput:
+        """To every row what it asks for: the likeliest tokens, or those that it names.
+
+        Stock V1 gives all rows of such a step the columns of those that name tokens.
+        """
+        logprobs = self.compute_logprobs(logits)
+        names = metadata.logprob_token_ids
+        metadata = replace(metadata, logprob_token_ids=None)
+        output = super().forward(logits, metadata, *args, **kwargs)
+        likeliest = output.logprobs_tensors
+        named = self.gather_specific_token_logprobs(
+            logprobs, names, output.sampled_token_ids[:, 0].long()
+        )
+        assert likeliest is not None
+        assert named is not None
+        output.logprobs_tensors = _named_where(sorted(names), named, likeliest)
+        return output
+
+
+class V2StatisticsSampler(V2Sampler):
+    """For `vllm.v1.worker.gpu.model_runner`, which CUDA uses."""
+
+    _statistics_top_k: np.ndarray
+    _taken: StepStatistics | None
+
+    @classmethod
+    def adopt(cls, stock: V2Sampler) -> V2StatisticsSampler:
+        """Take over a sampler with its state; no request is in it yet."""
+        sampler = adopt(cls, stock)
+        sampler._statistics_top_k = np.zeros(len(stock.needs_logits_processing), np.int32)
+        sampler._taken = None
+        return sampler
+
+    def add_request(self, req_idx: int, sampling_params: SamplingParams) -> None:
+        super().add_request(req_idx, sampling_params)
+        self._statistics_top_k[req_idx] = sample_statistics_top_k(sampling_params)
+
+    def take_raw(self, logits: torch.Tensor, input_batch: Any) -> None:
+        """Compute the next step's statistics now, before the logits are masked."""
+        self._taken = self._statistics(logits, input_batch)
+
+    def __call__(self, logits: torch.Tensor, input_batch: Any) -> Any:
+        taken, self._taken = self._taken, None
+        output = super().__call__(logits, input_batch)
+        if output.logprobs_tensors is None:
+            return output
+        # V2 copies logits before it changes them.
+        if statistics := taken or self._statistics(logits, input_batch):
+            output.logprobs_tensors = statistics.widen(output.logprobs_tensors)
+        return output
+
+    def _statistics(self, logits: torch.Tensor, input_batch: Any) -> StepStatistics | None:
+        # One row a request: speculative decoding, which has more, never gets here.
+        return StepStatistics.of(logits, self._statistics_top_k[input_batch.idx_mapping_np])
+
+
+def _sampled_only(
+    raw: torch.Tensor, sampled: torch.Tensor, statistics: StepStatistics
+) -> LogprobsTensors:
+    """Rows of the sampled token and the statistics; the rank, which nobody reads, is 0."""
+    sampled_here = sampled
+    if statistics.rows is not None:
+        raw, sampled_here = raw[statistics.rows], sampled[statistics.rows]
+    values = statistics.values
+    own = relative_logprobs(raw, raw.gather(1, sampled_here.long().unsqueeze(1)), values)
+    return LogprobsTensors(
+        logprob_token_ids=sampled.int().unsqueeze(1),
+        logprobs=statistics.of_rows(torch.cat((own, values), dim=1)),
+        selected_token_ranks=torch.zeros(len(sampled), dtype=torch.int64, device=raw.device),
+    )
+
+
+def _named_where(
+    rows: list[int], named: LogprobsTensors, likeliest: LogprobsTensors
+) -> LogprobsTensors:
+    """`named` in those rows, `likeliest` in the others; filled up as vLLM does, with p = 0."""
+    width = max(named.logprobs.shape[1], likeliest.logprobs.shape[1])
+    index = async_tensor_h2d(np.array(rows, np.int64), named.logprobs.device)
+
+    def merged(name: str, filling: float) -> torch.Tensor:
+        first, second = (
+            pad(values, (0, width - values.shape[1]), value=filling)
+            for values in (getattr(likeliest, name), getattr(named, name))
+        )
+        first[index] = second[index]
+        return first
+
+    return likeliest._replace(
+        logprob_token_ids=merged("logprob_token_ids", 0),
+        logprobs=merged("logprobs", -torch.inf),
+    )

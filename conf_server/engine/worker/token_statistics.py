@@ -1,0 +1,257 @@
+"""Exact whole-vocabulary statistics of next-token distributions, from raw logits, in the worker.
+
+One row of seven float32 per row of logits: what confidence, entropy, self-certainty, Rényi and
+Fisher-Rao uncertainty and the probability gap need, at a hundredth of a top-20's bytes on the wire.
+This runs at every decode step, so it exponentiates once per logit. With m the row's maximum:
+
+    a = exp((x - m) / 4),  Z = sum a^4,  log p = x - m - log Z,  p^(1/4) = a / Z^(1/4)
+
+Three implementations agree within float32 rounding: a Triton kernel on CUDA
+(`token_statistics_triton`), a numba kernel on the CPU, and torch for everything else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from conf_server.stats.columns import TokenStatistic
+
+try:
+    from numba import njit  # type: ignore[import-untyped]
+except ImportError:
+    njit = None
+
+
+_NUMBA_MAX_K: Final = 128  # the numba kernel keeps the k largest sorted: k^2 work at worst
+_BLOCK: Final = 128  # logits under one block maximum
+_SUM_BLOCK: Final = 1024  # terms added in float32 before float64 takes over
+
+
+def token_statistics(logits: Tensor, top_k: Tensor | Sequence[int]) -> Tensor:
+    """Statistics of each row's softmax over the whole vocabulary.
+
+    A row's result does not depend on the rows beside it. Not finite, by definition:
+      - a logit of -inf is p = 0: MEAN_LOGPROB is -inf, CONFIDENCE is inf if it is among the k
+        largest, all else is as if it were not there;
+      - a row with NaN or +inf, or of -inf only, is no distribution: NaN throughout;
+      - a k outside 1..V has no confidence: CONFIDENCE is NaN, the rest stands.
+
+    Args:
+        logits: (n, V) float32, bfloat16 or float16, V >= 1; left as they are.
+        top_k: (n,) integers, how many log-probabilities the row's confidence averages.
+
+    Returns:
+        (n, 7) float32 on the logits' device, columns as in `TokenStatistic`.
+    """
+    if logits.ndim != 2 or logits.shape[1] == 0:
+        raise ValueError(f"logits must be (n, V) with V >= 1, got {tuple(logits.shape)}")
+    if len(top_k) != len(logits):
+        raise ValueError(f"{len(logits)} rows of logits, but {len(top_k)} values of top_k")
+    if not len(logits):
+        return logits.new_empty((0, len(TokenStatistic)), dtype=torch.float32)
+    if logits.is_cuda and (kernel := _triton_kernel()):
+        ks = torch.as_tensor(top_k, dtype=torch.int32, device=logits.device)
+        return kernel(logits, ks)
+    ks_list = top_k.tolist() if isinstance(top_k, Tensor) else list(top_k)
+    if logits.device.type == "cpu" and njit is not None:
+        return _statistics_numba(logits, ks_list)
+    return statistics_torch(logits, ks_list)
+
+
+def _triton_kernel() -> Callable[[Tensor, Tensor], Tensor] | None:
+    """The fused kernel, where Triton is installed and works on this machine."""
+    from conf_server.engine.worker.token_statistics_triton import is_available, statistics
+
+    return statistics if is_available() else None
+
+
+def statistics_torch(logits: Tensor, top_k: Sequence[int]) -> Tensor:
+    """`token_statistics` in plain torch: any device, a row at a time so that it stays in cache."""
+    out = logits.new_empty((len(logits), len(TokenStatistic)), dtype=torch.float32)
+    for row, k, result in zip(logits, top_k, out, strict=True):
+        torch.stack(_row_statistics(row.float(), k), out=result)
+    return out
+
+
+def _row_statistics(row: Tensor, k: int) -> list[Tensor]:
+    """The columns of one float32 row, each a 0-d tensor."""
+    size = len(row)
+    valid = 1 <= k <= size
+    best = row.topk(min(max(k if valid else 1, 2), size)).values
+    shifted = row - best[0]
+    best = best - best[0]
+    mean = shifted.mean()
+    quarter = torch.exp(shifted / 4)
+    half = quarter * quarter
+    weight = half * half
+    z = weight.sum()
+    log_z = z.log()
+    # Where p is 0, 0 * -inf would be NaN; with the smallest float32 the term is 0.
+    shifted.clamp_(min=torch.finfo(torch.float32).min)
+    return [
+        log_z - best[:k].mean() if valid else torch.full_like(log_z, torch.nan),
+        log_z - torch.dot(weight, shifted) / z,
+        mean - log_z,
+        half.sum().log() - log_z / 2,
+        quarter.sum().log() - log_z / 4,
+        best[0] - log_z,
+        (best[1] if size > 1 else -torch.inf) - log_z,
+    ]
+
+
+def _statistics_numba(logits: Tensor, top_k: Sequence[int]) -> Tensor:
+    """`token_statistics` on the CPU, on the caller's thread.
+
+    vLLM pins that thread to a core, and threads of ours would inherit it: one is all there is.
+    """
+    out = torch.empty((len(logits), len(TokenStatistic)), dtype=torch.float32)
+    rows = logits.detach()
+    if rows.dtype == torch.float32 and rows.is_contiguous():
+        _fill_rows(rows.numpy(), np.array(top_k, np.int64), out.numpy())
+    else:
+        scratch = torch.empty((1, rows.shape[1]), dtype=torch.float32)
+        for i, k in enumerate(top_k):
+            scratch.copy_(rows[i])
+            _fill_rows(scratch.numpy(), np.array([k], np.int64), out[i : i + 1].numpy())
+    for i, k in enumerate(top_k):
+        if _NUMBA_MAX_K < k <= rows.shape[1]:
+            best = rows[i].float().topk(k).values
+            out[i, TokenStatistic.CONFIDENCE] = (
+                out[i, TokenStatistic.LOGPROB_1ST].neg() - (best - best[0]).mean()
+            )
+    return out
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` as machine code, kept on disk where a folder for that can be written to.
+
+    Reassociation and fused multiply-add are allowed; NaN and infinities keep their meaning.
+    """
+    if njit is None:
+        return function
+    options: dict[str, Any] = {"error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz"}}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:
+        return njit(**options)(function)
+
+
+# 2^f for |f| <= 1/2, ascending powers; Chebyshev interpolation, so good to 2e-8 in float64.
+_EXP2: Final = tuple(
+    np.float32(c)
+    for c in np.polynomial.Chebyshev.interpolate(np.exp2, 6, domain=[-0.5, 0.5])
+    .convert(kind=np.polynomial.Polynomial)
+    .coef
+)
+_C0, _C1, _C2, _C3, _C4, _C5, _C6 = _EXP2
+_LOG2_E_QUARTER: Final = np.float32(math.log2(math.e) / 4)
+_FOUR_LN_2: Final = 4 * math.log(2)
+_MIN_EXPONENT: Final = np.float32(-126)  # 2^-126 is the smallest normal float32
+_ZERO: Final[Any] = np.float32(0)
+_SIGN: Final = np.int32(31)
+_MAGNITUDE: Final = np.int32(0x7FFFFFFF)
+_NO_KEY: Final = np.int32(-0x80000000)
+
+
+@_compiled
+def _key(bits: Any) -> Any:
+    """int32 that sorts as the float32 of these bits does (NaN outermost); its own inverse."""
+    return np.int32(bits ^ ((bits >> _SIGN) & _MAGNITUDE))
+
+
+@_compiled
+def _exp2_sums(row: Any, largest: Any) -> Any:
+    """Sums over a row of (x - max, a, a^2, a^4, a^4 log2 a), a = exp((x - max) / 4): float64."""
+    total = quarters = halves = z = weighted = 0.0
+    for start in range(0, row.size, _SUM_BLOCK):
+        s0 = s1 = s2 = s3 = s4 = _ZERO
+        block = row[start : start + _SUM_BLOCK]
+        for i in range(block.size):
+            shifted = block[i] - largest
+            exponent = shifted * _LOG2_E_QUARTER
+            exponent = exponent if exponent > _MIN_EXPONENT else _MIN_EXPONENT
+            whole = np.rint(exponent)
+            f = exponent - whole
+            a = _C0 + f * (_C1 + f * (_C2 + f * (_C3 + f * (_C4 + f * (_C5 + f * _C6)))))
+            a *= np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
+            half = a * a
+            weight = half * half
+            s0 += shifted
+            s1 += a
+            s2 += half
+            s3 += weight
+            s4 += weight * exponent
+        total += s0
+        quarters += s1
+        halves += s2
+        z += s3
+        weighted += s4
+    return total, quarters, halves, z, weighted
+
+
+@_compiled
+def _insert(key: Any, top: Any) -> None:
+    """Put `key` into the descending `top`, whose last falls out."""
+    i = top.size - 1
+    while i > 0 and top[i - 1] < key:
+        top[i] = top[i - 1]
+        i -= 1
+    top[i] = key
+
+
+@_compiled
+def _largest_keys(bits: Any, maxima: Any, top: Any) -> None:
+    """Fill `top` with the row's largest keys, descending, reading few blocks twice.
+
+    As many block maxima as `top` is long are no less than the last of them, so `top` holds
+    nothing below it: only blocks that reach above it can add anything.
+    """
+    top[:] = _NO_KEY
+    for block in range(maxima.size):
+        largest = _NO_KEY
+        part = bits[block * _BLOCK : (block + 1) * _BLOCK]
+        for i in range(part.size):
+            largest = max(largest, _key(part[i]))
+        maxima[block] = largest
+        if largest > top[-1]:
+            _insert(largest, top)
+    top[:] = top[-1]
+    for block in range(maxima.size):
+        if maxima[block] > top[-1]:
+            part = bits[block * _BLOCK : (block + 1) * _BLOCK]
+            for i in range(part.size):
+                key = _key(part[i])
+                if key > top[-1]:
+                    _insert(key, top)
+
+
+@_compiled
+def _fill_rows(logits: Any, top_k: Any, out: Any) -> None:
+    """Statistics of every row of (n, V) float32 into (n, 7); confidence NaN for k > 128."""
+    size = logits.shape[1]
+    maxima = np.empty((size + _BLOCK - 1) // _BLOCK, np.int32)
+    for n in range(logits.shape[0]):
+        row = logits[n]
+        k = top_k[n] if 1 <= top_k[n] <= min(size, _NUMBA_MAX_K) else 0
+        keys = np.empty(max(k, 2), np.int32)
+        _largest_keys(row.view(np.int32), maxima, keys)
+        for i in range(keys.size):
+            keys[i] = _key(keys[i])
+        best = keys.view(np.float32)
+        total, quarters, halves, z, weighted = _exp2_sums(row, best[0])
+        log_z = np.log(z) if total == total else np.nan  # the sums of powers do not carry NaN
+        out[n, 0] = np.nan
+        if k:
+            out[n, 0] = log_z - (best[:k] - best[0]).astype(np.float64).sum() / k
+        out[n, 1] = log_z - _FOUR_LN_2 * weighted / z
+        out[n, 2] = total / size - log_z
+        out[n, 3] = np.log(halves) - log_z / 2
+        out[n, 4] = np.log(quarters) - log_z / 4
+        out[n, 5] = 0.0 - log_z
+        out[n, 6] = (best[1] - best[0] if size > 1 else -np.inf) - log_z

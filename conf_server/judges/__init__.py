@@ -1,0 +1,1 @@
+"""Who compares texts: functions of their words, models given by path, the served model."""

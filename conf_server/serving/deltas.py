@@ -1,0 +1,121 @@
+"""From engine outputs to the tokens one `_create_*_logprobs` call has to show."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from vllm.outputs import CompletionOutput, RequestOutput
+
+from conf_server.engine.client.output_processor import SampleTrace
+from conf_server.engine.client.stock_logprobs import append_stock_rows
+from conf_server.serving.confidence import Confidence
+from conf_server.serving.requests import ConfidenceRequest
+from conf_server.stats.trace import TokenTrace, TraceRows
+
+
+class TraceDelta:
+    """The tokens of one output: a streamed chunk, or a whole answer.
+
+    Takes the place of `CompletionOutput.logprobs` on its way into vLLM's generators,
+    which hand it to `_create_chat_logprobs` untouched.
+
+    Attributes:
+        confidence: what the request asked for.
+        trace: every token of the answer so far; None in mode empty.
+        start: first token of this delta in the trace.
+        finished: whether the answer ends here, so that its summary is due.
+    """
+
+    __slots__ = ("confidence", "finished", "start", "stop", "trace")
+
+    def __init__(
+        self,
+        confidence: Confidence,
+        trace: TokenTrace | None,
+        start: int,
+        stop: int,
+        finished: bool,
+    ) -> None:
+        self.confidence = confidence
+        self.trace = trace
+        self.start = start
+        self.stop = stop
+        self.finished = finished
+
+    def rows(self) -> TraceRows:
+        assert self.trace is not None
+        return self.trace.rows(self.start, self.stop)
+
+    def extras(self) -> dict[str, Any]:
+        """What the answer gains where it ends: its summary and metrics."""
+        if not self.finished or self.trace is None:
+            return {}
+        # Rows that travel at the end are lost with an answer that was broken off: a summary
+        # of fewer tokens than the answer has would pass for the whole.
+        complete = len(self.trace) >= self.stop
+        return self.confidence.extras(self.trace.rows(0, self.stop if complete else 0))
+
+    def context(self, length: int = 4) -> list[int]:
+        """Tokens before the first of this delta, for decoding split characters."""
+        assert self.trace is not None
+        return self.trace.rows(max(0, self.start - length), self.start).token_ids.tolist()
+
+
+class DeltaTracer:
+    """Turns the log-probabilities of one request's outputs into `TraceDelta`s."""
+
+    def __init__(self, confidence: Confidence, width: int) -> None:
+        self._confidence = confidence
+        self._width = width
+        self._seen: dict[int, int] = {}
+        self._stock: dict[int, TokenTrace] = {}
+
+    def annotate(self, result: RequestOutput) -> None:
+        """Replace every output's log-probabilities."""
+        for output in result.outputs:
+            start = self._seen.get(output.index, 0)
+            stop = self._seen[output.index] = start + len(output.token_ids)
+            trace = None if self._confidence.mode == "empty" else self._trace(output)
+            delta: Any = TraceDelta(
+                self._confidence, trace, start, stop, output.finish_reason is not None
+            )
+            output.logprobs = delta
+
+    def _trace(self, output: CompletionOutput) -> TokenTrace:
+        rows: Any = output.logprobs
+        if isinstance(rows, SampleTrace):
+            return rows.trace
+        trace = self._stock.setdefault(output.index, TokenTrace(self._width))
+        append_stock_rows(trace, output.token_ids, rows or ())
+        return trace
+
+
+def request_tracers(request: Any, num_prompts: int) -> list[DeltaTracer]:
+    """One tracer a prompt; none where the request gets vLLM's own answer."""
+    if not isinstance(request, ConfidenceRequest) or request.resolved_confidence is None:
+        return []
+    confidence = request.resolved_confidence
+    width = confidence.width(request.shown_candidates)
+    return [DeltaTracer(confidence, width) for _ in range(num_prompts)]
+
+
+async def traced_outputs(
+    results: AsyncIterator[RequestOutput], tracer: DeltaTracer
+) -> AsyncGenerator[RequestOutput, None]:
+    """`results`, annotated; closing this closes them, so a vanished client aborts its request."""
+    async with aclosing(results):  # type: ignore[type-var]
+        async for result in results:
+            tracer.annotate(result)
+            yield result
+
+
+async def traced_prompt_outputs(
+    results: AsyncIterator[tuple[int, RequestOutput]], tracers: Sequence[DeltaTracer]
+) -> AsyncGenerator[tuple[int, RequestOutput], None]:
+    """The same for the merged outputs of several prompts, one tracer a prompt."""
+    async with aclosing(results):  # type: ignore[type-var]
+        async for index, result in results:
+            tracers[index].annotate(result)
+            yield index, result

@@ -1,0 +1,234 @@
+"""/v1/score: teacher-forced scoring of any text on the engine that serves."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Any
+
+import numpy as np
+from fastapi import Request
+from vllm.entrypoints.generate.base.serving import GenerateBaseServing
+from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse, PromptTokenUsageInfo
+from vllm.exceptions import VLLMValidationError
+from vllm.tokenizers import TokenizerLike
+
+from conf_server.backends.forcing import ForcingOptions, TextForcing
+from conf_server.engine.client.decoding import decode_rows
+from conf_server.engine.client.teacher_forcing import (
+    ForcedRows,
+    ForcedText,
+    WantedRows,
+)
+from conf_server.serving.confidence import Confidence, ConfidenceOptions, finite
+from conf_server.serving.score_protocol import (
+    ScoredCandidate,
+    ScoredToken,
+    ScoreRequest,
+    ScoreResponse,
+    ScoreResult,
+    ScoreUsage,
+)
+from conf_server.serving.tokens import max_candidates, utf8
+from conf_server.settings import ConfidenceSettings
+from conf_server.stats.columns import TokenStatistic
+from conf_server.stats.metrics import METRICS, TOP_K_METRICS
+from conf_server.stats.sequence import mean_logprob, perplexity, sum_logprob
+from conf_server.stats.trace import TraceRows
+
+
+class ServingScore(GenerateBaseServing):
+    """Handler of POST /v1/score."""
+
+    def __init__(
+        self, chat: OpenAIServingChat, forcing: TextForcing, settings: ConfidenceSettings
+    ) -> None:
+        """Share engine, models and renderer with the chat handler."""
+        super().__init__(
+            engine_client=chat.engine_client,
+            models=chat.models,  # type: ignore[arg-type]  # annotated wider by vLLM
+            request_logger=chat.request_logger,
+        )
+        self.settings = settings
+        self._forcing = forcing
+
+    async def create_score(
+        self, request: ScoreRequest, raw_request: Request | None = None
+    ) -> ScoreResponse | ErrorResponse:
+        """Validate every item, then score them all.
+
+        Raises:
+            VLLMValidationError: naming the field; the engine has seen nothing yet.
+        """
+        error: ErrorResponse | None = await self._check_model(request)  # type: ignore[arg-type]
+        if error is not None:
+            return error
+        if obstacle := self._forcing.obstacle():
+            return self.create_error_response(
+                obstacle, "NotImplementedError", HTTPStatus.NOT_IMPLEMENTED
+            )
+        confidence = self._confidence(request)
+        self._check_counts(request)
+        jobs = await self._forcing.jobs(request.each_item())
+        if isinstance(jobs, ErrorResponse):
+            return jobs
+        self._preflight(len(jobs))
+        lora_request = self._maybe_get_adapters(request)  # type: ignore[arg-type]
+        answer_id = f"score-{self._base_request_id(raw_request, request.request_id)}"
+        headers = None
+        if raw_request is not None:
+            headers = await self._get_trace_headers(raw_request.headers)
+        options = ForcingOptions(lora_request, request.cache_salt, request.priority, headers)
+        wanted = WantedRows(
+            top_k=confidence.top_k,
+            candidates=request.top_logprobs if confidence.mode == "per_token" else 0,
+            statistics=confidence.engine_statistics,
+            ranks=confidence.mode in ("per_token", "summary"),
+        )
+        forced = await self._forcing.force(jobs, wanted, answer_id, options)
+        results = [
+            self._result(index, job.text, rows, confidence, request)
+            for index, (job, rows) in enumerate(zip(jobs, forced, strict=True))
+        ]
+        num_tokens = sum(len(job.text.token_ids) for job in jobs)
+        return ScoreResponse(
+            id=answer_id,
+            object="score",
+            created=int(time.time()),
+            model=self.models.model_name(lora_request),
+            data=results,
+            usage=ScoreUsage(
+                prompt_tokens=num_tokens,
+                total_tokens=num_tokens,
+                prompt_tokens_details=PromptTokenUsageInfo(
+                    cached_tokens=sum(rows.num_cached for rows in forced)
+                ),
+            ),
+        )
+
+    def _confidence(self, request: ScoreRequest) -> Confidence:
+        limit = max_candidates(self.model_config)
+        if request.top_logprobs > limit:
+            raise VLLMValidationError(
+                f"`top_logprobs` must be at most {limit} (--max-logprobs).",
+                parameter="top_logprobs",
+                value=request.top_logprobs,
+            )
+        resolved = Confidence.resolve(request.confidence, self.settings, self.model_config)
+        options = request.confidence or ConfidenceOptions()
+        available = METRICS if resolved.engine_statistics else TOP_K_METRICS
+        named = request.metrics if options.metrics is None else options.metrics
+        return replace(
+            resolved,
+            mode=request.mode or options.mode or "stats",
+            metrics=available if named is None else tuple(named),
+        )
+
+    def _check_counts(self, request: ScoreRequest) -> None:
+        count = sum(len(item.texts()) for _, item in request.each_item())
+        limit = self.settings.max_score_items
+        if count > limit:
+            name = "completions" if request.items is None else "items"
+            raise VLLMValidationError(
+                f"`{name}`: {count} completions, at most {limit} a request (--max-score-items).",
+                parameter=name,
+            )
+
+    def _result(
+        self,
+        index: int,
+        text: ForcedText,
+        forced: ForcedRows,
+        confidence: Confidence,
+        request: ScoreRequest,
+    ) -> ScoreResult:
+        rows = forced.rows
+        fields: dict[str, Any] = {}
+        if confidence.mode != "empty":
+            fields["confidence_summary"] = confidence.summary(rows)
+            fields["uncertainty"] = confidence.uncertainty(rows)
+        if confidence.mode in ("per_token", "summary"):
+            fields["entropy_exact"] = rows.statistics is not None
+            fields["tokens"] = _tokens(
+                text,
+                rows,
+                confidence,
+                request.top_logprobs if confidence.mode == "per_token" else 0,
+                request.names_metrics,
+                self.renderer.get_tokenizer(),
+            )
+        return ScoreResult(
+            index=index,
+            num_tokens=len(text.token_ids) - text.num_context,
+            logprob=finite(sum_logprob(rows.logprobs)),
+            mean_logprob=finite(mean_logprob(rows.logprobs)),
+            perplexity=finite(perplexity(rows.logprobs)),
+            is_greedy=_is_greedy(rows),
+            **fields,
+        )
+
+
+def _is_greedy(rows: TraceRows) -> bool | None:
+    """Whether every token was as likely as the likeliest; None where none was scored."""
+    if not len(rows):
+        return None
+    if rows.statistics is not None:
+        likeliest = rows.statistics[:, TokenStatistic.LOGPROB_1ST]
+    else:
+        likeliest = rows.candidate_logprobs[:, 0]
+    return bool(np.all(rows.logprobs >= likeliest))
+
+
+def _tokens(
+    text: ForcedText,
+    rows: TraceRows,
+    confidence: Confidence,
+    shown: int,
+    named_metrics: bool,
+    tokenizer: TokenizerLike,
+) -> list[ScoredToken]:
+    """The completion's tokens; those that nothing stood before come first, without numbers."""
+    candidate_ids = rows.candidate_ids[:, :shown].tolist()
+    own_ids = text.token_ids[text.num_context :]
+    unscored = len(own_ids) - len(rows)
+    ids = [[own] for own in own_ids[:unscored]]
+    ids += [[own, *others] for own, others in zip(own_ids[unscored:], candidate_ids, strict=True)]
+    texts = decode_rows(tokenizer, ids, text.token_ids[: text.num_context])
+    columns: dict[str, list[Any]] = {
+        "logprob": [finite(logprob) for logprob in rows.logprobs.tolist()],
+        "rank": rows.ranks.tolist(),
+        "confidence": confidence.token_confidences(rows),
+        "entropy": confidence.token_entropies(rows),
+    }
+    if named_metrics and confidence.metrics:
+        columns["uncertainty"] = confidence.token_uncertainties(rows)
+    candidate_logprobs = rows.candidate_logprobs[:, :shown].tolist()
+    nothing: dict[str, list[Any]] = {name: [None] * unscored for name in columns}
+    return [
+        _token(row_ids, row_texts, logprobs, dict(zip(columns, numbers, strict=True)))
+        for row_ids, row_texts, logprobs, numbers in zip(
+            ids,
+            texts,
+            [[]] * unscored + candidate_logprobs,
+            zip(*(nothing[name] + columns[name] for name in columns), strict=True),
+            strict=True,
+        )
+    ]
+
+
+def _token(
+    ids: list[int], texts: list[str], candidate_logprobs: list[float], numbers: dict[str, Any]
+) -> ScoredToken:
+    """A token and its candidates; `ids` and `texts` are the token's own first."""
+    return ScoredToken(
+        token=texts[0],
+        token_id=ids[0],
+        bytes=utf8(texts[0]),
+        top_logprobs=[
+            ScoredCandidate(token=token, token_id=i, bytes=utf8(token), logprob=finite(logprob))
+            for i, token, logprob in zip(ids[1:], texts[1:], candidate_logprobs, strict=True)
+        ],
+        **numbers,
+    )

@@ -1,1 +1,0 @@
-"""Models that compare texts, loaded by path. They need torch and transformers."""

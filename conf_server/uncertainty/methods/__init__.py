@@ -1,0 +1,1 @@
+"""The estimators, one function a method. Pure: they read `Evidence` and ask nobody."""

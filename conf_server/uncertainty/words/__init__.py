@@ -1,0 +1,1 @@
+"""Words and what two texts have of them in common, as ROUGE and BLEU count them."""
