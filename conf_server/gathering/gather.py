@@ -34,8 +34,8 @@ from conf_server.stats.trace import TokenTrace, TraceRows
 from conf_server.uncertainty import pairs as text_pairs
 from conf_server.uncertainty import prompts
 from conf_server.uncertainty.evidence import Alternatives, Evidence, Generation, Judgements
+from conf_server.uncertainty.needs import Asks, Need
 from conf_server.uncertainty.prompts import LabelPrompt
-from conf_server.uncertainty.registry import Need
 
 ALTERNATIVES: Final = 10
 """Candidates of each token that `claim_conditioned_probability` weighs: lm-polygraph's number."""
@@ -59,16 +59,7 @@ STATEMENT_TOKENS: Final = 128
 VERDICT_TOKENS: Final = 8
 """Longest sampled answer to P(True)."""
 
-OF_SAMPLES: Final = frozenset(
-    {
-        Need.SAMPLES,
-        Need.SAMPLE_LOGPROBS,
-        Need.SAMPLE_TOKEN_SIMILARITY,
-        Need.P_TRUE_SAMPLING,
-        Need.EXTRACTED_ANSWERS,
-        Need.JUDGEMENTS,
-    }
-)
+OF_SAMPLES: Final = frozenset(need for need in Need if Asks.SAMPLES in need.asks)
 """Needs that further answers to the client's prompt meet."""
 
 Way = tuple[str, Callable[[], Coroutine[Any, Any, Any]]]

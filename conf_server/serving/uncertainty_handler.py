@@ -44,24 +44,17 @@ from conf_server.serving.uncertainty_protocol import (
 )
 from conf_server.settings import ConfidenceSettings, SettingsError
 from conf_server.stats.sequence import mean_logprob, sum_logprob
-from conf_server.uncertainty.registry import GROUPS, METHODS, Estimate, Method, Need, resolve
+from conf_server.uncertainty.needs import Asks, Need
+from conf_server.uncertainty.registry import GROUPS, METHODS, Estimate, Method, resolve
 from conf_server.uncertainty.words.overlap import jaccard
 
 LESS_UNCERTAIN: Final = frozenset({"renyi_neg", "fisher_rao"})
 """lm-polygraph's numbers that rise as the model becomes surer."""
 
-_SAMPLED: Final = OF_SAMPLES | {Need.P_TRUE_SAMPLES}
-_JUDGED: Final = frozenset(
-    {Need.JUDGEMENTS, Need.TOKEN_SIMILARITY, Need.SAMPLE_TOKEN_SIMILARITY, Need.CLAIMS}
-)
-_FORCED: Final = frozenset({Need.UNCONDITIONAL, Need.P_TRUE, Need.P_TRUE_SAMPLING})
-_QUOTING: Final = frozenset(
-    {
-        *(Need.P_TRUE, Need.P_TRUE_SAMPLING, Need.P_TRUE_SAMPLES),
-        *(Need.VERBALIZED_1S, Need.LINGUISTIC_1S),
-    }
-)
-"""Needs met by a prompt with the question in it, as text."""
+_SAMPLED: Final = frozenset(need for need in Need if need.asks & (Asks.SAMPLES | Asks.REPEATS))
+_JUDGED: Final = frozenset(need for need in Need if Asks.JUDGE in need.asks)
+_FORCED: Final = frozenset(need for need in Need if Asks.FORCING in need.asks)
+_QUOTING: Final = frozenset(need for need in Need if Asks.QUOTES in need.asks)
 
 
 _LENGTHS: Final = ("max_completion_tokens", "max_tokens")

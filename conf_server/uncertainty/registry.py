@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum, auto
 from types import MappingProxyType
 from typing import Final
 
@@ -24,32 +23,9 @@ from conf_server.uncertainty.methods.claim_conditioned_probability import (
     claim_conditioned_probability,
 )
 from conf_server.uncertainty.methods.consistency import consistency
+from conf_server.uncertainty.needs import Need
 
-__all__ = ["FAST", "GROUPS", "METHODS", "Estimate", "Method", "Need", "resolve"]
-
-
-class Need(StrEnum):
-    """A part of `Evidence` that a method cannot do without."""
-
-    ANSWER_LOGPROBS = auto()
-    ANSWER_STATISTICS = auto()
-    """The answer's statistics, which come with its log-probabilities, and the vocabulary's size."""
-    UNCONDITIONAL = auto()
-    SAMPLES = auto()
-    """The samples' texts."""
-    SAMPLE_LOGPROBS = auto()
-    JUDGEMENTS = auto()
-    TOKEN_SIMILARITY = auto()
-    """Of the answer's tokens."""
-    SAMPLE_TOKEN_SIMILARITY = auto()
-    P_TRUE = auto()
-    P_TRUE_SAMPLING = auto()
-    P_TRUE_SAMPLES = auto()
-    VERBALIZED_1S = auto()
-    VERBALIZED_2S = auto()
-    LINGUISTIC_1S = auto()
-    EXTRACTED_ANSWERS = auto()
-    CLAIMS = auto()
+__all__ = ["FAST", "GROUPS", "METHODS", "Estimate", "Method", "resolve"]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from conf_server.uncertainty.evidence import Evidence, Generation, MissingEvidenceError
-from conf_server.uncertainty.registry import FAST, METHODS, Method, Need, resolve
+from conf_server.uncertainty.needs import Need
+from conf_server.uncertainty.registry import FAST, METHODS, Method, resolve
 from tests.unit.uncertainty.vectors.cases import cases
 
 WHOLE = next(case.evidence for case in cases() if case.name == "paraphrases, judge")

@@ -1,0 +1,25 @@
+"""What a request is refused with, wherever the mistake is found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class RefusalError(Exception):
+    """A request that cannot be answered as it stands.
+
+    Nothing below `serving` knows HTTP: this is raised there, and `serving` makes a 400 of it.
+
+    Attributes:
+        field: path of the field that is wrong, as a client writes it (`items.3.prompt`).
+        value: what stood there, where that helps.
+    """
+
+    def __init__(self, field: str | None, message: str, value: Any = None) -> None:
+        """
+        Args:
+            message: whole sentences; they name the field in backquotes.
+        """
+        super().__init__(message)
+        self.field = field
+        self.value = value
