@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from conf_server.check.dominant_tokens import DominantTokens, dominant_statistics, most_kept
 from conf_server.stats.columns import NUM_TOKEN_STATISTICS, TokenStatistic
+
+DOMINANT: Final = [TokenStatistic.LOG_DOMINANT_MASS, TokenStatistic.DOMINANT_LOGPROB]
+"""The columns that `DominantTokens` compares."""
 
 Floats = NDArray[np.float64]
 
@@ -18,21 +23,24 @@ class ReferenceStatistics:
     """What the reference says of n rows.
 
     Attributes:
-        values: (n, 7) float64, columns as in `TokenStatistic`, nats.
-        sensitivities: (n, 7) float64, how far each may move where no log-probability of its
+        values: (n, s) float64, columns as in `TokenStatistic`, nats.
+        sensitivities: (n, s) float64, how far each may move where no log-probability of its
             row moves by more than 1 nat: see `sensitivities`.
+        dominant: what the `DOMINANT` columns may be instead, and at what price.
     """
 
     values: Floats
     sensitivities: Floats
+    dominant: DominantTokens
 
 
 @dataclass(frozen=True)
 class StatisticDifference:
     """One column of token statistics, engine against reference.
 
-    A token's difference is |engine - reference| / sensitivity: the least by which a
-    log-probability of its row must be wrong for the statistic to be so wrong.
+    A token's difference is the least by which a log-probability of its row must be wrong for
+    the statistic to be so wrong: |engine - reference| / sensitivity, and for the `DOMINANT`
+    columns `DominantTokens.distances`.
 
     Attributes:
         name: the column's, in lower case.
@@ -52,7 +60,7 @@ def reference_statistics(logprobs: Floats, top_k: int) -> ReferenceStatistics:
         logprobs: (n, V), nats, V >= 2; -inf is p = 0.
         top_k: how many log-probabilities the confidence averages, 1 <= top_k <= V.
     """
-    kept = max(top_k, 2)
+    kept = max(top_k, most_kept(logprobs.shape[1]))
     best = -np.sort(np.partition(-logprobs, kept - 1, axis=1)[:, :kept], axis=1)
     p = np.exp(logprobs)
     surprisal = np.where(p == 0, 0.0, -logprobs)  # 0 log 0 = 0
@@ -65,15 +73,17 @@ def reference_statistics(logprobs: Floats, top_k: int) -> ReferenceStatistics:
     values[:, TokenStatistic.LOG_SUM_P_QUARTER] = np.log(np.exp(logprobs / 4).sum(1))
     values[:, TokenStatistic.LOGPROB_1ST] = best[:, 0]
     values[:, TokenStatistic.LOGPROB_2ND] = best[:, 1]
+    values[:, DOMINANT] = dominant_statistics(best)
     deviation = (p * np.abs(surprisal - entropy[:, None])).sum(1)
-    return ReferenceStatistics(values, sensitivities(deviation))
+    return ReferenceStatistics(values, sensitivities(deviation), DominantTokens.of(best))
 
 
 def sensitivities(deviation: Floats) -> Floats:
-    """(n, 7): the most that a statistic moves for each nat that log-probabilities move by.
+    """(n, s): the most that a statistic moves for each nat that log-probabilities move by.
 
     Let no log p of a row move by more than d. Then move by no more than
       - d: the largest log p, the second largest, and means of log p: confidence, mean_logprob;
+        also the dominant tokens' statistics while the same number of tokens is dominant;
       - d/2 and d/4: log sum p^(1/2) and log sum p^(1/4), whose derivatives by log p are
         non-negative and add up to 1/2 and 1/4;
       - d E|log p + H|: the entropy H, to first order, as dH = -sum p (log p + H) dlog p.
@@ -96,7 +106,7 @@ def compare_statistics(
     """One for each column, over n >= 1 tokens.
 
     Args:
-        engine: (n, 7), columns as in `TokenStatistic`, nats.
+        engine: (n, s), columns as in `TokenStatistic`, nats.
 
     Raises:
         ValueError: the two do not have the same shape.
@@ -104,6 +114,7 @@ def compare_statistics(
     if engine.shape != reference.values.shape:
         raise ValueError(f"statistics of {engine.shape} for {reference.values.shape}")
     apart = distances(engine, reference.values) / reference.sensitivities
+    apart[:, DOMINANT] = reference.dominant.distances(engine[:, DOMINANT])
     return tuple(
         StatisticDifference(
             column.name.lower(), float(apart[:, column].mean()), float(apart[:, column].max())

@@ -1,7 +1,7 @@
 """Exact whole-vocabulary statistics of next-token distributions, from raw logits, in the worker.
 
-One row of seven float32 per row of logits: what confidence, entropy, self-certainty, Rényi and
-Fisher-Rao uncertainty and the probability gap need, at a hundredth of a top-20's bytes on the wire.
+One row of nine float32 per row of logits: what confidence, entropy, self-certainty, Rényi and
+Fisher-Rao uncertainty, the probability gap and boosted probabilities need.
 This runs at every decode step, so it exponentiates once per logit. With m the row's maximum:
 
     a = exp((x - m) / 4),  Z = sum a^4,  log p = x - m - log Z,  p^(1/4) = a / Z^(1/4)
@@ -20,7 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from conf_server.stats.columns import TokenStatistic
+from conf_server.stats.columns import (
+    MAX_DOMINANT,
+    MIN_DROP,
+    MIN_RELATIVE_DROP,
+    TokenStatistic,
+)
 
 try:
     from numba import njit  # type: ignore[import-untyped]
@@ -29,6 +34,7 @@ except ImportError:
 
 
 _NUMBA_MAX_K: Final = 128  # the numba kernel keeps the k largest sorted: k^2 work at worst
+_NUMBA_MIN_KEPT: Final = 8  # tokens that tell which are dominant in all but flat rows
 _BLOCK: Final = 128  # logits under one block maximum
 _SUM_BLOCK: Final = 1024  # terms added in float32 before float64 takes over
 
@@ -47,7 +53,7 @@ def token_statistics(logits: Tensor, top_k: Tensor | Sequence[int]) -> Tensor:
         top_k: (n,) integers, how many log-probabilities the row's confidence averages.
 
     Returns:
-        (n, 7) float32 on the logits' device, columns as in `TokenStatistic`.
+        (n, len(TokenStatistic)) float32 on the logits' device, its columns in that order.
     """
     if logits.ndim != 2 or logits.shape[1] == 0:
         raise ValueError(f"logits must be (n, V) with V >= 1, got {tuple(logits.shape)}")
@@ -83,7 +89,7 @@ def _row_statistics(row: Tensor, k: int) -> list[Tensor]:
     """The columns of one float32 row, each a 0-d tensor."""
     size = len(row)
     valid = 1 <= k <= size
-    best = row.topk(min(max(k if valid else 1, 2), size)).values
+    best = row.topk(min(max(k if valid else 1, MAX_DOMINANT + 1), size)).values
     shifted = row - best[0]
     best = best - best[0]
     mean = shifted.mean()
@@ -102,7 +108,26 @@ def _row_statistics(row: Tensor, k: int) -> list[Tensor]:
         quarter.sum().log() - log_z / 4,
         best[0] - log_z,
         (best[1] if size > 1 else -torch.inf) - log_z,
+        *_dominant_torch(best - log_z),
     ]
+
+
+def _dominant_torch(best: Tensor) -> tuple[Tensor, Tensor]:
+    """LOG_DOMINANT_MASS and DOMINANT_LOGPROB.
+
+    Args:
+        best: the largest log-probabilities, descending: the whole row, or more than can be
+            dominant.
+    """
+    p = best.exp()
+    drop = p[:-1] - p[1:]
+    index = torch.arange(len(p), device=p.device)
+    is_last = (drop > MIN_DROP) & (drop > MIN_RELATIVE_DROP * p[:-1])
+    count = torch.cat((index[:1], torch.where(is_last, index[1:], 0))).amax()
+    dominant = index < count
+    undefined = best[0] - best[0]  # 0, or NaN where there is no distribution
+    mass = torch.where(dominant, p, 0).sum().log()
+    return mass + undefined, torch.where(dominant, best, torch.inf).amin() + undefined
 
 
 def _statistics_numba(logits: Tensor, top_k: Sequence[int]) -> Tensor:
@@ -156,6 +181,7 @@ _MIN_EXPONENT: Final = np.float32(-126)  # 2^-126 is the smallest normal float32
 _ZERO: Final[Any] = np.float32(0)
 _SIGN: Final = np.int32(31)
 _MAGNITUDE: Final = np.int32(0x7FFFFFFF)
+_LOG_LEAST: Final = math.log(MIN_DROP) - 0.01  # no dominant token is below it, despite rounding
 _NO_KEY: Final = np.int32(-0x80000000)
 
 
@@ -206,21 +232,27 @@ def _insert(key: Any, top: Any) -> None:
 
 
 @_compiled
-def _largest_keys(bits: Any, maxima: Any, top: Any) -> None:
-    """Fill `top` with the row's largest keys, descending, reading few blocks twice.
-
-    As many block maxima as `top` is long are no less than the last of them, so `top` holds
-    nothing below it: only blocks that reach above it can add anything.
-    """
-    top[:] = _NO_KEY
+def _block_maxima(bits: Any, maxima: Any) -> None:
+    """Fill `maxima` with the largest key of each block of the row."""
     for block in range(maxima.size):
         largest = _NO_KEY
         part = bits[block * _BLOCK : (block + 1) * _BLOCK]
         for i in range(part.size):
             largest = max(largest, _key(part[i]))
         maxima[block] = largest
-        if largest > top[-1]:
-            _insert(largest, top)
+
+
+@_compiled
+def _largest_keys(bits: Any, maxima: Any, top: Any) -> None:
+    """Fill `top` with the row's largest keys, descending, reading few blocks again.
+
+    As many block maxima as `top` is long are no less than the last of them, so `top` holds
+    nothing below it: only blocks that reach above it can add anything.
+    """
+    top[:] = _NO_KEY
+    for block in range(maxima.size):
+        if maxima[block] > top[-1]:
+            _insert(maxima[block], top)
     top[:] = top[-1]
     for block in range(maxima.size):
         if maxima[block] > top[-1]:
@@ -232,18 +264,77 @@ def _largest_keys(bits: Any, maxima: Any, top: Any) -> None:
 
 
 @_compiled
+def _keys_above(bits: Any, maxima: Any, limit: Any, found: Any) -> Any:
+    """Fill `found` with the row's keys above `limit`, descending, and the largest of the others.
+
+    Returns:
+        How many were filled in.
+    """
+    count = 0
+    below = _NO_KEY
+    for block in range(maxima.size):
+        if maxima[block] <= limit:
+            below = max(below, maxima[block])
+            continue
+        part = bits[block * _BLOCK : (block + 1) * _BLOCK]
+        for i in range(part.size):
+            key = _key(part[i])
+            if key <= limit:
+                below = max(below, key)
+            elif count < found.size - 1:
+                count += 1
+                _insert(key, found[:count])
+    if count < bits.size:
+        found[count] = below
+        count += 1
+    return count
+
+
+@_compiled
+def _floats(keys: Any) -> Any:
+    """The float32 of these keys, in their place."""
+    for i in range(keys.size):
+        keys[i] = _key(keys[i])
+    return keys.view(np.float32)
+
+
+@_compiled
+def _dominant(best: Any, log_z: Any) -> Any:
+    """LOG_DOMINANT_MASS and DOMINANT_LOGPROB: float64.
+
+    Args:
+        best: the largest logits, descending: the whole row, or one more than have p > MIN_DROP.
+    """
+    mass = total = 0.0
+    least = np.inf
+    p = np.exp(0.0 - log_z)
+    for i in range(best.size - 1):
+        if p <= MIN_DROP:
+            break
+        total += p
+        following = np.exp(np.float64(best[i + 1] - best[0]) - log_z)
+        drop = p - following
+        if drop > MIN_DROP and drop > MIN_RELATIVE_DROP * p:
+            mass = total
+            least = np.float64(best[i] - best[0]) - log_z
+        p = following
+    return np.log(mass), least
+
+
+@_compiled
 def _fill_rows(logits: Any, top_k: Any, out: Any) -> None:
-    """Statistics of every row of (n, V) float32 into (n, 7); confidence NaN for k > 128."""
+    """Statistics of every row of (n, V) float32 into `out`; confidence NaN for k > 128."""
     size = logits.shape[1]
     maxima = np.empty((size + _BLOCK - 1) // _BLOCK, np.int32)
+    found = np.empty(MAX_DOMINANT + 8, np.int32)  # of p above exp(_LOG_LEAST) there are 202
     for n in range(logits.shape[0]):
         row = logits[n]
+        bits = row.view(np.int32)
         k = top_k[n] if 1 <= top_k[n] <= min(size, _NUMBA_MAX_K) else 0
-        keys = np.empty(max(k, 2), np.int32)
-        _largest_keys(row.view(np.int32), maxima, keys)
-        for i in range(keys.size):
-            keys[i] = _key(keys[i])
-        best = keys.view(np.float32)
+        _block_maxima(bits, maxima)
+        keys = np.empty(min(max(k, _NUMBA_MIN_KEPT), size), np.int32)
+        _largest_keys(bits, maxima, keys)
+        best = _floats(keys)
         total, quarters, halves, z, weighted = _exp2_sums(row, best[0])
         log_z = np.log(z) if total == total else np.nan  # the sums of powers do not carry NaN
         out[n, 0] = np.nan
@@ -255,3 +346,10 @@ def _fill_rows(logits: Any, top_k: Any, out: Any) -> None:
         out[n, 4] = np.log(quarters) - log_z / 4
         out[n, 5] = 0.0 - log_z
         out[n, 6] = (best[1] - best[0] if size > 1 else -np.inf) - log_z
+        out[n, 7] = out[n, 8] = np.nan
+        if log_z == log_z:
+            limit = np.float32(best[0] + log_z + _LOG_LEAST)
+            if best.size < size and best[-1] > limit:
+                count = _keys_above(bits, maxima, _key(limit.view(np.int32)), found)
+                best = _floats(found[:count])
+            out[n, 7], out[n, 8] = _dominant(best, log_z)

@@ -6,21 +6,28 @@ A row is read twice, the second time mostly from L2. The first pass keeps the th
 of each of BLOCK interleaved lanes; the second sums the powers of p. The row's k largest are among
 those kept, unless some lane's third is above the k-th of them: in about k^3 / (6 BLOCK^2) of rows
 (7 in 100,000 for k = 20). For these a binary search over the row itself finds the k-th. So any k
-works, the host need not know it, and nothing synchronizes.
+works, the host need not know it, and nothing synchronizes. The dominant tokens are looked for
+among those kept as well, and in the row itself where a lane may have had more of them.
 
 Importing this needs no Triton: vLLM stands placeholders in where it is missing or disabled.
 """
 
+import math
 from typing import Final
 
 import torch
 from torch import Tensor
 from vllm.triton_utils import HAS_TRITON, tl, triton
 
-from conf_server.stats.columns import TokenStatistic
+from conf_server.stats.columns import MAX_DOMINANT, MIN_DROP, MIN_LOG_DROP, TokenStatistic
 
 _BLOCK: Final = 4096
 _NUM_WARPS: Final = 16
+
+_MIN_DROP = tl.constexpr(MIN_DROP)
+_LOG_MIN_DROP = tl.constexpr(math.log(MIN_DROP))
+_MIN_LOG_DROP = tl.constexpr(MIN_LOG_DROP)
+_MAX_DOMINANT = tl.constexpr(MAX_DOMINANT + 1)  # rounding may let one more in
 
 # Trailing bits that are zero in every float32 that was widened from this type.
 _ZERO_BITS: Final = {torch.float32: 0, torch.float16: 13, torch.bfloat16: 16}
@@ -40,7 +47,7 @@ def statistics(logits: Tensor, top_k: Tensor, block: int = _BLOCK) -> Tensor:
         block: logits handled at a time, a power of two.
 
     Returns:
-        (n, 7) float32.
+        (n, len(TokenStatistic)) float32.
     """
     if logits.stride(1) != 1:
         logits = logits.contiguous()
@@ -94,6 +101,10 @@ def _token_statistics(
     tl.store(out + 4, quarter)
     tl.store(out + 5, 0.0 - log_z)
     tl.store(out + 6, runner_up - best - log_z)
+
+    mass, least = _dominant(row, size, best, log_z, first, second, third, BLOCK)
+    tl.store(out + 7, mass)
+    tl.store(out + 8, least)
 
 
 @triton.jit
@@ -233,3 +244,82 @@ def _search_row(
         counts += count
         kth = tl.minimum(kth, at_least)
     return sums, counts, kth
+
+
+@triton.jit
+def _dominant(row, size, best, log_z, first, second, third, BLOCK: tl.constexpr):
+    """log of the dominant tokens' mass, and the smallest log p among them.
+
+    The last dominant logit is the smallest that lies far enough above the next one. So the
+    search climbs from the largest logit with p <= MIN_DROP, which no dominant one can be. Each
+    step skips what lies within MIN_LOG_DROP above, since the next one is too near to that.
+    All logits are less `best` here.
+    """
+    first -= best
+    second -= best
+    third -= best
+    floor = log_z + _LOG_MIN_DROP
+    has_all = tl.max(third, 0) <= floor  # else a lane may have more above the floor than it kept
+    lower, upper = _around(row, size, best, floor, first, second, third, has_all, BLOCK)
+    if size <= _MAX_DOMINANT:  # then all may lie above the floor, and nothing is next to the last
+        lower = tl.maximum(lower, _smallest(row, size, BLOCK) - best)
+
+    least = tl.full([], float("inf"), tl.float32)
+    while (lower < 0) & (least == float("inf")):
+        limit = lower + _MIN_LOG_DROP
+        lower, upper = _around(row, size, best, limit, first, second, third, has_all, BLOCK)
+        drop = tl.exp(upper - log_z) - tl.exp(lower - log_z)
+        is_last = (upper - lower > _MIN_LOG_DROP) & (drop > _MIN_DROP)
+        least = tl.where(is_last, upper, least)
+        lower = tl.where(is_last, lower, upper)
+
+    masses = _mass(first, least, log_z) + _mass(second, least, log_z) + _mass(third, least, log_z)
+    if not has_all:
+        masses = tl.zeros([BLOCK], tl.float32)
+        for start in range(0, size, BLOCK):
+            masses += _mass(_load(row, size, start, BLOCK) - best, least, log_z)
+    is_distribution = log_z == log_z
+    mass = tl.where(is_distribution, tl.log(tl.sum(masses, 0)), float("nan"))
+    return mass, tl.where(is_distribution, least - log_z, float("nan"))
+
+
+@triton.jit
+def _around(row, size, best, limit, first, second, third, has_all, BLOCK: tl.constexpr):
+    """The largest logit up to `limit`, or -inf, and the smallest above it, or inf."""
+    lower = tl.maximum(_up_to(first, limit), _up_to(second, limit))
+    lower = tl.maximum(lower, _up_to(third, limit))
+    upper = tl.minimum(_above_limit(first, limit), _above_limit(second, limit))
+    upper = tl.minimum(upper, _above_limit(third, limit))
+    if not has_all:
+        for start in range(0, size, BLOCK):
+            x = _load(row, size, start, BLOCK) - best
+            lower = tl.maximum(lower, _up_to(x, limit))
+            upper = tl.minimum(upper, _above_limit(x, limit))
+    return tl.max(lower, 0), tl.min(upper, 0)
+
+
+@triton.jit
+def _up_to(x, limit):
+    return tl.where(x <= limit, x, float("-inf"))
+
+
+@triton.jit
+def _above_limit(x, limit):
+    return tl.where(x > limit, x, float("inf"))
+
+
+@triton.jit
+def _mass(x, least, log_z):
+    """p of the logits that are no smaller than `least`, 0 of the others."""
+    return tl.where(x >= least, tl.exp(x - log_z), 0.0)
+
+
+@triton.jit
+def _smallest(row, size, BLOCK: tl.constexpr):
+    """The row's smallest logit."""
+    smallest = tl.full([BLOCK], float("inf"), tl.float32)
+    for start in range(0, size, BLOCK):
+        index = start + tl.arange(0, BLOCK)
+        x = tl.load(row + index, mask=index < size, other=float("inf")).to(tl.float32)
+        smallest = tl.minimum(smallest, x)
+    return tl.min(smallest, 0)

@@ -28,6 +28,7 @@ from conf_server.check.options import parse_options
 from conf_server.check.readings import Reading
 from conf_server.check.reference_rows import ReferenceRows, log_softmax, reference_rows
 from conf_server.check.reference_statistics import (
+    DOMINANT,
     StatisticDifference,
     distances,
     reference_statistics,
@@ -211,7 +212,7 @@ def test_impossible_tokens_count_as_the_engine_counts_them() -> None:
     logits = np.array([[0.0, 1.0, -np.inf, 2.0, 0.5], [0.0, 1.0, -np.inf, -np.inf, -np.inf]])
     found = reference_statistics(log_softmax(logits), TOP_K).values
     ours = statistics_torch(torch.tensor(logits, dtype=torch.float32), [TOP_K] * 2).numpy()
-    np.testing.assert_allclose(found, ours, rtol=1e-6)
+    np.testing.assert_allclose(found, ours, rtol=1e-6, atol=1e-7)
     assert np.isinf(found[1, TokenStatistic.CONFIDENCE])
 
 
@@ -222,10 +223,28 @@ def test_no_statistic_is_further_off_than_the_rows_log_probabilities(
     ours, theirs = log_softmax(logits + size * direction / 20), log_softmax(logits)
     moved = np.abs(ours - theirs).max(axis=1, keepdims=True)
     reference = reference_statistics(theirs, TOP_K)
-    apart = np.abs(reference_statistics(ours, TOP_K).values - reference.values)
+    engine = reference_statistics(ours, TOP_K).values
+    apart = distances(engine, reference.values)
+    # Another number of tokens may be dominant.
+    apart[:, DOMINANT] = reference.dominant.distances(engine[:, DOMINANT])
     # The entropy's bound is of first order.
-    room = np.where(np.arange(7) == TokenStatistic.ENTROPY, 20 * moved**2, 0) + 1e-12
+    columns = np.arange(len(TokenStatistic))
+    room = np.where(columns == TokenStatistic.ENTROPY, 20 * moved**2, 0) + 1e-12
     assert (apart <= reference.sensitivities * moved + room).all()
+
+
+def test_one_dominant_token_more_is_as_wrong_as_what_it_takes() -> None:
+    # The third token falls by 0.0049 to the rest: 0.0051 would make it the last dominant one.
+    p = np.array([0.6, 0.3, 0.0060, *[0.0011] * 85, 0.0005])
+    logits = np.log(p / p.sum())[None]
+    reference = reference_statistics(log_softmax(logits), TOP_K)
+    assert reference.values[0, DOMINANT] == pytest.approx(np.log([0.9, 0.3] / p.sum()), abs=1e-12)
+    (least,) = reference.dominant.distances(np.log([[0.906, 0.006] / p.sum()]))
+    assert 0.01 < least[1] < 0.02
+    (none,) = reference.dominant.distances(np.array([[-np.inf, np.inf]]))
+    assert none[1] > 1
+    (wrong,) = reference.dominant.distances(np.log([[0.5, 0.25]]))
+    assert wrong[1] == pytest.approx(np.log(0.3 / p.sum() / 0.25), abs=1e-12)
 
 
 @settings(max_examples=20)
@@ -256,8 +275,22 @@ def test_right_statistics_do_not_differ() -> None:
     assert not BY_DTYPE["float32"].exceeded(found)
 
 
-@pytest.mark.parametrize("column", TokenStatistic)
-@pytest.mark.parametrize("wrong", [1e9, np.nan, np.inf, -np.inf])
+# What these columns hold where no token is dominant: wrong by no more than that takes.
+NO_DOMINANT = [
+    (TokenStatistic.LOG_DOMINANT_MASS, -np.inf),
+    (TokenStatistic.DOMINANT_LOGPROB, np.inf),
+]
+
+
+@pytest.mark.parametrize(
+    ("column", "wrong"),
+    [
+        (column, wrong)
+        for column in TokenStatistic
+        for wrong in (1e9, np.nan, np.inf, -np.inf)
+        if (column, wrong) not in NO_DOMINANT
+    ],
+)
 def test_each_wrong_statistic_fails_by_its_name(column: TokenStatistic, wrong: float) -> None:
     logits = np.random.default_rng(0).normal(0, 3, (4, 50)).astype(np.float32)
     rows = rows_with_statistics(logits)
