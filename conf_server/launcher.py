@@ -53,6 +53,7 @@ from conf_server.engine.client.start import (
     install_token_statistics,
 )
 from conf_server.engine.core.scheduler import use_our_scheduler
+from conf_server.serving.refusals import add_exception_handler, install_refusals
 from conf_server.serving.routes import init_confidence_state, install_routes
 from conf_server.settings import ConfidenceSettings, SettingsError
 from conf_server.systemd import ServiceNotifier
@@ -140,8 +141,8 @@ async def build_confidence_app(
         enabled = await install_token_statistics(engine, args)
         install_routes(app)
         init_confidence_state(app.state, replace(settings, engine_statistics=enabled))
-    app.add_exception_handler(EngineDeadError, engine_gone)
-    app.middleware_stack = None  # vLLM's build_app has built it without our handler
+    install_refusals(app)
+    add_exception_handler(app, EngineDeadError, engine_gone)
     return app
 
 
