@@ -28,9 +28,9 @@ class RefusalError(Exception):
     ) -> None:
         """
         Args:
-            message: whole sentences; they name the field in backquotes.
+            message: what is wrong with the field, whose name is put before it.
         """
-        super().__init__(message)
+        super().__init__(f"`{field}`: {message}" if field else message)
         self.field = field
         self.value = value
         self.status = status

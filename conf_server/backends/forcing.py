@@ -134,18 +134,18 @@ class TextForcing:
     def _check_tokens(self, job: ForcingJob) -> None:
         ids, limit = job.text.token_ids, self._model.max_len - 1
         if not job.num_scored:
-            raise RefusalError(job.path, f"`{job.path}` has no tokens.")
+            raise RefusalError(job.path, "there are no tokens in it.")
         if len(ids) > limit:
             raise TooLongError(
                 job.path,
-                f"`{job.path}`: {len(ids)} tokens with its context, at most {limit} "
+                f"{len(ids)} tokens with its context, at most {limit} "
                 "(one below the model's context length).",
             )
         vocabulary = self._model.vocab_size
         if max(ids) >= vocabulary:
             raise RefusalError(
                 job.path,
-                f"`{job.path}`: token id {max(ids)} is outside the vocabulary of {vocabulary}.",
+                f"token id {max(ids)} is outside the vocabulary of {vocabulary}.",
             )
 
     async def force(

@@ -29,8 +29,10 @@ _PROBE: Final = (
 def refused(response: ErrorResponse, path: str = "") -> RefusalError:
     """vLLM's own refusal, as ours; the field that it names gets `path` before it."""
     error = response.error
-    field = error.param if error.param is None else f"{path}{error.param}"
-    return RefusalError(field, error.message, status=error.code, kind=error.type)
+    # vLLM's message names the field itself, if it does.
+    refusal = RefusalError(None, error.message, status=error.code, kind=error.type)
+    refusal.field = None if error.param is None else f"{path}{error.param}"
+    return refusal
 
 
 def invalid(error: ValidationError, path: str = "") -> RefusalError:
@@ -39,7 +41,7 @@ def invalid(error: ValidationError, path: str = "") -> RefusalError:
     # Behind the field stand, for unions, the names of the types that were tried.
     name, *rest = first["loc"] or ("",)
     field = ".".join([f"{path}{name}", *(str(part) for part in rest if isinstance(part, int))])
-    return RefusalError(field, f"`{field}`: {first['msg']}.")
+    return RefusalError(field, f"{first['msg']}.")
 
 
 @contextmanager
@@ -55,7 +57,9 @@ def telling_length() -> Iterator[None]:
         full = error.parameter == "max_tokens" and error.value == 0  # no room for an answer
         if error.parameter not in ("input_text", "input_tokens") and not full:
             raise
-        raise TooLongError(error.parameter, str(error.args[0]), error.value) from error
+        too_long = TooLongError(None, str(error.args[0]), error.value)
+        too_long.field = error.parameter
+        raise too_long from error
 
 
 def chat_fields(chat: Chat) -> dict[str, Any]:
@@ -111,8 +115,7 @@ class ServedTokens:
             raise refused(rendered)
         _, (engine_input,) = rendered
         if engine_input["type"] != "token":
-            field = f"{path}messages"
-            raise RefusalError(field, f"`{field}`: only text can be scored.")
+            raise RefusalError(f"{path}messages", "only text can be scored.")
         return list(engine_input["prompt_token_ids"])
 
     def _known_end_tokens(self, chat: OpenAIServingChat) -> list[int]:
@@ -128,8 +131,7 @@ class ServedTokens:
         Without a chat, or with a template that puts none there, it is the tokenizer's own.
         """
         if not self._end_tokens:
-            field = f"{path}finished"
-            raise RefusalError(field, f"`{field}`: the model's tokenizer names no end token.")
+            raise RefusalError(f"{path}finished", "the model's tokenizer names no end token.")
         if context is None:
             return self._end_tokens[0]
         key = json.dumps([context.template, context.template_kwargs], default=str)

@@ -105,8 +105,7 @@ class Planner:
         except KeyError as error:
             raise RefusalError(
                 "uncertainty.methods",
-                f"`uncertainty.methods`: no method or group {error.args[0]!r}; "
-                "GET /v1/uncertainty/methods lists them.",
+                f"no method or group {error.args[0]!r}; GET /v1/uncertainty/methods lists them.",
                 error.args[0],
             ) from None
         judge = self._judge_name(similarity)
@@ -119,7 +118,7 @@ class Planner:
             if name in unavailable:
                 raise RefusalError(
                     "uncertainty.methods",
-                    f"`uncertainty.methods`: {name} {unavailable[name]}.",
+                    f"{name} {unavailable[name]}.",
                     name,
                 )
         kept = tuple(method for method in methods if method.name not in unavailable)
@@ -140,9 +139,7 @@ class Planner:
             hint = f"start conf-server with {_FLAGS[name]}"
         else:
             hint = f"this server has {', '.join(sorted(self._judges))}"
-        raise RefusalError(
-            "uncertainty.similarity", f"`uncertainty.similarity`: no {name!r} here; {hint}.", name
-        )
+        raise RefusalError("uncertainty.similarity", f"no {name!r} here; {hint}.", name)
 
     def _untextual(self, method: Method, similarity: str, prompt: Prompt) -> str | None:
         """Why a method cannot be asked about a prompt: what it would quote is not all text."""

@@ -153,16 +153,15 @@ async def _given(
     if inquiry.answer is None:
         return ()
     if obstacle := backend.limits().forcing:
-        raise RefusalError("answer", f"`answer`: {obstacle}.")
+        raise RefusalError("answer", f"{obstacle}.")
     tokens = None
     prompt = inquiry.ask.prompt
     if isinstance(prompt, Chat):
         if rendered is None or rendered.token_ids is None:
-            raise RefusalError("messages", "`messages`: only text can be scored.")
+            raise RefusalError("messages", "only text can be scored.")
         tokens = tuple(rendered.token_ids)
     elif inquiry.ask.options.get("truncate_prompt_tokens") is not None:
-        field = "truncate_prompt_tokens"
-        raise RefusalError(field, f"`{field}` has no place beside an `answer`.")
+        raise RefusalError("truncate_prompt_tokens", "it has no place beside an `answer`.")
     item = ForcingItem(
         context=prompt,
         completions=(inquiry.answer, *inquiry.samples),
@@ -183,7 +182,7 @@ def _check_given(given: tuple[ForcingJob, ...], settings: ConfidenceSettings) ->
         field = "samples" if len(given) > 1 else "answer"
         raise RefusalError(
             field,
-            f"`{field}`: {tokens} tokens with the answer's, at most "
+            f"{tokens} tokens with the answer's, at most "
             f"{settings.max_uncertainty_tokens} (--max-uncertainty-tokens).",
         )
 
@@ -193,8 +192,7 @@ def _check_samples(inquiry: Inquiry, plan: Plan, settings: ConfidenceSettings) -
     count = len(inquiry.samples) or plan.n_samples
     if count > limit:
         field = "samples" if inquiry.samples else "uncertainty.n_samples"
-        message = f"`{field}`: {count}, at most {limit} (--max-uncertainty-samples)."
-        raise RefusalError(field, message, count)
+        raise RefusalError(field, f"{count}, at most {limit} (--max-uncertainty-samples).", count)
 
 
 def _check_ids(prompt: Prompt, vocabulary: int) -> None:
@@ -204,7 +202,7 @@ def _check_ids(prompt: Prompt, vocabulary: int) -> None:
     largest = max(prompt.content)
     if largest >= vocabulary:
         raise RefusalError(
-            "prompt", f"`prompt`: token id {largest} is outside the vocabulary of {vocabulary}."
+            "prompt", f"token id {largest} is outside the vocabulary of {vocabulary}."
         )
 
 
@@ -227,7 +225,7 @@ def _length(
         beside = f" and {used} given ones" if used else ""
         raise RefusalError(
             field,
-            f"`{field}`: {answers} answers of {max(tokens or 0, 1)} tokens{beside} are more than "
+            f"{answers} answers of {max(tokens or 0, 1)} tokens{beside} are more than "
             f"{limit} (--max-uncertainty-tokens).",
             tokens,
         )

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from vllm.exceptions import VLLMValidationError
 
 from conf_server.backends.base import Chat, Completion
 from conf_server.serving.encodable import refuse_unencodable
+from conf_server.serving.refusals import refused
 
 Text = Annotated[str, Field(strict=True)]
 TokenIds = list[Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]]
@@ -52,15 +52,13 @@ def check_given(given: str | list[int] | TextObject, path: str) -> None:
     """
     if isinstance(given, TextObject):
         if (given.text is None) == (given.token_ids is None):
-            raise VLLMValidationError(
-                f"`{path}`: give either `text` or `token_ids`.", parameter=path
-            )
+            raise refused(path, "give either `text` or `token_ids`.")
         refuse_unencodable(given.text, f"{path}.text")
     else:
         refuse_unencodable(given, path)
     completion = completion_of(given)
     if not completion.content and not completion.finished:
-        raise VLLMValidationError(f"`{path}` must not be empty.", parameter=path)
+        raise refused(path, "it must not be empty.")
 
 
 def chat_of(messages: Sequence[Mapping[str, Any]], fields: dict[str, Any], path: str = "") -> Chat:
@@ -79,9 +77,7 @@ def chat_of(messages: Sequence[Mapping[str, Any]], fields: dict[str, Any], path:
     continues = _flag("continue_final_message", fields, kwargs, path)
     if adds and continues:
         field = f"{path}continue_final_message"
-        raise VLLMValidationError(
-            f"`{field}` and `{path}add_generation_prompt` exclude each other.", parameter=field
-        )
+        raise refused(field, f"it excludes `{path}add_generation_prompt`.")
     return Chat(
         messages=tuple(messages),
         template=template,
@@ -98,7 +94,7 @@ def _flag(
     inside = _taken(kwargs or {}, name, bool, f"{path}chat_template_kwargs.")
     if beside is not None and inside is not None and beside != inside:
         field = f"{path}chat_template_kwargs.{name}"
-        raise VLLMValidationError(f"`{field}` contradicts `{path}{name}`.", parameter=field)
+        raise refused(field, f"it contradicts `{path}{name}`.")
     return inside if beside is None else beside
 
 
@@ -107,5 +103,5 @@ def _taken(fields: dict[str, Any], name: str, kind: type, path: str) -> Any:
     value = fields.pop(name, None)
     if value is not None and not isinstance(value, kind):
         field = f"{path}{name}"
-        raise VLLMValidationError(f"`{field}` must be of type {kind.__name__}.", parameter=field)
+        raise refused(field, f"it must be of type {kind.__name__}.")
     return value

@@ -12,13 +12,13 @@ from fastapi import Request
 from vllm.entrypoints.generate.base.serving import GenerateBaseServing
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, PromptTokenUsageInfo
-from vllm.exceptions import VLLMValidationError
 from vllm.tokenizers import TokenizerLike
 
 from conf_server.backends.base import Backend, Caller
 from conf_server.backends.served import max_candidates
 from conf_server.engine.client.decoding import decode_rows
 from conf_server.serving.confidence import Confidence, ConfidenceOptions, finite
+from conf_server.serving.refusals import refused
 from conf_server.serving.score_protocol import (
     ScoredCandidate,
     ScoredToken,
@@ -57,7 +57,7 @@ class ServingScore(GenerateBaseServing):
         """Validate every item, then score them all.
 
         Raises:
-            VLLMValidationError: naming the field; the engine has seen nothing yet.
+            VLLMValidationError, RefusalError: naming the field; the engine has seen nothing yet.
         """
         error: ErrorResponse | None = await self._check_model(request)  # type: ignore[arg-type]
         if error is not None:
@@ -106,11 +106,8 @@ class ServingScore(GenerateBaseServing):
     def _confidence(self, request: ScoreRequest) -> Confidence:
         limit = max_candidates(self.model_config)
         if request.top_logprobs > limit:
-            raise VLLMValidationError(
-                f"`top_logprobs` must be at most {limit} (--max-logprobs).",
-                parameter="top_logprobs",
-                value=request.top_logprobs,
-            )
+            message = f"at most {limit} (--max-logprobs)."
+            raise refused("top_logprobs", message, request.top_logprobs)
         resolved = Confidence.resolve(request.confidence, self.settings, self.model_config)
         options = request.confidence or ConfidenceOptions()
         available = METRICS if resolved.engine_statistics else TOP_K_METRICS
@@ -126,10 +123,8 @@ class ServingScore(GenerateBaseServing):
         limit = self.settings.max_score_items
         if count > limit:
             name = "completions" if request.items is None else "items"
-            raise VLLMValidationError(
-                f"`{name}`: {count} completions, at most {limit} a request (--max-score-items).",
-                parameter=name,
-            )
+            message = f"{count} completions, at most {limit} a request (--max-score-items)."
+            raise refused(name, message)
 
     def _result(
         self,

@@ -7,8 +7,6 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from vllm.entrypoints.serve.engine.protocol import PromptTokenUsageInfo
-from vllm.exceptions import VLLMValidationError
-from vllm.utils import random_uuid
 
 from conf_server.backends.base import ForcingItem, Plain, Prompt
 from conf_server.serving.confidence import ConfidenceOptions, MetricName
@@ -21,6 +19,7 @@ from conf_server.serving.given_texts import (
     check_given,
     completion_of,
 )
+from conf_server.serving.refusals import refused
 from conf_server.settings import Mode
 
 _OF_CHATS: Final = frozenset(
@@ -111,7 +110,7 @@ class ScoreRequest(ScoreItem):
         default=None, min_length=1, description="Keeps this request's prefix cache to itself."
     )
     priority: int = Field(default=0, description="Lower is earlier, with priority scheduling.")
-    request_id: str = Field(default_factory=random_uuid)
+    request_id: str | None = Field(default=None, description="Name of the request in logs.")
 
     @model_validator(mode="before")
     @classmethod
@@ -119,10 +118,10 @@ class ScoreRequest(ScoreItem):
         if isinstance(data, dict):
             for name in POOLING_FIELDS:
                 if name in data:
-                    raise VLLMValidationError(
-                        f"`{name}` belongs to the scoring API of pooling models; this model "
+                    raise refused(
+                        name,
+                        "it belongs to the scoring API of pooling models; this model "
                         "generates text. Send `prompt` and `completion`: see POST /v1/score.",
-                        parameter=name,
                     )
         return data
 
@@ -133,18 +132,14 @@ class ScoreRequest(ScoreItem):
         if self.items is None:
             _check_item(self, "")
         elif given:
-            raise VLLMValidationError(
-                f"`{given[0]}` stands beside `items`; put it into each item.", parameter=given[0]
-            )
+            raise refused(given[0], "it stands beside `items`; put it into each item.")
         elif not self.items:
-            raise VLLMValidationError("`items` must not be empty.", parameter="items")
+            raise refused("items", "it must not be empty.")
         for index, item in enumerate(self.items or ()):
             _check_item(item, f"items.{index}.")
         for name in ("mode", "metrics"):
             if getattr(self, name) is not None and getattr(self.confidence, name, None) is not None:
-                raise VLLMValidationError(
-                    f"`{name}` and `confidence.{name}` are both given.", parameter=name
-                )
+                raise refused(name, f"it is given beside `confidence.{name}`.")
         return self
 
     @property
@@ -169,23 +164,18 @@ def _check_item(item: ScoreItem, path: str) -> None:
     for name in ("messages", "completions"):
         value = getattr(item, name)
         if value is not None and not value:
-            field = f"{path}{name}"
-            raise VLLMValidationError(f"`{field}` must not be empty.", parameter=field)
+            raise refused(f"{path}{name}", "it must not be empty.")
     if item.messages is None:
         for name in sorted(_OF_CHATS):
             if getattr(item, name) is not None:
-                field = f"{path}{name}"
-                raise VLLMValidationError(f"`{field}` stands beside `messages`.", parameter=field)
+                raise refused(f"{path}{name}", "it has a place beside `messages` only.")
     for text, field in zip(item.texts(), item.text_paths(path), strict=True):
         check_given(text, field)
 
 
 def _check_one_of(item: ScoreItem, first: str, second: str, path: str, hint: str = "") -> None:
     if (getattr(item, first) is None) == (getattr(item, second) is None):
-        field = f"{path}{first}"
-        raise VLLMValidationError(
-            f"`{field}`: give either `{first}` or `{second}`{hint}.", parameter=field
-        )
+        raise refused(f"{path}{first}", f"give either `{first}` or `{second}`{hint}.")
 
 
 class ScoredCandidate(BaseModel):

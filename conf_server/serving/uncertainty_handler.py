@@ -13,7 +13,6 @@ from typing import Any
 from fastapi import Request
 from vllm.entrypoints.generate.base.serving import GenerateBaseServing
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
-from vllm.exceptions import VLLMValidationError
 
 from conf_server.backends.base import Backend
 from conf_server.concurrency import in_thread
@@ -24,6 +23,7 @@ from conf_server.gathering.task import Task, prepare
 from conf_server.judges.base import Judge
 from conf_server.refusal import RefusalError
 from conf_server.serving.confidence import finite
+from conf_server.serving.refusals import refusal_event
 from conf_server.serving.uncertainty_protocol import (
     AnswerText,
     MethodDescription,
@@ -169,9 +169,8 @@ class ServingUncertainty(GenerateBaseServing):
             try:
                 answer = await self._answer(plan, task, request, progress)
                 queue.put_nowait(_event(answer.model_dump_json(exclude_unset=True)))
-            except RefusalError as refused:
-                error = VLLMValidationError(str(refused), parameter=refused.field)
-                queue.put_nowait(_event(self.create_streaming_error_response(error)))
+            except RefusalError as error:
+                queue.put_nowait(refusal_event(error))
             except Exception as error:
                 queue.put_nowait(_event(self.create_streaming_error_response(error)))
             finally:

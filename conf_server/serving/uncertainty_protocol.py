@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from vllm.exceptions import VLLMValidationError
-from vllm.utils import random_uuid
 
 from conf_server.backends.base import Ask, Caller, Plain, Prompt
 from conf_server.gathering.task import Inquiry
 from conf_server.serving.encodable import refuse_unencodable
 from conf_server.serving.given_texts import GivenText, chat_of, check_given, completion_of
+from conf_server.serving.refusals import refused
 
 Text = Annotated[str, Field(strict=True)]
 TokenId = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
@@ -91,18 +90,16 @@ class UncertaintyRequest(BaseModel):
         default=None, min_length=1, description="Keeps this request's prefix cache to itself."
     )
     priority: int = Field(default=0, description="Lower is earlier, with priority scheduling.")
-    request_id: str = Field(default_factory=random_uuid)
+    request_id: str | None = Field(default=None, description="Name of the request in logs.")
 
     @model_validator(mode="after")
     def _check(self) -> UncertaintyRequest:
         if (self.messages is None) == (self.prompt is None):
-            raise VLLMValidationError(
-                "`messages`: give either `messages` or `prompt`.", parameter="messages"
-            )
+            raise refused("messages", "give either `messages` or `prompt`.")
         for name in ("messages", "prompt", "samples"):
             value = getattr(self, name)
             if value is not None and not value:
-                raise VLLMValidationError(f"`{name}` must not be empty.", parameter=name)
+                raise refused(name, "it must not be empty.")
         refuse_unencodable(self.messages, "messages")
         refuse_unencodable(self.prompt, "prompt")
         if self.answer is not None:
@@ -110,12 +107,12 @@ class UncertaintyRequest(BaseModel):
         for index, sample in enumerate(self.samples or ()):
             check_given(sample, f"samples.{index}")
         if self.samples is not None and self.answer is None:
-            raise VLLMValidationError("`samples` stand beside an `answer`.", parameter="answer")
+            raise refused("answer", "`samples` stand beside one.")
         for name, (nothing, reason) in _REFUSED.items():
             value = (self.model_extra or {}).get(name)
             # By type too: 0 candidates are asked for with `logprobs: 0`, none with false.
             if value is not None and (type(value), value) != (type(nothing), nothing):
-                raise VLLMValidationError(f"`{name}` has no place here: {reason}.", parameter=name)
+                raise refused(name, f"it has no place here: {reason}.")
         return self
 
     def inquiry(self, request_id: str, headers: Mapping[str, str]) -> Inquiry:
@@ -128,8 +125,7 @@ class UncertaintyRequest(BaseModel):
             content = self.prompt if isinstance(self.prompt, str) else tuple(self.prompt or ())
             special = options.pop("add_special_tokens", None)
             if special is not None and not isinstance(special, bool):
-                name = "add_special_tokens"
-                raise VLLMValidationError(f"`{name}` must be true or false.", parameter=name)
+                raise refused("add_special_tokens", "it must be true or false.")
             prompt = Plain(content, special is not False)
         length_field = "max_tokens" if self.max_tokens is not None else None
         length = self.max_tokens

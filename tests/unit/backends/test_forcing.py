@@ -183,7 +183,7 @@ async def test_a_finished_text_ends_with_the_models_end_token(
 @pytest.mark.parametrize(
     ("completion", "kind", "message"),
     [
-        (Completion(""), RefusalError, "`completions.0` has no tokens"),
+        (Completion(""), RefusalError, "`completions.0`: there are no tokens"),
         (Completion((8,)), RefusalError, "`completions.0`: token id 8 is outside the vocabulary"),
         (Completion((1,) * 62), TooLongError, "`completions.0`: 64 tokens with its context"),
     ],
