@@ -25,11 +25,11 @@ def test_a_field_is_named_once() -> None:
 
 
 def test_a_refusal_in_a_stream_is_an_event() -> None:
-    event = refusal_event(RefusalError("answer", "`answer` is too long."))
+    event = refusal_event(RefusalError("answer", "too long."))
     assert event.endswith("\n\n")
     body = json.loads(event.removeprefix("data: "))
     assert body["error"] == {
-        "message": "`answer` is too long.",
+        "message": "`answer`: too long.",
         "type": "BadRequestError",
         "param": "answer",
         "code": 400,
