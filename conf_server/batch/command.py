@@ -10,7 +10,6 @@ from contextlib import ExitStack
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from conf_server.batch.child import with_server
 from conf_server.batch.client import Client
 from conf_server.batch.options import (
     STANDARD_STREAM,
@@ -24,6 +23,7 @@ from conf_server.batch.output import Output, open_output
 from conf_server.batch.resume import compare, require_server
 from conf_server.batch.run import Counts, Run, Signals
 from conf_server.batch.streams import count_lines, input_lines, open_input
+from conf_server.server_process import with_server
 
 
 def run(endpoint: Endpoint, arguments: Sequence[str]) -> int:

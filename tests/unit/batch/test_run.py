@@ -25,7 +25,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from conf_server.batch import child, client, score, uncertainty
+from conf_server import server_process as child
+from conf_server.batch import client, score, uncertainty
 
 DEADLINE_S = 60
 GRACE_S = 10 * DEADLINE_S
@@ -996,7 +997,8 @@ def test_the_server_does_not_outlive_a_killed_run(plain: Files, pid_file: Path) 
     plain.write(*prompts(1, wait=True))
     code = f"""
 import sys
-from conf_server.batch import child, score
+from conf_server import server_process as child
+from conf_server.batch import score
 child.SERVER = {child.SERVER!r}
 score.main(sys.argv[1:])
 """
