@@ -1,4 +1,13 @@
-"""A conf-server for the time of one run."""
+"""Starts a server in a process of its own, waits until it answers, and stops it.
+
+The batch commands, the tests and the benchmarks all start their servers with this class:
+
+    with ServerProcess(["--model", "/models/llama"], log=Path("server.log")) as server:
+        urllib.request.urlopen(f"{server.url}/v1/models")
+
+Every method that waits has a twin for coroutines, whose name begins with `async_`.
+The module imports the standard library only, so that a client without vLLM can use it.
+"""
 
 from __future__ import annotations
 
@@ -8,144 +17,215 @@ import ctypes
 import os
 import signal
 import socket
+import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from types import TracebackType
+from typing import Final, Self
 
-import aiohttp
+CONF_SERVER: Final = (sys.executable, "-m", "conf_server")
+"""The command that starts conf-server with the Python that runs this code."""
 
-from conf_server.batch.options import BatchOptions, StopRunError
+HOST: Final = "127.0.0.1"
 
-SERVER: Final = (sys.executable, "-m", "conf_server")
 STOP_S: Final = 40.0
-"""SIGTERM to SIGKILL: more than the server's own --shutdown-timeout."""
+"""Seconds from SIGTERM to SIGKILL. This is more than the server's own --shutdown-timeout."""
 
-POLL_S: Final = 0.5
-LAST_WORDS_S: Final = 1.0
+POLL_S: Final = 0.2
+"""Seconds between two looks at a server that is starting or ending."""
+
+HEALTH_TIMEOUT_S: Final = 5.0
 LOG_TAIL: Final = 2000
+"""How many characters of the log an error message repeats."""
+
 PR_SET_PDEATHSIG: Final = 1
+"""The number of `prctl`'s option in <sys/prctl.h>."""
 
 
-@dataclass(frozen=True)
-class OwnServer:
-    """Our own server.
+class ServerProcessError(RuntimeError):
+    """The server ended or did not become healthy in time. The message has its log's end."""
+
+
+class ServerProcess:
+    """One server with its engine and workers, from `start` to `stop`.
+
+    The server leads a session of its own, so Ctrl-C in the caller's terminal does not reach it.
+    On Linux it gets a SIGTERM when the thread that called `start` ends, even where the caller was
+    killed: start it from a thread that lives as long as the server is wanted.
 
     Attributes:
-        log: what it has said.
+        command: the program and all its arguments.
+        port: the port that it listens on, on the loopback interface.
+        url: its address, without a slash at the end.
+        log: the file that its standard output and standard error go to.
+        process: the server's main process; there is none before `start`.
     """
 
-    process: asyncio.subprocess.Process
-    log: Path
+    process: subprocess.Popen[bytes]
 
-    async def outlive(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do what needs the server.
+    def __init__(
+        self,
+        flags: Sequence[str],
+        log: Path,
+        *,
+        command: Sequence[str] = CONF_SERVER,
+        port: int | None = None,
+        environ: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        """
+        Args:
+            flags: the server's arguments, without --host and --port.
+            log: written anew by every `start`.
+            command: the words before the flags. Any server with a route /health will do.
+            port: where to listen; None takes a free port.
+            environ: the server's whole environment; None passes on the caller's.
+            cwd: the server's working directory; None passes on the caller's.
+        """
+        self.port = free_port() if port is None else port
+        self.url = f"http://{HOST}:{self.port}"
+        self.log = log
+        self.command = [*command, *flags, f"--host={HOST}", f"--port={self.port}"]
+        self._environ = environ
+        self._cwd = cwd
+
+    def start(self) -> Self:
+        """Start the process and return at once.
 
         Raises:
-            StopRunError: it has ended, which ends the work.
+            OSError: the log cannot be written, or the program is not there.
         """
-        task, ended = asyncio.create_task(work), asyncio.create_task(self.process.wait())
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environ,
+                cwd=self._cwd,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )
+        return self
+
+    def is_healthy(self) -> bool:
+        """Whether /health answers with 200. A subclass may ask in another way."""
         try:
-            await asyncio.wait({task, ended}, return_when=asyncio.FIRST_COMPLETED)
-            in_vain = not task.done() or isinstance(task.exception(), StopRunError)
-            if in_vain:
-                # A connection may break before the end of the process is known.
-                await asyncio.wait({ended}, timeout=LAST_WORDS_S)
-            if in_vain and ended.done():
-                raise self.ended()
-            await task
+            with urllib.request.urlopen(f"{self.url}/health", timeout=HEALTH_TIMEOUT_S) as answer:
+                return bool(answer.status == 200)
+        except OSError:  # URLError and HTTPError are OSErrors, and so is a timeout.
+            return False
+
+    def wait_until_healthy(self, timeout_s: float | None = None) -> None:
+        """Wait until the server answers.
+
+        Args:
+            timeout_s: None waits for as long as the process lives.
+
+        Raises:
+            ServerProcessError: the process has ended, or the time is up. It is not stopped then.
+        """
+        deadline = _deadline(timeout_s)
+        while not self._has_started(deadline):
+            time.sleep(POLL_S)
+
+    async def async_wait_until_healthy(self, timeout_s: float | None = None) -> None:
+        """As `wait_until_healthy`."""
+        deadline = _deadline(timeout_s)
+        while not await asyncio.to_thread(self._has_started, deadline):
+            await asyncio.sleep(POLL_S)
+
+    def _has_started(self, deadline: float) -> bool:
+        if self.process.poll() is not None:
+            raise self.ended()
+        if time.monotonic() > deadline:
+            raise ServerProcessError(
+                f"the server is not healthy yet: {self.log}\n{self.log_tail()}"
+            )
+        return self.is_healthy()
+
+    async def async_wait(self) -> int:
+        """Wait until the main process ends, and return its exit status."""
+        while (status := self.process.poll()) is None:
+            await asyncio.sleep(POLL_S)
+        return status
+
+    def ended(self) -> ServerProcessError:
+        """The error that says how the process ended, and what it said last."""
+        return ServerProcessError(
+            f"the server ended with status {self.process.returncode}: {self.log}\n{self.log_tail()}"
+        )
+
+    def log_tail(self) -> str:
+        """The last 2000 characters of the log."""
+        return self.log.read_text(errors="replace")[-LOG_TAIL:].strip()
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the main process alone, as a service manager does."""
+        self.process.terminate()
+
+    def kill(self) -> None:
+        """Send SIGKILL to all processes of the server, engines that outlived it included."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self, patience_s: float = STOP_S) -> None:
+        """Terminate the server; kill what is left of it after `patience_s` seconds."""
+        try:
+            self.terminate()
+            self.process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            pass
         finally:
-            for one in (task, ended):
-                one.cancel()
-            await asyncio.gather(task, ended, return_exceptions=True)
+            self.kill()
 
-    def ended(self) -> StopRunError:
-        tail = self.log.read_text(errors="replace")[-LOG_TAIL:].strip()
-        return StopRunError(
-            f"the server ended with status {self.process.returncode}: {self.log}\n{tail}"
-        )
+    async def async_stop(self, patience_s: float = STOP_S) -> None:
+        """As `stop`. Where it is cancelled, the server is killed at once."""
+        try:
+            self.terminate()
+            await asyncio.wait_for(self.async_wait(), patience_s)
+        except TimeoutError:
+            pass
+        finally:
+            self.kill()
 
+    def __enter__(self) -> Self:
+        """Start the server and wait until it is healthy."""
+        self.start()
+        try:
+            self.wait_until_healthy()
+        except BaseException:
+            self.kill()
+            raise
+        return self
 
-async def with_server(
-    options: BatchOptions, work: Callable[[str], Coroutine[Any, Any, None]]
-) -> None:
-    """Do what needs a server's URL: the one that was named, or one of our own, gone afterwards.
-
-    Raises:
-        StopRunError: ours ended before the work did.
-    """
-    if options.url is not None:
-        await work(options.url)
-        return
-    port = _free_port()
-    handle, log = tempfile.mkstemp(prefix="conf-server-", suffix=".log")
-    command = f"conf-server {options.endpoint.command}"
-    print(f"{command}: starting {options.model}; its log is {log}", file=sys.stderr)
-    own = OwnServer(await _start(options, port, handle), Path(log))
-
-    async def once_healthy() -> None:
-        url = f"http://127.0.0.1:{port}"
-        await _wait_until_healthy(url)
-        print(f"{command}: {options.model} is ready", file=sys.stderr)
-        await work(url)
-
-    try:
-        await own.outlive(once_healthy())
-    finally:
-        await _stop(own.process)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
 
 
-async def _start(options: BatchOptions, port: int, log: int) -> asyncio.subprocess.Process:
-    """In a session of its own: Ctrl-C is for us, and we stop it when we are done with it."""
-    try:
-        return await asyncio.create_subprocess_exec(
-            *SERVER,
-            *("--model", str(options.model), "--port", str(port), "--host", "127.0.0.1"),
-            *options.server_flags,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            preexec_fn=_end_with_parent,
-        )
-    finally:
-        os.close(log)
-
-
-def _end_with_parent() -> None:
-    """SIGTERM when we die, even of a SIGKILL (Linux)."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody listened on a moment ago."""
     with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
+        sock.bind((HOST, 0))
         port: int = sock.getsockname()[1]
         return port
 
 
-async def _wait_until_healthy(url: str) -> None:
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(5)) as session:
-        while True:
-            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                async with session.get(f"{url}/health") as response:
-                    if response.status == 200:
-                        return
-            await asyncio.sleep(POLL_S)
+def _deadline(timeout_s: float | None) -> float:
+    return float("inf") if timeout_s is None else time.monotonic() + timeout_s
 
 
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    """SIGTERM, and SIGKILL to all of its processes where that takes too long."""
-    try:
-        if process.returncode is None:
-            process.terminate()
-            await asyncio.wait_for(process.wait(), STOP_S)
-    except TimeoutError:
-        pass
-    finally:
-        # Engines that outlive their server, too.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()
+def _end_with_parent() -> None:
+    """Ask Linux for a SIGTERM when the parent dies. It runs in the child, before the program."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

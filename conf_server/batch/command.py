@@ -20,10 +20,10 @@ from conf_server.batch.options import (
     parse_options,
 )
 from conf_server.batch.output import Output, open_output
+from conf_server.batch.own_server import with_server
 from conf_server.batch.resume import compare, require_server
 from conf_server.batch.run import Counts, Run, Signals
 from conf_server.batch.streams import count_lines, input_lines, open_input
-from conf_server.server_process import with_server
 
 
 def run(endpoint: Endpoint, arguments: Sequence[str]) -> int:
