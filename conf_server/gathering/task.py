@@ -1,4 +1,4 @@
-"""What a client wants to know, checked and made ready before any work is done."""
+"""An inquiry, checked and made ready before any work is done."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from conf_server.backends.base import (
     Prompt,
     Rendered,
 )
+from conf_server.gathering.inquiry import Inquiry
 from conf_server.gathering.plan import Plan
 from conf_server.judges.base import Judge
 from conf_server.refusal import RefusalError
@@ -26,24 +27,6 @@ from conf_server.uncertainty.needs import Asks, Need
 
 _INSTRUCTIONS: Final = frozenset({"system", "developer"})
 """Roles whose messages are no part of the question."""
-
-
-@dataclass(frozen=True)
-class Inquiry:
-    """A request for estimates, as the client made it.
-
-    Attributes:
-        ask: the prompt and how the samples are to be drawn; the answer is greedy.
-        length_field: of the client's request, where it says how long an answer may be.
-        answer: to be judged in place of one that is generated.
-        samples: to be taken in place of drawn ones.
-    """
-
-    ask: Ask
-    caller: Caller
-    length_field: str | None = None
-    answer: Completion | None = None
-    samples: tuple[Completion, ...] = ()
 
 
 @dataclass(frozen=True)
