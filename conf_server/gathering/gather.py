@@ -32,7 +32,7 @@ from conf_server.serving.confidence import Confidence
 from conf_server.serving.score_protocol import ScoreItem
 from conf_server.stats.trace import TokenTrace, TraceRows
 from conf_server.uncertainty import pairs as text_pairs
-from conf_server.uncertainty import prompts
+from conf_server.uncertainty import parsing, prompts
 from conf_server.uncertainty.evidence import Alternatives, Evidence, Generation, Judgements
 from conf_server.uncertainty.needs import Asks, Need
 from conf_server.uncertainty.prompts import LabelPrompt
@@ -331,7 +331,7 @@ class EvidenceGatherer:
 
     async def _extracted(self, samples: Sequence[Generation]) -> tuple[str | None, ...]:
         return await asyncio.to_thread(
-            lambda: tuple(prompts.extract_answer(sample.text) for sample in samples)
+            lambda: tuple(parsing.extract_answer(sample.text) for sample in samples)
         )
 
     # What a judge says.

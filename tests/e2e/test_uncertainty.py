@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from conf_server.judges.embedding import EmbeddingModel
-from conf_server.uncertainty import prompts
+from conf_server.uncertainty import parsing, prompts
 from conf_server.uncertainty.evidence import Evidence, Generation
 from conf_server.uncertainty.pairs import assemble, from_similarities, unique_pairs
 from conf_server.uncertainty.registry import METHODS
@@ -157,7 +157,7 @@ def test_a_clients_answer_and_samples_are_forced(server: Server, reference: Refe
         samples=tuple(Generation(t, rows) for t, rows in zip(SAMPLES, samples, strict=True)),
         unconditional_logprobs=np.concatenate(([np.nan], alone)),
         judgements=assemble(texts, pairs, from_similarities(similarities), symmetric=True),
-        extracted_answers=tuple(map(prompts.extract_answer, SAMPLES)),
+        extracted_answers=tuple(map(parsing.extract_answer, SAMPLES)),
     )
     expected = {name: METHODS[name].estimate(evidence).value for name in answer["estimates"]}
     assert values(answer) == pytest.approx(expected, abs=1e-3)

@@ -1,4 +1,7 @@
-"""Uncertainty that the model states of its own answer. Prompts and parsers: `prompts`."""
+"""Uncertainty that the model states of its own answer.
+
+The questions that it is asked stand in `prompts`, the readers of its replies in `parsing`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import math
 
 from conf_server.uncertainty.estimate import Estimate, estimate
 from conf_server.uncertainty.evidence import Evidence, required
-from conf_server.uncertainty.prompts import parse_expression, parse_probability
+from conf_server.uncertainty.parsing import parse_expression, parse_probability
 
 
 def p_true(evidence: Evidence) -> Estimate:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from conf_server.uncertainty.evidence import Alternatives, Evidence, Generation, Judgements
 from conf_server.uncertainty.pairs import assemble, unique_pairs
-from conf_server.uncertainty.prompts import extract_answer
+from conf_server.uncertainty.parsing import extract_answer
 from conf_server.uncertainty.registry import METHODS
 from tests.unit.uncertainty.vectors.cases import cases
 
