@@ -48,9 +48,6 @@ from conf_server.uncertainty.needs import Asks, Need
 from conf_server.uncertainty.registry import GROUPS, METHODS, Estimate, Method, resolve
 from conf_server.uncertainty.words.overlap import jaccard
 
-LESS_UNCERTAIN: Final = frozenset({"renyi_neg", "fisher_rao"})
-"""lm-polygraph's numbers that rise as the model becomes surer."""
-
 _SAMPLED: Final = frozenset(need for need in Need if need.asks & (Asks.SAMPLES | Asks.REPEATS))
 _JUDGED: Final = frozenset(need for need in Need if Asks.JUDGE in need.asks)
 _FORCED: Final = frozenset(need for need in Need if Asks.FORCING in need.asks)
@@ -122,7 +119,7 @@ class ServingUncertainty(GenerateBaseServing):
                     description=method.description,
                     needs=sorted(method.needs),
                     source=method.source,
-                    higher_is=_higher_is(name),
+                    higher_is=method.higher_is,
                     groups=[group for group, names in GROUPS.items() if name in names],
                     available=reason is None,
                     reason=reason,
@@ -507,7 +504,9 @@ def _response(
         ),
         estimates={
             name: MethodEstimate(
-                value=finite(estimate.value), exact=estimate.exact, higher_is=_higher_is(name)
+                value=finite(estimate.value),
+                exact=estimate.exact,
+                higher_is=METHODS[name].higher_is,
             )
             for name, estimate in estimates.items()
         },
@@ -544,10 +543,6 @@ def _clusters(estimates: Mapping[str, Estimate]) -> list[int] | None:
         if estimate.details and "classes" in estimate.details:
             return [int(number) for number in estimate.details["classes"]]
     return None
-
-
-def _higher_is(name: str) -> Any:
-    return "less uncertain" if name in LESS_UNCERTAIN else "more uncertain"
 
 
 def _event(data: str) -> str:
