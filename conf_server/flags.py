@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
+from conf_server.installation import engine_problem
 from conf_server.settings import ConfidenceSettings, SettingsError, add_cli_args
 from conf_server.uncertainty.registry import MethodError, load_entry_points
 
@@ -46,8 +47,11 @@ def parse_args(arguments: list[str]) -> Namespace:
     """Parse as `vllm serve` does: positional model, --config, dashes and underscores alike.
 
     Raises:
-        SettingsError: a config file that cannot be read, or no model.
+        SettingsError: no engine can be started here, a config file cannot be read, or there is
+            no model.
     """
+    if problem := engine_problem():
+        raise SettingsError(problem)
     import yaml  # type: ignore[import-untyped]
     from vllm.logger import configure_logging_from_args
 
