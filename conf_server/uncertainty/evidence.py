@@ -102,6 +102,8 @@ class Alternatives:
         forward: (k, 3) probabilities of entail, neutral, contradict: own token the premise,
             alternative the hypothesis. Row 0 is not read.
         backward: (k, 3), alternative the premise.
+        readable: whether the answer's own token is a text, which a judge can compare. One that
+            is part of a character is none.
 
     Raises:
         ValueError: the lengths differ, or there is no token.
@@ -110,6 +112,7 @@ class Alternatives:
     logprobs: Floats
     forward: Floats
     backward: Floats
+    readable: bool = True
 
     def __post_init__(self) -> None:
         k = len(self.logprobs)

@@ -66,7 +66,7 @@ def _p_true(logprobs: tuple[float, float]) -> Estimate:
 def _share_of_first(first: float, second: float) -> float | None:
     """exp(first) / (exp(first) + exp(second)), also where both exponentials are 0 in floats."""
     largest = max(first, second)
-    if not math.isfinite(largest):
+    if math.isnan(first + second) or math.isinf(largest):
         return None
     return math.exp(first - largest) / (math.exp(first - largest) + math.exp(second - largest))
 
