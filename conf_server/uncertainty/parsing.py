@@ -9,6 +9,12 @@ import re
 import string
 from typing import Final
 
+from conf_server.uncertainty.numerals import (
+    as_quantity,
+    quantities,
+    quantity_at_start,
+    same_characters,
+)
 from conf_server.uncertainty.prompts import EXPRESSIONS
 
 # Only the end of a clause may follow: "1 in 4", "1e-5", "1:100" and "80% to 90%" are not it.
@@ -17,28 +23,33 @@ _LABELLED_PROBABILITY: Final = re.compile(
     rf"\b(?:probability|confidence)\b[\s:=*<\"'`]*{_PROBABILITY}", re.IGNORECASE
 )
 _BARE_PROBABILITY: Final = re.compile(rf"\s*{_PROBABILITY}\s*\.?\s*")
-_EXPRESSION: Final = re.compile(
-    r"(\bnot |n['’]t )?\b(?P<name>{})\b".format(
-        "|".join(sorted(EXPRESSIONS, key=len, reverse=True))
-    ),
-    re.IGNORECASE,
-)
+
+_CONFIDENCE_LABEL: Final = re.compile(r"\bconfidence(?: level)?[\s*_]*[:=]", re.IGNORECASE)
+_AROUND_WORDS: Final = string.whitespace + string.punctuation
 _CONFIDENCE_OF: Final = {name.lower(): value for name, value in EXPRESSIONS.items()}
 
-_ANSWER_LABEL: Final = re.compile(r"\banswer\b(?:\s+is\b)?\W*?(?::|\bis\b)[ \t*]*", re.IGNORECASE)
-# No part of a name (GPT-4), a version (1.2.3) or a fraction (3/4); of 10-20 the 20 is one.
-_SIGNED_NUMBER: Final = re.compile(
-    r"(?<![\w.])(?<![A-Za-z]-)(?<!\d/)-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\w|[./]\d)"
-    r"|(?<![\w.])-?\.\d+(?!\w|[./]\d)"
-)
-# The number that a line begins with, and no part of an expression such as 10-20 or 7 + 3.
-_LEADING_NUMBER: Final = re.compile(
-    rf"[\s$€£(\"']*({_SIGNED_NUMBER.pattern})(?!\s*[-–+*/×÷^:]\s*[\d(])(?=[\s,;.!?%°)\"'。，；]|$)"
+_ANSWER_LABEL: Final = re.compile(
+    r"\banswer\b(?:\s+is\b)?\W*?(?::|\bis\b)(?:\*{1,2}(?=\s|$))?[ \t]*", re.IGNORECASE
 )
 _BRACE: Final = re.compile(r"\\boxed\s*\{|[{}]")
+# "**Paris**, of course" begins with its answer; "**2**, 3" does not.
+_EMPHASIS: Final = re.compile(
+    r"\s*(\*\*|__|\*|`)(?=\S)(?P<inside>[^*`\n]+?)(?<=\S)\1(?=\s*(?:[.,;!?](?!\s*\d)|$))"
+)
+_END_OF_EMPHASIS: Final = re.compile(r"\*\*(?=[\s.,;:!?]|$)")
 _ARTICLE: Final = re.compile(r"^(?:the|an|a)\s+")
 _AROUND_ANSWERS: Final = string.whitespace + "$€£%_\"'.,;:!?()“”‘’«»¿¡…。、，；：！？（）「」『』"
 _SHORT_ANSWER_WORDS: Final = 10
+
+_END_OF_CLAUSE: Final = re.compile(r"[,;.!?:…。、]|\b(?:because|since|as|which|where|when|so)\b")
+# After a number: more numbers, or words and signs that make it a part of something else.
+_GOES_ON: Final = re.compile(
+    r"\d|[+*×÷^=<>±√π\\]|(?<!\w)[-/](?!\w)|\b(?:or|and|to|out|plus|minus|half|than)\b"
+)
+_BEFORE_NUMBERS: Final = re.compile(
+    r"^[\s(\[\"']*(?:(?:the|about|around|approximately|roughly|exactly)\s+)?", re.IGNORECASE
+)
+_LIST_GOES_ON: Final = re.compile(r"\s*[,;]\s*(?:and |or )?[-+$€£¥₹]*\d")
 
 
 def parse_probability(text: str) -> float | None:
@@ -56,38 +67,47 @@ def parse_probability(text: str) -> float | None:
 
 
 def parse_expression(text: str) -> float | None:
-    """The confidence of the first of `EXPRESSIONS` after the last "Confidence:"; else None.
+    """The confidence of the one of `EXPRESSIONS` that the model states; None if there is none.
 
-    Without that word, in the whole text. Of expressions that begin alike the longest
-    counts: lm-polygraph takes the first of its list, so that "Probably Not" is probable. One
-    that is denied ("not likely") is none of them.
+    What is stated is the line after the last "Confidence:", or a text that has no such word. An
+    expression counts only where it is all of that, markup and punctuation aside, in any case of
+    letters: "Not very likely" contains one and states another. lm-polygraph takes the first of
+    its list that occurs anywhere, so that there "Probably Not" is probable.
     """
-    stated = re.split(r"confidence\s*:", text, flags=re.IGNORECASE)[-1]
-    match = _EXPRESSION.search(stated)
-    return _CONFIDENCE_OF[match["name"].lower()] if match and not match[1] else None
+    *before, stated = _CONFIDENCE_LABEL.split(text)
+    if before:
+        stated = stated.lstrip(_AROUND_WORDS).split("\n", 1)[0]
+    words = stated.strip(_AROUND_WORDS).split()
+    return _CONFIDENCE_OF.get(" ".join(words).lower())
 
 
 def extract_answer(text: str) -> str | None:
     r"""The final answer in a form that can be compared, or None.
 
-    The first of these that there is: what the last ``\boxed{}`` holds; the line that
-    follows the last "answer:" or "answer is", of which what stands behind an equals sign, and
-    of that the number that it begins with; the last number; the whole text if it is of ten
-    words at most. A number loses commas, idle zeros, currency and percent signs; other text
-    its case, its article, its asterisks and the punctuation around it.
+    The first of these that there is: what the last ``\boxed{}`` holds; the line that follows the
+    last "answer:" or "answer is"; of ten words at most, the emphasised one that they begin with;
+    the last number; the whole text if it is of ten words at most.
+
+    Of what is stated in a box or a line, what stands behind an equals sign counts, and of that
+    the number that it begins with, without its unit. Where more belongs to the number ("5 or 6",
+    "2 and a half", "1, 2, 3"), the answer is the whole. `numerals` says how numbers are read.
+    Other text loses its case, its article, its asterisks and the punctuation around it.
     """
+    text = same_characters(text)
     boxed = _last_boxed(text)
     if boxed is not None:
-        return _normalized(boxed)
+        return _stated(_without_latex(boxed))
+    text = _without_latex(text)
     labels = list(_ANSWER_LABEL.finditer(text))
     if labels:
-        line = text[labels[-1].end() :].strip().split("\n", 1)[0].rpartition("=")[2]
-        leading = _LEADING_NUMBER.match(re.sub(r"[*`]", "", line))
-        return _canonical_number(leading[1]) if leading else _normalized(line)
-    numbers = _SIGNED_NUMBER.findall(text)
-    if numbers:
-        return _canonical_number(numbers[-1])
-    return _normalized(text) if len(text.split()) <= _SHORT_ANSWER_WORDS else None
+        return _stated(text[labels[-1].end() :].strip().split("\n", 1)[0])
+    short = len(text.split()) <= _SHORT_ANSWER_WORDS
+    if short and _EMPHASIS.match(text):
+        return _stated(text)
+    found = list(quantities(re.sub(r"[*`]", "", text)))
+    if found and not (short and _is_list(text)):
+        return found[-1][0]
+    return _normalized(text) if short else None
 
 
 def _last_boxed(text: str) -> str | None:
@@ -102,17 +122,88 @@ def _last_boxed(text: str) -> str | None:
     return text[slice(*found)] if found else None
 
 
+_LATEX: Final = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox)\s*\{([^{}]*)\}", r"\1"),
+        (r"\{,\}", ","),
+        (r"\\!|\\(?:left|right|displaystyle)(?![A-Za-z])|\\[()\[\]]", ""),
+        (r"\\[,;: ]|\\q?quad(?![A-Za-z])|~", " "),
+        (r"\\([%$#&_])", r"\1"),
+        (r"\\[dt]frac", r"\\frac"),
+        (r"(\d) ?\\frac\s*\{(\d+)\}\s*\{(\d+)\}", r"\1 \2/\3"),
+        (r"\\frac\s*\{(\d+)\}\s*\{(\d+)\}", r"\1/\2"),
+        (r"\\frac\s*(\d)\s*(\d)", r"\1/\2"),
+        (r"\\(?:times|cdot)(?![A-Za-z])", "×"),
+        (r"\\approx(?![A-Za-z])", "="),
+        (r"\^\{([-+]?\d+)\}", r"^\1"),
+        (r"\^\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])", "°"),
+    )
+)
+
+
+def _without_latex(text: str) -> str:
+    """The text without commands that only say how it looks; fractions of numbers with a slash."""
+    if "\\" not in text and "{" not in text:
+        return text
+    for pattern, replacement in _LATEX:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def _stated(text: str) -> str | None:
+    """The answer that a box or a line states."""
+    if emphasis := _EMPHASIS.match(text):
+        text = emphasis["inside"]
+    elif len(marks := _END_OF_EMPHASIS.split(text)) == 2 and "**" not in marks[0]:
+        text = marks[0]  # The label was emphasised with it.
+    text = _behind_equals(re.sub(r"[*`]", "", text))
+    return _number_at_start(text) or _normalized(text)
+
+
+def _behind_equals(text: str) -> str:
+    """What stands behind the last equals sign, unless there are several statements."""
+    left, sign, right = text.rpartition("=")
+    several = re.search(r"[,;<>!≤≥]|\b(?:and|or)\b", left)
+    return right if sign and right.strip() and not several else text
+
+
+def _number_at_start(text: str) -> str | None:
+    """The number that a statement begins with, where all that follows it is a unit."""
+    text = _BEFORE_NUMBERS.sub("", text, count=1)
+    found = quantity_at_start(text)
+    if found is None:
+        return None
+    number, end = found
+    rest = text[end:].lstrip("$°\"')]")
+    if _LIST_GOES_ON.match(rest):
+        return None
+    clause = re.sub(r"\^-?\d", "", _END_OF_CLAUSE.split(rest, maxsplit=1)[0])
+    if clause.strip() and not clause[0].isspace():
+        return None
+    return None if _GOES_ON.search(clause) else number
+
+
+def _is_list(text: str) -> bool:
+    """Whether a text is several numbers and nothing else."""
+    found = list(quantities(text))
+    words = re.sub(r"[\W_]|\band\b|\bor\b", "", _between(text, found))
+    return len(found) > 1 and not words and bool(re.search(r"[,;]|\band\b|\bor\b", text))
+
+
+def _between(text: str, found: list[tuple[str, int, int]]) -> str:
+    """What a text has beside its quantities."""
+    ends = [0, *(end for _, _, end in found)]
+    starts = [*(start for _, start, _ in found), len(text)]
+    return " ".join(text[end:start] for end, start in zip(ends, starts, strict=True))
+
+
 def _normalized(text: str) -> str | None:
-    plain = re.sub(r"[*`]", "", text).strip(_AROUND_ANSWERS).lower()
-    if _SIGNED_NUMBER.fullmatch(plain):
-        return _canonical_number(plain)
-    return " ".join(_ARTICLE.sub("", plain).split()) or None
-
-
-def _canonical_number(number: str) -> str:
-    sign = "-" if number.startswith("-") else ""
-    whole, _, fraction = number.removeprefix("-").replace(",", "").partition(".")
-    digits = whole.lstrip("0") or "0"
-    decimals = fraction.rstrip("0")
-    plain = f"{digits}.{decimals}" if decimals else digits
-    return plain if plain == "0" else sign + plain
+    plain = re.sub(r"[*`]", "", text).strip(_AROUND_ANSWERS)
+    number = as_quantity(plain)
+    if number is not None:
+        return number
+    plain = re.sub(
+        r"\s*([<>=]+)\s*", r"\1", re.sub(r"\s*,\s*", ", ", _ARTICLE.sub("", plain.lower()))
+    )
+    return " ".join(plain.split()) or None
