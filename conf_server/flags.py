@@ -205,26 +205,18 @@ def raise_max_logprobs(args: Namespace, settings: ConfidenceSettings) -> None:
 
 
 def ask_for_token_statistics(args: Namespace) -> None:
-    """Have the workers load what `install_token_statistics` needs, where it can work.
+    """Have the workers load what `install_token_statistics` calls, where it can work.
 
     Raises:
-        SettingsError: `engine` where it cannot.
+        SettingsError: --token-statistics engine was given where it cannot.
     """
-    from vllm.logger import init_logger
+    from conf_server.engine.exact_statistics import WORKER_EXTENSION, obstacle_in_flags
 
-    from conf_server.engine.token_statistics_support import WORKER_EXTENSION, obstacle
-
-    if args.token_statistics == "topk":
-        return
-    reason = obstacle(args)
-    if reason is None:
+    obstacle = obstacle_in_flags(args)
+    if obstacle is None:
         args.worker_extension_cls = WORKER_EXTENSION
     elif args.token_statistics == "engine":
-        raise SettingsError(f"--token-statistics engine: {reason}")
-    else:
-        init_logger("vllm.conf_server.flags").info(
-            "Token statistics from top-k log-probabilities, marked inexact: %s.", reason
-        )
+        raise SettingsError(f"--token-statistics engine: {obstacle}")
 
 
 def log_cpu_defaults(args: Namespace) -> None:

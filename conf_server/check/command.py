@@ -163,12 +163,12 @@ async def ask_engine(
         SettingsError: as `read_engine`.
     """
     from conf_server.check.readings import KINDS, EngineNumerics, EngineReader
-    from conf_server.engine.client.start import install_token_statistics
+    from conf_server.engine.exact_statistics import install_token_statistics
 
     numerics = await EngineNumerics.of(engine)
     if not numerics.generates:
         raise SettingsError(f"--model {args.model}: it generates no text")
-    statistics = await install_token_statistics(engine, args)
+    statistics = await install_token_statistics(engine, args) is None
     limit = numerics.max_model_len - options.new_tokens
     if limit < 2:
         raise SettingsError("--max-model-len: no room for a text and --new-tokens")
