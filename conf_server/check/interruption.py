@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a check, and the engine that it has started."""
+"""SIGINT and SIGTERM end a check together with the engine that it has started."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def ending_on_signals() -> Iterator[None]:
-    """The first signal raises SystemExit(128 + signal); the second kills the engine and goes.
+    """The first signal raises SystemExit(128 + signal). The second kills the engine and exits.
 
-    With handlers of its own asyncio would only cancel its task on SIGINT, which an engine
-    that is starting does not notice for as long as that takes.
+    Asyncio's own handler of SIGINT would only cancel a task, which an engine that is starting
+    notices no earlier than when it has started.
     """
     handler = _Handler()
     before = {number: signal.signal(number, handler) for number in SIGNALS}
