@@ -15,12 +15,12 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from conf_server.check.compare import compare
 from conf_server.check.expectations import cache_excuse, missing_readings
-from conf_server.check.interruption import ending_on_signals
 from conf_server.check.options import CheckOptions, parse_options
 from conf_server.check.result import CheckResult, Line, WorstToken
 from conf_server.check.texts import TextsError, texts_of, tokenized
 from conf_server.check.tolerance import tolerance_for
 from conf_server.settings import ConfidenceSettings, SettingsError
+from conf_server.signals import ending_on_signals
 from conf_server.standard_output import print_result, result_alone
 
 TOP_K: Final = 20

@@ -7,8 +7,7 @@ is read.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
@@ -18,6 +17,7 @@ from vllm.exceptions import GenerationError
 from vllm.inputs import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
+from conf_server.concurrency import together
 from conf_server.engine.client.teacher_forcing import teacher_force
 from conf_server.engine.marks import SamplesMark, set_mark
 from conf_server.stats.forced import ForcedText, WantedRows
@@ -122,11 +122,11 @@ class EngineReader:
         """All readings that have rows, ordered by text and then by kind as in `KINDS`."""
         alone = {name: await self._read_alone(name, ids) for name, ids in texts.items()}
         batch = (self._generated(name, ids, "batched") for name, ids in texts.items())
-        together = await asyncio.gather(*map(self._counted, batch))
+        batched = await together(*map(self._counted, batch))
         return [
             reading
-            for readings, batched in zip(alone.values(), together, strict=True)
-            for reading in (*readings, batched)
+            for readings, last in zip(alone.values(), batched, strict=True)
+            for reading in (*readings, last)
             if reading is not None
         ]
 
@@ -137,7 +137,7 @@ class EngineReader:
             await self._counted(self._generated(name, ids, "generated")),
         ]
 
-    async def _counted(self, work: Awaitable[Reading | None]) -> Reading | None:
+    async def _counted(self, work: Coroutine[Any, Any, Reading | None]) -> Reading | None:
         reading = await work
         self._advance()
         return reading
