@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from conf_server.backends.base import Ask, Caller, Plain, Prompt
-from conf_server.gathering.task import Inquiry
+from conf_server.gathering.inquiry import Inquiry
 from conf_server.serving.encodable import refuse_unencodable
 from conf_server.serving.given_texts import GivenText, chat_of, check_given, completion_of
 from conf_server.serving.refusals import refused
@@ -141,6 +141,9 @@ class UncertaintyRequest(BaseModel):
                 options=options,
             ),
             caller=Caller(request_id, self.model, self.cache_salt, self.priority, headers),
+            methods=tuple(self.uncertainty.methods),
+            n_samples=self.uncertainty.n_samples,
+            similarity=self.uncertainty.similarity,
             length_field=length_field,
             answer=None if self.answer is None else completion_of(self.answer),
             samples=tuple(map(completion_of, self.samples or ())),
