@@ -10,7 +10,6 @@ from contextlib import ExitStack
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from conf_server.batch.child import with_server
 from conf_server.batch.client import Client
 from conf_server.batch.options import (
     STANDARD_STREAM,
@@ -21,6 +20,7 @@ from conf_server.batch.options import (
     parse_options,
 )
 from conf_server.batch.output import Output, open_output
+from conf_server.batch.own_server import with_server
 from conf_server.batch.resume import compare, require_server
 from conf_server.batch.run import Counts, Run, Signals
 from conf_server.batch.streams import count_lines, input_lines, open_input

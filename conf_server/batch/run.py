@@ -16,6 +16,7 @@ from conf_server.batch.client import Client, RefusedError
 from conf_server.batch.options import BatchOptions, StopRunError
 from conf_server.batch.output import Output
 from conf_server.batch.records import LineError, Record, parse_record
+from conf_server.concurrency import cancel_all
 
 GRACE_S: Final = 10.0
 """How long a signal waits for the requests under way. A second signal does not wait."""
@@ -124,10 +125,7 @@ class Run:
                 if self._under_way:
                     await asyncio.wait(self._under_way, timeout=GRACE_S)
         finally:
-            tasks = {feeder, stopping, *self._under_way}
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel_all({feeder, stopping, *self._under_way})
         if self._error is not None:
             raise self._error
 

@@ -91,7 +91,12 @@ def check(options: CheckOptions, args: Namespace) -> Report:
         SettingsError: what was asked for does not go together with the model.
         TextsError: the user's file of texts cannot be used.
     """
-    from conf_server.check.reference import Reference, load_tokenizer, require_model
+    from conf_server.check.reference import Reference
+    from conf_server.check.transformers_scorer import (
+        TransformersScorer,
+        load_tokenizer,
+        require_model,
+    )
 
     extra = texts_of(options.texts) if options.texts else {}
     hub = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
@@ -101,7 +106,7 @@ def check(options: CheckOptions, args: Namespace) -> Report:
         hub["revision"] = None  # the served model's
     require_model(path, hub)
     answers = asyncio.run(read_engine(options, args, tokenizer, extra))
-    reference = Reference(path, options.reference_device, hub)
+    reference = Reference(TransformersScorer(path, options.reference_device, **hub))
     lines = compared(answers, reference, tokenizer)
     numerics = answers.numerics
     return Report(

@@ -25,7 +25,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from conf_server.batch import child, client, score, uncertainty
+from conf_server import server_process
+from conf_server.batch import client, own_server, score, uncertainty
 
 DEADLINE_S = 60
 GRACE_S = 10 * DEADLINE_S
@@ -871,7 +872,8 @@ if "--dying" in sys.argv:
     server.behave = die_on_the_third
 with open({marker!r}, "w") as file:
     file.write(str(os.getpid()))
-uvicorn.run(server.app, port=int(sys.argv[sys.argv.index("--port") + 1]))
+(port,) = (word.removeprefix("--port=") for word in sys.argv if word.startswith("--port="))
+uvicorn.run(server.app, port=int(port))
 """
 
 
@@ -879,8 +881,8 @@ uvicorn.run(server.app, port=int(sys.argv[sys.argv.index("--port") + 1]))
 def pid_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     marker = tmp_path / "pid"
     code = CHILD.format(root=str(Path(__file__).parents[3]), marker=str(marker))
-    monkeypatch.setattr(child, "SERVER", (sys.executable, "-c", code))
-    monkeypatch.setattr(child, "POLL_S", 0.05)
+    monkeypatch.setattr(own_server, "COMMAND", (sys.executable, "-c", code))
+    monkeypatch.setattr(server_process, "POLL_S", 0.05)
     return marker
 
 
@@ -910,8 +912,7 @@ def test_a_model_is_served_for_the_time_of_the_run(
     assert plain.answers() == expected(5)
     assert not is_alive(pid_file)
     log = log_of(capsys.readouterr().err)
-    assert "flags --model m --port" in log
-    assert "--host 127.0.0.1 --dtype float32" in log
+    assert "flags --model m --dtype float32 --host=127.0.0.1 --port=" in log
 
 
 def test_a_model_that_does_not_load(
@@ -996,8 +997,8 @@ def test_the_server_does_not_outlive_a_killed_run(plain: Files, pid_file: Path) 
     plain.write(*prompts(1, wait=True))
     code = f"""
 import sys
-from conf_server.batch import child, score
-child.SERVER = {child.SERVER!r}
+from conf_server.batch import own_server, score
+own_server.COMMAND = {own_server.COMMAND!r}
 score.main(sys.argv[1:])
 """
     words = [str(plain.input), "-o", str(plain.output), "--model", "m"]

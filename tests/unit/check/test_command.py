@@ -659,9 +659,13 @@ def engineless(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
     rows = rows_with_statistics(logits)
     ids = [1] * 40
 
-    class Reference:
-        def __init__(self, path: str, _device: object, options: dict[str, Any]) -> None:
+    class Scorer:
+        def __init__(self, path: str, _device: object, **options: Any) -> None:
             hub[path] = options
+
+    class Reference:
+        def __init__(self, _scorer: Scorer) -> None:
+            pass
 
         def rows(self, reading: Reading, statistics: bool) -> ReferenceRows:
             return reference_rows(logits, rows.token_ids, rows.candidate_ids, statistics)
@@ -674,8 +678,9 @@ def engineless(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
         ]
         return command.EngineAnswers(numerics, True, "", {"long": ids}, readings)
 
-    module = "conf_server.check.reference"
-    monkeypatch.setattr(f"{module}.Reference", Reference)
+    module = "conf_server.check.transformers_scorer"
+    monkeypatch.setattr("conf_server.check.reference.Reference", Reference)
+    monkeypatch.setattr(f"{module}.TransformersScorer", Scorer)
     monkeypatch.setattr(f"{module}.load_tokenizer", lambda *_: Characters())
     monkeypatch.setattr(
         f"{module}.require_model", lambda path, options: hub.update({path: options})
