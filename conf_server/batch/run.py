@@ -1,4 +1,4 @@
-"""One run: a bounded number of requests under way, each answer written as it comes."""
+"""One run: it keeps a bounded number of requests under way, and writes each answer as it comes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ GRACE_S: Final = 10.0
 
 
 class Signals:
-    """SIGINT and SIGTERM: the first stops what is going on, the second everything."""
+    """SIGINT and SIGTERM: the first one stops the run gently, the second one at once.
+
+    Attributes:
+        received: the number of the first signal; None for none.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -31,7 +35,7 @@ class Signals:
 
     @contextmanager
     def handled(self) -> Iterator[None]:
-        """To be entered in the task that is to be cancelled."""
+        """Handle both signals. The task that enters this is the one that a signal cancels."""
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
 
@@ -61,12 +65,12 @@ class Signals:
 
 @dataclass
 class Counts:
-    """Lines of this run.
+    """How many lines a run has dealt with.
 
     Attributes:
-        answered: with an answer in the output.
-        failed: with an error in the output.
-        there: answered by an earlier run.
+        answered: lines that this run has written an answer for.
+        failed: lines that this run has written an error for.
+        there: lines that an earlier run has answered.
     """
 
     answered: int = 0
@@ -75,12 +79,7 @@ class Counts:
 
 
 class Run:
-    """Sends and writes.
-
-    Args:
-        server: what answers, in words, for the lines of the output.
-        model: its name, which answers must bear.
-    """
+    """Sends the lines of an input to one server, and writes what it answers."""
 
     def __init__(
         self,
@@ -92,6 +91,11 @@ class Run:
         server: str,
         model: str,
     ) -> None:
+        """
+        Args:
+            server: what answers, in words, for the lines of the output.
+            model: the name of the model that answers where a request names none.
+        """
         self._options = options
         self._client = client
         self._output = output
@@ -104,13 +108,14 @@ class Run:
         self._error: BaseException | None = None
 
     async def run(self, lines: AsyncIterator[tuple[int, bytes]], signals: Signals) -> None:
-        """Until there are no more, or until a signal has stopped it.
+        """Send the lines until there are no more, or until a signal stops the run.
 
         Args:
             lines: numbers and lines of the input that have no answer.
 
         Raises:
-            StopRunError, OSError: nothing more can be answered, or written.
+            StopRunError: no further line can be answered.
+            OSError: nothing more can be written.
         """
         feeder = asyncio.create_task(self._feed(lines))
         feeder.add_done_callback(self._done)
@@ -151,6 +156,7 @@ class Run:
                 continue
             try:
                 record = parse_record(options.endpoint, number, text, options.defaults)
+                record.check_label()
             except LineError as error:
                 message = {"message": str(error), "type": "invalid_line", "code": None}
                 self._fail(number, {}, message)

@@ -7,10 +7,9 @@ import json
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -18,10 +17,11 @@ from conf_server.check.compare import compare
 from conf_server.check.expectations import cache_excuse, missing_readings
 from conf_server.check.interruption import ending_on_signals
 from conf_server.check.options import CheckOptions, parse_options
-from conf_server.check.report import Line, Report, WorstToken
+from conf_server.check.result import Line, Report, WorstToken
 from conf_server.check.texts import TextsError, texts_of, tokenized
 from conf_server.check.tolerance import tolerance_for
 from conf_server.settings import ConfidenceSettings, SettingsError
+from conf_server.standard_output import print_result, result_alone
 
 TOP_K: Final = 20
 """Candidates compared at each token: what OpenAI's API can ask for at most."""
@@ -41,32 +41,11 @@ def main(arguments: Sequence[str]) -> int:
         with ending_on_signals(), result_alone() as stdout:
             report = check(options, engine_flags(others))
             text = json.dumps(report.as_json()) if options.json else report.table()
-            print(text, file=stdout)
+            print_result(text, stdout)
     except (SettingsError, TextsError) as error:
         print(f"conf-server check: error: {error}", file=sys.stderr)
         return 2
     return 0 if report.ok else 1
-
-
-@contextmanager
-def result_alone() -> Iterator[TextIO]:
-    """Standard output for the result; what else is printed, by any process, goes to stderr.
-
-    vLLM logs to stdout, and so do processes that it starts.
-    """
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        with (
-            open(kept, "w", encoding="utf-8", closefd=False) as stdout,
-            redirect_stdout(sys.stderr),
-        ):
-            yield stdout
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 def engine_flags(arguments: list[str]) -> Namespace:
@@ -184,12 +163,12 @@ async def ask_engine(
         SettingsError: as `read_engine`.
     """
     from conf_server.check.readings import KINDS, EngineNumerics, EngineReader
-    from conf_server.engine.client.start import install_token_statistics
+    from conf_server.engine.exact_statistics import install_token_statistics
 
     numerics = await EngineNumerics.of(engine)
     if not numerics.generates:
         raise SettingsError(f"--model {args.model}: it generates no text")
-    statistics = await install_token_statistics(engine, args)
+    statistics = await install_token_statistics(engine, args) is None
     limit = numerics.max_model_len - options.new_tokens
     if limit < 2:
         raise SettingsError("--max-model-len: no room for a text and --new-tokens")

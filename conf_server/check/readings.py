@@ -18,8 +18,9 @@ from vllm.exceptions import GenerationError
 from vllm.inputs import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from conf_server.engine.client.teacher_forcing import ForcedText, WantedRows, teacher_force
+from conf_server.engine.client.teacher_forcing import teacher_force
 from conf_server.engine.marks import SamplesMark, set_mark
+from conf_server.stats.forced import ForcedText, WantedRows
 from conf_server.stats.trace import TraceRows
 
 Kind = Literal["prompt", "cached", "generated", "batched"]

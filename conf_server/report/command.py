@@ -12,8 +12,8 @@ from html import escape
 from pathlib import Path
 
 from conf_server.report.answers import ReportError, read_answers
+from conf_server.report.evaluation_metrics import RESAMPLES
 from conf_server.report.figures import MethodFigures, correlations, method_figures
-from conf_server.report.metrics import RESAMPLES
 from conf_server.report.page import EXPLANATION, page
 from conf_server.report.plots import (
     SIZE,

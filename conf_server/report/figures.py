@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from conf_server.report.answers import Answers, Column
-from conf_server.report.metrics import (
+from conf_server.report.evaluation_metrics import (
     RESAMPLES,
     Levels,
     Reliability,

@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from conf_server.report.evaluation_metrics import levels_of
 from conf_server.report.figures import MethodFigures
-from conf_server.report.metrics import levels_of
 
 Floats = NDArray[np.float64]
 Draw = Callable[[Any], None]

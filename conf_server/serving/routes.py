@@ -19,7 +19,8 @@ from vllm.entrypoints.serve.utils.api_utils import (
     with_cancellation,
 )
 
-from conf_server.backends.forcing import TextForcing
+from conf_server.backends.served import ServedBackend, max_candidates
+from conf_server.judges.models import all_judges, load_models
 from conf_server.serving.chat import ConfidenceServingChat
 from conf_server.serving.completion import ConfidenceServingCompletion
 from conf_server.serving.requests import (
@@ -28,8 +29,7 @@ from conf_server.serving.requests import (
 )
 from conf_server.serving.score_handler import ServingScore
 from conf_server.serving.score_protocol import ScoreRequest, ScoreResponse
-from conf_server.serving.tokens import max_candidates
-from conf_server.serving.uncertainty_handler import ServingUncertainty, similarity_models
+from conf_server.serving.uncertainty_handler import ServingUncertainty
 from conf_server.serving.uncertainty_protocol import (
     MethodList,
     UncertaintyRequest,
@@ -157,12 +157,8 @@ def init_confidence_state(state: State, settings: ConfidenceSettings) -> None:
     state.openai_serving_completion = ConfidenceServingCompletion.adopt(
         state.openai_serving_completion, settings
     )
-    forcing = TextForcing(state.openai_serving_chat)
-    state.conf_server_score = ServingScore(state.openai_serving_chat, forcing, settings)
-    state.conf_server_uncertainty = ServingUncertainty(
-        state.openai_serving_chat,
-        state.openai_serving_completion,
-        forcing,
-        settings,
-        similarity_models(settings),
-    )
+    chat, completion = state.openai_serving_chat, state.openai_serving_completion
+    backend = ServedBackend(chat, completion, settings.statistics_obstacle)
+    judges = all_judges(backend, load_models(settings))
+    state.conf_server_score = ServingScore(chat, backend, settings)
+    state.conf_server_uncertainty = ServingUncertainty(chat, backend, judges, settings)

@@ -313,7 +313,7 @@ def test_what_says_nothing_is_accepted(server: Server) -> None:
         messages=None,
         max_tokens=2,
         n=1,
-        temperature=0,
+        temperature=None,
         tools=[],
         logprobs=None,
         echo=False,

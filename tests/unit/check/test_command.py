@@ -32,7 +32,7 @@ from conf_server.check.reference_statistics import (
     distances,
     reference_statistics,
 )
-from conf_server.check.report import Line, Report, WorstToken
+from conf_server.check.result import Line, Report, WorstToken
 from conf_server.check.texts import TextsError, texts_of, tokenized
 from conf_server.check.tolerance import BY_DTYPE, QUANTIZED, Tolerance, tolerance_for
 from conf_server.engine.worker.token_statistics import statistics_torch

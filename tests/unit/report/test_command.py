@@ -16,8 +16,8 @@ import pytest
 
 from conf_server.report.answers import ReportError, read_answers
 from conf_server.report.command import main
+from conf_server.report.evaluation_metrics import Levels, auroc, bootstrap_intervals, prr
 from conf_server.report.figures import method_figures
-from conf_server.report.metrics import Levels, auroc, bootstrap_intervals, prr
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed: the extra `report`")
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from conf_server.report.metrics import (
+from conf_server.report.evaluation_metrics import (
     Levels,
     UndefinedError,
     auroc,

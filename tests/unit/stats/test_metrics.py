@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from conf_server.stats.columns import NUM_TOKEN_STATISTICS
 from conf_server.stats.metrics import METRICS, TOP_K_METRICS, metric_values
+from conf_server.stats.row_layout import ColumnGroup
 from conf_server.stats.trace import TokenTrace, TraceRows
 from tests.reference import lm_polygraph_metrics, token_statistics
 
@@ -24,11 +24,10 @@ def rows_of(rows: NDArray[np.float64], tokens: list[int], with_statistics: bool)
     order = np.argsort(-rows, axis=1)[:, :K]
     ids = np.column_stack((tokens, order))
     logprobs = np.take_along_axis(rows, ids, axis=1)
-    count = NUM_TOKEN_STATISTICS if with_statistics else 0
-    if count:
-        ids = np.column_stack((ids, np.zeros((len(rows), count), int)))
+    groups = (ColumnGroup.STATISTICS,) if with_statistics else ()
+    if groups:
         logprobs = np.column_stack((logprobs, token_statistics(rows, K)))
-    trace = TokenTrace(K, count)
+    trace = TokenTrace(K, groups)
     trace.append(ids, logprobs, np.ones(len(rows), int))
     return trace.all()
 
