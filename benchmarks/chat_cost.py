@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.load import Client, Label, Results, Sample
+from benchmarks.load_client import Client, Label, Results, Sample
 from benchmarks.servers import CONF, MODEL_NAME, OLD, STOCK, Server, ServerError
 
 PATH = "/v1/chat/completions"

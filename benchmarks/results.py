@@ -1,4 +1,4 @@
-"""What was measured, as Markdown, JSON and a plot."""
+"""What was measured, as Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from benchmarks import chat, estimators, scoring
-from benchmarks.load import Label, Results, Sample
+from benchmarks import chat_cost, scoring_cost, uncertainty_cost
+from benchmarks.load_client import Label, Results, Sample
 from benchmarks.servers import CONF, PROCESSES, ROOT
+from benchmarks.worker_kernels import KernelTimes
 
 _CHAT_NOTE = """\
 × is the ratio, within a round, to no logprobs on the same server, sent the same way.
@@ -32,6 +33,9 @@ _UNCERTAINTY_NOTE = """\
 estimates come with a greedy answer beside the samples."""
 _ESTIMATORS_NOTE = """\
 In process: 10 samples of 200 tokens. Judgements are made once for all that want them."""
+_KERNELS_NOTE = """\
+Milliseconds for a batch of logits in a worker, medians: exact token statistics beside vLLM's own
+top-20 log-probabilities, V1's and (on a GPU) V2's, and beside a plain argmax."""
 
 Metric = Callable[[Sample], float]
 Baseline = Callable[[Label], Label]
@@ -50,6 +54,7 @@ class Report:
     summary_us: dict[int, float] = field(default_factory=dict)
     uncertainty: Results = field(default_factory=dict)
     estimator_us: dict[str, float] = field(default_factory=dict)
+    kernels: list[KernelTimes] = field(default_factory=list)
     score_difference: float | None = None
 
     def write_json(self, path: Path) -> None:
@@ -65,6 +70,7 @@ class Report:
             "summary_us": self.summary_us,
             "uncertainty": _plain(self.uncertainty),
             "estimator_us": self.estimator_us,
+            "kernels": [asdict(times) for times in self.kernels],
             "score_difference": self.score_difference,
         }
         path.write_text(json.dumps(document, indent=1) + "\n")
@@ -92,7 +98,9 @@ class Report:
             parts += ["### Uncertainty", _medians(self.uncertainty, _UNCERTAINTY_NOTE), table]
         if self.estimator_us:
             parts += ["### Estimators", _ESTIMATORS_NOTE, _estimator_table(self.estimator_us)]
-        if (self.chat or self.score or self.uncertainty) and not self.trial:
+        if self.kernels:
+            parts += ["### Kernels", _KERNELS_NOTE, _kernel_table(self.kernels)]
+        if (self.chat or self.score or self.uncertainty or self.kernels) and not self.trial:
             parts += ["### Aims", self._aims_table()]
         return "\n\n".join(parts)
 
@@ -102,6 +110,7 @@ class Report:
             *(_score_aims(self.score) if self.score else ()),
             *(_uncertainty_aims(self.uncertainty) if self.uncertainty else ()),
             *(_estimator_aims(self.estimator_us) if self.estimator_us else ()),
+            *_kernel_aims(self.kernels),
         ]
         return _table(["", "aim", "median", "rounds", "met"], [aim.row() for aim in aims], 1)
 
@@ -166,31 +175,46 @@ def _chat_table(results: Results) -> str:
     head += ["tokens/s", "×", "bytes/response", "×"]
     columns = [(_us_per_token(role), ",.0f") for role in PROCESSES]
     columns += [(Sample.tokens_per_second, ",.0f"), (Sample.bytes_per_item, ",.0f")]
-    return _table(head, _rows(results, chat.baseline, columns), 3)
+    return _table(head, _rows(results, chat_cost.baseline, columns), 3)
 
 
 def _score_table(results: Results) -> str:
     head = ["server", "method", "seconds", "×", "API CPU ms/item", "×", "bytes/item", "×"]
     columns = [(_seconds, ".2f"), (Sample.api_ms_per_item, ",.2f"), (Sample.bytes_per_item, ",.0f")]
-    return _table(head, _rows(results, scoring.baseline, columns), 2)
+    return _table(head, _rows(results, scoring_cost.baseline, columns), 2)
 
 
 def _concurrency_table(results: Results) -> str:
     head = ["server", "logprobs", "concurrency", "API µs/token", "×", "tokens/s", "×"]
     columns = [(_us_per_token("api"), ",.0f"), (Sample.tokens_per_second, ",.0f")]
-    return _table(head, _rows(results, chat.baseline, columns), 2)
+    return _table(head, _rows(results, chat_cost.baseline, columns), 2)
 
 
 def _uncertainty_table(results: Results) -> str:
     head = ["server", "request", "seconds", "×", "API CPU ms/sample", "×"]
     columns = [(_seconds, ".2f"), (Sample.api_ms_per_item, ",.2f")]
-    return _table(head, _rows(results, estimators.baseline, columns), 2)
+    return _table(head, _rows(results, uncertainty_cost.baseline, columns), 2)
 
 
 def _estimator_table(microseconds: Mapping[str, float]) -> str:
     slowest = sorted(microseconds.items(), key=lambda item: -item[1])
     rows = [[name, f"{us:,.0f}"] for name, us in slowest]
     return _table(["estimator", "µs"], rows, 1)
+
+
+def _kernel_table(kernels: Sequence[KernelTimes]) -> str:
+    methods = list(kernels[0].milliseconds)
+    rows = [
+        [
+            times.dtype,
+            f"{times.vocabulary:,}",
+            f"{times.rows}",
+            *(f"{times.milliseconds[method]:.3g}" for method in methods),
+            f"{times.ratio():.2f}",
+        ]
+        for times in kernels
+    ]
+    return _table(["logits", "vocabulary", "rows", *methods, "statistics / top-20"], rows, 1)
 
 
 def _summary_table(summary_us: Mapping[int, float]) -> str:
@@ -215,10 +239,10 @@ class Aim(NamedTuple):
 
 
 def _chat_aims(results: Results) -> Iterator[Aim]:
-    stats = (CONF, "stats", chat.WHOLE)
+    stats = (CONF, "stats", chat_cost.WHOLE)
 
     def against_nothing(metric: Metric) -> list[float]:
-        return ratios(results, stats, chat.baseline(stats), metric)
+        return ratios(results, stats, chat_cost.baseline(stats), metric)
 
     cpu, speed = _us_per_token("api"), Sample.tokens_per_second
     yield Aim("stats, API CPU per token, × no logprobs", "≤", 1.15, against_nothing(cpu))
@@ -228,7 +252,7 @@ def _chat_aims(results: Results) -> Iterator[Aim]:
 
 
 def _score_aims(results: Results) -> Iterator[Aim]:
-    cold, prefill = (CONF, scoring.COLD), (CONF, scoring.PREFILL)
+    cold, prefill = (CONF, scoring_cost.COLD), (CONF, scoring_cost.PREFILL)
     seconds = ratios(results, cold, prefill, _seconds)
     yield Aim("/v1/score cold, seconds, × prefill", "≤", 1.15, seconds)
     beyond = [
@@ -240,14 +264,21 @@ def _score_aims(results: Results) -> Iterator[Aim]:
 
 def _uncertainty_aims(results: Results) -> Iterator[Aim]:
     for label in results:
-        if label != estimators.baseline(label):
-            seconds = ratios(results, label, estimators.baseline(label), _seconds)
+        if label != uncertainty_cost.baseline(label):
+            seconds = ratios(results, label, uncertainty_cost.baseline(label), _seconds)
             yield Aim(f"/v1/uncertainty, {label[1]}, seconds, × chat", "≤", 1.1, seconds)
 
 
 def _estimator_aims(microseconds: Mapping[str, float]) -> Iterator[Aim]:
     total = sum(microseconds.values()) / 1e3
     yield Aim("all estimators and rouge_l, 10 samples of 200 tokens, ms", "≤", 5.0, [total])
+
+
+def _kernel_aims(kernels: Sequence[KernelTimes]) -> Iterator[Aim]:
+    for times in kernels:
+        if times.rows == 32:
+            what = f"token statistics of 32 rows of {times.dtype}, × vLLM's top-20"
+            yield Aim(what, "≤", 0.25, [times.ratio()])
 
 
 def machine() -> dict[str, Any]:

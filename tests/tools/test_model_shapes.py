@@ -1,4 +1,4 @@
-"""benchmarks.gpu: the model folders without weights, as transformers and vLLM see them."""
+"""benchmarks/model_shapes.py: the folders without weights, as transformers and vLLM see them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from vllm.config import ModelConfig
 
-from benchmarks.gpu import GpuError
-from benchmarks.gpu.models import SHAPES, VOCABULARY, pad_vocabulary, write_shape
+from benchmarks.model_shapes import SHAPES, VOCABULARY, ShapeError, pad_vocabulary, write_shape
 
 # Parameters of the public Llama-3.2-1B and Llama-3.1-8B.
 PARAMETERS = {"1B": 1_235_814_400, "8B": 8_030_261_248}
@@ -59,8 +58,13 @@ def test_texts_are_tokenized_as_before(folders: dict[str, Path], model_path: Pat
     assert rendered == own.apply_chat_template(messages, tokenize=False)
 
 
+def test_without_the_embedded_model_it_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ShapeError, match="run `make model`"):
+        write_shape("1B", tmp_path / "nothing", tmp_path / "1B")
+
+
 def test_a_vocabulary_with_gaps_or_our_texts_is_refused() -> None:
-    with pytest.raises(GpuError, match="gaps"):
+    with pytest.raises(ShapeError, match="gaps"):
         pad_vocabulary({"a": 0, "b": 2}, 4)
-    with pytest.raises(GpuError, match="Ġw2"):
+    with pytest.raises(ShapeError, match="Ġw2"):
         pad_vocabulary({"a": 0, "Ġw2": 1}, 4)

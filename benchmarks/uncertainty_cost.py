@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks import chat
-from benchmarks.load import Client, Label, Results
+from benchmarks import chat_cost
+from benchmarks.load_client import Client, Label, Results
 from benchmarks.servers import CONF, MODEL_NAME, Server, ServerError
-from benchmarks.summary import median_us
+from benchmarks.summary_time import median_us
 from conf_server.stats.columns import NUM_TOKEN_STATISTICS
 from conf_server.uncertainty.evidence import Alternatives, Evidence, Generation
 from conf_server.uncertainty.pairs import assemble, from_similarities, unique_pairs
@@ -49,7 +49,7 @@ def _body(name: str, prompt: str, max_tokens: int) -> tuple[str, bytes]:
     request = _request(prompt, max_tokens)
     if name == PLAIN:
         plain = request | {"n": SAMPLES, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
-        return chat.PATH, json.dumps(plain).encode()
+        return chat_cost.PATH, json.dumps(plain).encode()
     methods, similarity = WAYS[name]
     options = {"methods": methods, "similarity": similarity, "n_samples": SAMPLES}
     return PATH, json.dumps(request | {"uncertainty": options}).encode()
@@ -66,7 +66,7 @@ async def run(
     for number in range(rounds + 1):
         for label in random.Random(number).sample(LABELS, len(LABELS)):
             bar.set_postfix_str(f"uncertainty: {label[1]}")
-            (prompt,) = chat.prompts(1, number)
+            (prompt,) = chat_cost.prompts(1, number)
             path, body = _body(label[1], prompt, max_tokens)
             taken, (answer,) = await client.measure(
                 servers[CONF],

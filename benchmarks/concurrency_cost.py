@@ -9,22 +9,22 @@ from functools import partial
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks import chat
-from benchmarks.load import Client, Label, Results
+from benchmarks import chat_cost
+from benchmarks.load_client import Client, Label, Results
 from benchmarks.servers import CONF, STOCK, Server
-from benchmarks.summary import median_us
+from benchmarks.summary_time import median_us
 from conf_server.stats.confidence import confidence_summary
 
 TRACE_LENGTHS = (256, 2_048, 16_384)
 METHODS = (
-    chat.method(CONF, chat.NOTHING),
-    chat.method(CONF, "stats"),
-    chat.method(STOCK, chat.NOTHING),
-    chat.method(STOCK, chat.TOP_20),
+    chat_cost.method(CONF, chat_cost.NOTHING),
+    chat_cost.method(CONF, "stats"),
+    chat_cost.method(STOCK, chat_cost.NOTHING),
+    chat_cost.method(STOCK, chat_cost.TOP_20),
 )
 
 
-def label(how: chat.Method, concurrency: int) -> Label:
+def label(how: chat_cost.Method, concurrency: int) -> Label:
     return (how.server, how.name, str(concurrency))
 
 
@@ -43,7 +43,7 @@ async def run(
     for number in range(1, rounds + 1):
         for how, concurrency in random.Random(number).sample(pairs, len(pairs)):
             bar.set_postfix_str(f"concurrency {concurrency}: {how.server} {how.name}")
-            taken = await chat.sample(
+            taken = await chat_cost.sample(
                 client,
                 servers[how.server],
                 how,

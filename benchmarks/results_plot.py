@@ -7,9 +7,9 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks import chat
-from benchmarks.load import Label, Results, Sample
-from benchmarks.report import Metric, Report, middle
+from benchmarks import chat_cost
+from benchmarks.load_client import Label, Results, Sample
+from benchmarks.results import Metric, Report, middle
 from benchmarks.servers import CONF, OLD, STOCK
 
 COLOURS = {CONF: "#1b7f5c", STOCK: "#8a8f98", OLD: "#c9772b", "transformers": "#5b6ee1"}
@@ -38,7 +38,7 @@ def _lines(axes: Axes, results: Results) -> None:
         point = (int(label[2]), middle(samples, _api_us))
         series.setdefault(label[:2], []).append(point)
     for (server, name), points in series.items():
-        dashes = "--" if name == chat.NOTHING else "-"
+        dashes = "--" if name == chat_cost.NOTHING else "-"
         axes.plot(
             *zip(*sorted(points), strict=True),
             dashes,
@@ -55,7 +55,7 @@ def _lines(axes: Axes, results: Results) -> None:
 
 def write(report: Report, path: Path) -> None:
     """A panel for each table that was measured."""
-    whole = {label: s for label, s in report.chat.items() if label[2] == chat.WHOLE}
+    whole = {label: s for label, s in report.chat.items() if label[2] == chat_cost.WHOLE}
     scores = report.score
     panels = []
     if whole:

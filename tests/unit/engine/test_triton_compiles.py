@@ -1,4 +1,4 @@
-"""The statistics kernel compiles for Hopper: Triton and ptxas do that without a GPU."""
+"""The statistics kernel compiles for Hopper, which Triton and ptxas can do without a GPU."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import torch
+
+from tests.devices import HAS_CUDA, TRITON_CPU
 
 pytestmark = pytest.mark.skipif(
     find_spec("triton") is None, reason="needs Triton's compiler; triton is not installed"
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 COMPILE = """
 from triton.backends.compiler import GPUTarget
@@ -37,8 +38,8 @@ for dtype, zero_bits in (("*fp32", 0), ("*fp16", 13), ("*bf16", 16)):
 
 
 def test_the_kernel_compiles_for_hopper(tmp_path: Path) -> None:
-    # vLLM hides Triton where no backend is active; beside a real one the stub would be a second.
-    stub = [] if torch.cuda.is_available() else [str(ROOT / "tests" / "triton_cpu")]
+    # vLLM hides Triton where no backend is active. The stub is one; a GPU has its own.
+    stub = [] if HAS_CUDA else [str(TRITON_CPU)]
     path = os.pathsep.join([*stub, str(ROOT)])
     environ = {**os.environ, "PYTHONPATH": path, "TRITON_CACHE_DIR": str(tmp_path)}
     environ.pop("TRITON_INTERPRET", None)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from benchmarks.load import QUIET_S, Client, Label, Results, Sample
+from benchmarks.load_client import QUIET_S, Client, Label, Results, Sample
 from benchmarks.servers import CONF, MODEL_NAME, STOCK, Server, ServerError
 from benchmarks.transformers_forward import TransformersProcess
 
@@ -53,6 +53,9 @@ class Case:
             Text(context, [draw.choices(TOKEN_IDS, k=draw.randint(20, 64)) for _ in range(each)])
             for context in contexts
         ]
+
+
+QUICK = Case(contexts=2, context_tokens=200, completions=4)
 
 
 @dataclass(frozen=True)
