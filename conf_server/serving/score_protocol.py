@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from vllm.entrypoints.serve.engine.protocol import PromptTokenUsageInfo
 
 from conf_server.backends.base import ForcingItem, Plain, Prompt
+from conf_server.serving.checked_body import CheckedBody
 from conf_server.serving.confidence import ConfidenceOptions, MetricName
-from conf_server.serving.encodable import refuse_unencodable
+from conf_server.serving.fields import Priority, RequestId
 from conf_server.serving.given_texts import (
     GivenCompletion,
     Text,
@@ -91,7 +92,7 @@ class ScoreItem(BaseModel):
         return ForcingItem(context, completions, path, tuple(self.text_paths(path)))
 
 
-class ScoreRequest(ScoreItem):
+class ScoreRequest(CheckedBody, ScoreItem):
     """One item, or many under `items`, and what to answer for each."""
 
     items: list[ScoreItem] | None = Field(default=None, description="Many items at once.")
@@ -109,8 +110,8 @@ class ScoreRequest(ScoreItem):
     cache_salt: str | None = Field(
         default=None, min_length=1, description="Keeps this request's prefix cache to itself."
     )
-    priority: int = Field(default=0, description="Lower is earlier, with priority scheduling.")
-    request_id: str | None = Field(default=None, description="Name of the request in logs.")
+    priority: Priority = 0
+    request_id: RequestId
 
     @model_validator(mode="before")
     @classmethod
@@ -157,8 +158,6 @@ class ScoreRequest(ScoreItem):
 
 
 def _check_item(item: ScoreItem, path: str) -> None:
-    for name in ("prompt", "messages", "chat_template", "chat_template_kwargs"):
-        refuse_unencodable(getattr(item, name), f"{path}{name}")
     _check_one_of(item, "prompt", "messages", path, " (an empty prompt scores a text on its own)")
     _check_one_of(item, "completion", "completions", path)
     for name in ("messages", "completions"):

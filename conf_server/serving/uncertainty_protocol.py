@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from conf_server.backends.base import Ask, Caller, Plain, Prompt
 from conf_server.gathering.task import Inquiry
-from conf_server.serving.encodable import refuse_unencodable
+from conf_server.serving.checked_body import CheckedBody
+from conf_server.serving.fields import Priority, RequestId
 from conf_server.serving.given_texts import GivenText, chat_of, check_given, completion_of
 from conf_server.serving.refusals import refused
 
@@ -59,7 +60,7 @@ class UncertaintyOptions(BaseModel):
     return_samples: bool = Field(default=False, description="Return the samples too.")
 
 
-class UncertaintyRequest(BaseModel):
+class UncertaintyRequest(CheckedBody):
     """A chat or completion request, of which everything else is taken as vLLM takes it."""
 
     model_config = ConfigDict(extra="allow")
@@ -89,8 +90,8 @@ class UncertaintyRequest(BaseModel):
     cache_salt: str | None = Field(
         default=None, min_length=1, description="Keeps this request's prefix cache to itself."
     )
-    priority: int = Field(default=0, description="Lower is earlier, with priority scheduling.")
-    request_id: str | None = Field(default=None, description="Name of the request in logs.")
+    priority: Priority = 0
+    request_id: RequestId
 
     @model_validator(mode="after")
     def _check(self) -> UncertaintyRequest:
@@ -100,8 +101,6 @@ class UncertaintyRequest(BaseModel):
             value = getattr(self, name)
             if value is not None and not value:
                 raise refused(name, "it must not be empty.")
-        refuse_unencodable(self.messages, "messages")
-        refuse_unencodable(self.prompt, "prompt")
         if self.answer is not None:
             check_given(self.answer, "answer")
         for index, sample in enumerate(self.samples or ()):
