@@ -25,6 +25,7 @@ from vllm.version import __version__ as vllm_version
 
 from conf_server import __version__
 from conf_server.backends.served import ServedBackend, max_candidates
+from conf_server.gathering.estimation import Estimator
 from conf_server.judges.models import all_judges, load_models
 from conf_server.serving.chat import ConfidenceServingChat
 from conf_server.serving.completion import ConfidenceServingCompletion
@@ -199,4 +200,4 @@ def init_confidence_state(state: State, settings: ConfidenceSettings) -> None:
     backend = ServedBackend(chat, completion, settings.statistics_obstacle)
     judges = all_judges(backend, load_models(settings))
     state.conf_server_score = ServingScore(chat, backend, settings)
-    state.conf_server_uncertainty = ServingUncertainty(chat, backend, judges, settings)
+    state.conf_server_uncertainty = ServingUncertainty(chat, Estimator(backend, judges, settings))

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from conf_server.backends.base import Ask, Caller, Plain, Prompt
-from conf_server.gathering.task import Inquiry
+from conf_server.gathering.inquiry import Inquiry
 from conf_server.serving.checked_body import CheckedBody
 from conf_server.serving.fields import Priority, RequestId
 from conf_server.serving.given_texts import GivenText, chat_of, check_given, completion_of
@@ -140,6 +140,9 @@ class UncertaintyRequest(CheckedBody):
                 options=options,
             ),
             caller=Caller(request_id, self.model, self.cache_salt, self.priority, headers),
+            methods=tuple(self.uncertainty.methods),
+            n_samples=self.uncertainty.n_samples,
+            similarity=self.uncertainty.similarity,
             length_field=length_field,
             answer=None if self.answer is None else completion_of(self.answer),
             samples=tuple(map(completion_of, self.samples or ())),

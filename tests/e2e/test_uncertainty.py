@@ -19,6 +19,7 @@ from conf_server.uncertainty.registry import METHODS
 from conf_server.uncertainty.words.overlap import jaccard
 from tests.reference import Reference, lm_polygraph_metrics
 from tests.server import Server
+from tests.trace_sink import TraceSink
 
 QUESTION = "What is the capital of France?"
 CHAT = [{"role": "user", "content": QUESTION}]
@@ -461,3 +462,103 @@ def test_an_adapters_answer(server: Server) -> None:
     adapted, base = ask(server, **body), ask(server, **body | {"model": "smol"})
     assert (adapted["model"], base["model"]) == ("adapter", "smol")
     assert abs(values(adapted)["perplexity"] - values(base)["perplexity"]) > 0.1
+
+
+def test_our_own_answer_sent_back_gives_the_same_numbers(server: Server) -> None:
+    """The end-of-text token is one of the answer's tokens, wherever the answer comes from."""
+    methods = {"methods": ["fast"]}
+    own = ask(server, messages=CHAT, max_tokens=32, uncertainty=methods)
+    assert own["answer"]["finish_reason"] == "stop"
+    text = own["answer"]["text"]
+    finished = {"text": text, "finished": True}
+    again = ask(server, messages=CHAT, answer=finished, uncertainty=methods)
+    assert again["answer"] == own["answer"]
+    assert values(again) == pytest.approx(values(own), abs=1e-3)
+    open_ended = ask(server, messages=CHAT, answer=text, uncertainty=methods)
+    assert open_ended["answer"]["num_tokens"] == own["answer"]["num_tokens"] - 1
+    assert open_ended["answer"]["finish_reason"] is None
+
+
+def test_samples_may_be_token_ids(server: Server, reference: Reference) -> None:
+    """ " P" and "aris" are tokens that no tokenizer makes of " Paris"."""
+    ids = plain_ids(reference, " P") + plain_ids(reference, "aris")
+    assert ids != plain_ids(reference, " Paris")
+    answer = ask(
+        server,
+        prompt="The capital of France is",
+        answer={"token_ids": ids},
+        samples=[{"token_ids": ids, "finished": True}, " Paris"],
+        uncertainty={
+            "methods": ["maximum_sequence_probability", "monte_carlo_sequence_entropy"],
+            "return_samples": True,
+        },
+    )
+    context = plain_ids(reference, "The capital of France is")
+    own = reference.token_logprobs([*context, *ids])[-len(ids) :]
+    value = answer["estimates"]["maximum_sequence_probability"]["value"]
+    assert value == pytest.approx(-own.sum(), abs=1e-3)
+    assert answer["answer"]["text"] == " Paris"
+    assert [sample["text"] for sample in answer["samples"]] == [" Paris", " Paris"]
+    end = reference.tokenizer.eos_token_id
+    whole = reference.token_logprobs([*context, *ids, end])[-len(ids) - 1 :].sum()
+    assert answer["samples"][0]["logprob"] == pytest.approx(whole, abs=1e-3)
+    assert answer["samples"][0]["num_tokens"] == len(ids) + 1
+
+
+QUOTING = ["p_true", "p_true_sampling", "p_true_empirical", "verbalized_1s", "linguistic_1s"]
+
+
+def test_parts_of_a_message_are_quoted_as_they_were_rendered(server: Server) -> None:
+    parts = [{"type": "text", "text": text} for text in ("What is the capital", "of France?")]
+    whole = "What is the capital\nof France?"
+    answers = [
+        ask(
+            server,
+            messages=[{"role": "user", "content": content}],
+            answer=ANSWER,
+            samples=SAMPLES,
+            seed=1,
+            uncertainty={"methods": [*QUOTING, "deg_mat"], "similarity": "self_nli"},
+        )
+        for content in (parts, whole)
+    ]
+    tokens = [
+        {stage: spent["prompt_tokens"] for stage, spent in answer["usage"]["stages"].items()}
+        for answer in answers
+    ]
+    assert tokens[0] == tokens[1]
+    labels = ("p_true", "p_true_sampling", "deg_mat")
+    first, second = ({name: values(answer)[name] for name in labels} for answer in answers)
+    assert first == pytest.approx(second, abs=1e-3)
+
+
+def test_instructions_are_no_part_of_the_question(server: Server, reference: Reference) -> None:
+    instructions = [{"role": role, "content": "Be brief."} for role in ("system", "developer")]
+    answer = ask(
+        server,
+        messages=[*instructions, *CHAT],
+        answer=ANSWER,
+        uncertainty={"methods": ["p_true"]},
+    )
+    true, false = label_logprobs(reference, prompts.p_true(QUESTION, ANSWER))
+    assert values(answer)["p_true"] == pytest.approx(-true, abs=1e-3)
+    share = math.exp(true) / (math.exp(true) + math.exp(false))
+    details = answer["estimates"]["p_true"]["details"]
+    assert details == {"p_true": pytest.approx(share, abs=1e-3)}
+
+
+def test_work_in_the_engine_is_named_after_the_request(server: Server, traces: TraceSink) -> None:
+    ask(
+        server,
+        messages=CHAT,
+        max_tokens=4,
+        request_id="traced",
+        uncertainty={"methods": ["p_true", "semantic_entropy"], "similarity": "rouge_l"},
+    )
+    # vLLM numbers the samples of one request before its id.
+    ids = traces.request_ids("uncertainty-traced", 3)
+    assert {name[name.index("uncertainty") :] for name in ids} >= {
+        "uncertainty-traced-answer",
+        "uncertainty-traced-samples",
+        "uncertainty-traced-p_true-0",
+    }
