@@ -6,7 +6,7 @@ here are for the schema only.
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionLogProbs,
     ChatCompletionLogProbsContent,
@@ -71,6 +71,40 @@ class ConfidenceChatChoice(ChatCompletionResponseChoice):
 class ConfidenceChatCompletionResponse(ChatCompletionResponse):
     """OpenAI's answer of a chat, with confidence beside the log-probabilities."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "chatcmpl-9f1d",
+                    "object": "chat.completion",
+                    "created": 1767225600,
+                    "model": "smol",
+                    "choices": [
+                        {
+                            "index": 0,
+                            "message": {
+                                "role": "assistant",
+                                "content": "The capital of France is Paris.",
+                            },
+                            "finish_reason": "stop",
+                            "logprobs": {
+                                "content": [],
+                                "confidence_summary": {
+                                    "mean_confidence": 7.07,
+                                    "tail_2048_mean_conf": 7.07,
+                                    "min_sliding_2048_mean_conf": 3.7,
+                                    "bottom_0.1_sliding_2048_mean_conf": 3.7,
+                                    "bottom_0.5_sliding_2048_mean_conf": 5.84,
+                                },
+                            },
+                        }
+                    ],
+                    "usage": {"prompt_tokens": 37, "completion_tokens": 8, "total_tokens": 45},
+                }
+            ]
+        }
+    )
+
     choices: list[ConfidenceChatChoice]  # type: ignore[assignment]  # of a subclass
 
 
@@ -95,5 +129,33 @@ class ConfidenceCompletionChoice(CompletionResponseChoice):
 
 class ConfidenceCompletionResponse(CompletionResponse):
     """OpenAI's answer of a completion, with confidence beside the log-probabilities."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "cmpl-9f1d",
+                    "object": "text_completion",
+                    "created": 1767225600,
+                    "model": "smol",
+                    "choices": [
+                        {
+                            "index": 0,
+                            "text": " Paris",
+                            "finish_reason": "length",
+                            "logprobs": {
+                                "text_offset": [0],
+                                "token_logprobs": [-1.5],
+                                "tokens": [" Paris"],
+                                "top_logprobs": [{" Paris": -1.5}],
+                                "confidence": [5.5],
+                            },
+                        }
+                    ],
+                    "usage": {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6},
+                }
+            ]
+        }
+    )
 
     choices: list[ConfidenceCompletionChoice]  # type: ignore[assignment]  # of a subclass

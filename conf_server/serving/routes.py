@@ -59,6 +59,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         HTTPStatus.BAD_REQUEST,
         HTTPStatus.NOT_FOUND,
         HTTPStatus.INTERNAL_SERVER_ERROR,
+        HTTPStatus.NOT_IMPLEMENTED,
         HTTPStatus.SERVICE_UNAVAILABLE,
     )
 }

@@ -17,6 +17,7 @@ from vllm.version import __version__ as vllm_version
 import conf_server
 from conf_server.refusal import RefusalError
 from conf_server.serving.routes import router, server_router
+from tests.unit.serving.conftest import operations
 
 JSON = {"content-type": "application/json"}
 POSTS = [
@@ -120,3 +121,26 @@ def test_versions(client: TestClient) -> None:
     }
     labels = f'{{version="{conf_server.__version__}",vllm_version="{vllm_version}"}}'
     assert f"conf_server_build_info{labels} 1.0" in client.get("/metrics").text
+
+
+def test_every_route_of_vllms_is_there_once(app: FastAPI) -> None:
+    stock = app.state.stock_routes
+    ours = {("/v1/score", "POST"), ("/v1/uncertainty", "POST"), ("/v1/uncertainty/methods", "GET")}
+    assert set(operations(app)) == {*stock, *ours, ("/v1/models/{model_id:path}", "GET")}
+    routes = [route for route in app.routes if isinstance(route, APIRoute)]
+    assert sum(len(route.methods) for route in routes) == len(operations(app))
+
+
+def test_replaced_routes_take_and_answer_what_vllms_do(app: FastAPI) -> None:
+    """Our request models extend vLLM's, and documented statuses stay documented."""
+    for key, stock in app.state.stock_routes.items():
+        route = operations(app)[key]
+        bodies = [
+            r.body_field.field_info.annotation if r.body_field else None for r in (stock, route)
+        ]
+        if isinstance(bodies[0], type):
+            assert issubclass(bodies[1], bodies[0]), key
+        else:
+            assert bodies[0] == bodies[1], key
+        assert set(stock.responses) <= set(route.responses), key
+        assert len(route.dependencies) == len(stock.dependencies), key
