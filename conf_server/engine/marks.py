@@ -81,6 +81,20 @@ def set_mark(params: SamplingParams, mark: Mark) -> None:
     params.extra_args = {**(params.extra_args or {}), _ARG: msgspec.json.encode(mark)}
 
 
+def ask_for_rows(params: SamplingParams, width: int, statistics_top_k: int, at_end: bool) -> None:
+    """Make a request for generated text ask for rows of its tokens.
+
+    Args:
+        width: likeliest candidates that a row names.
+        statistics_top_k: as in `SamplesMark`.
+        at_end: nobody looks at a row before the answer's end.
+    """
+    params.logprobs = width
+    # A stop string ends an answer in the API process, and the engine would not know the end.
+    deferred = at_end and not params.stop
+    set_mark(params, SamplesMark(statistics_top_k=statistics_top_k, deferred=deferred))
+
+
 def mark_of(params: SamplingParams | None) -> Mark | None:
     """The mark that `set_mark` has left, if any."""
     if params is None or not params.extra_args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vllm.exceptions import VLLMValidationError
+from conf_server.serving.refusals import refused
 
 
 def refuse_unencodable(value: Any, path: str) -> None:
@@ -15,22 +15,29 @@ def refuse_unencodable(value: Any, path: str) -> None:
         path: of its field.
 
     Raises:
-        VLLMValidationError: naming the first text in it that UTF-8 cannot hold.
+        VLLMValidationError: naming the first text in it that UTF-8 cannot hold, or the object
+            that has such a name in it.
     """
     rest = [(path, value)]
     while rest:
         path, value = rest.pop()
+        parts: Any = ()
         if isinstance(value, str):
-            try:
-                value.encode()
-            except UnicodeEncodeError:
-                raise VLLMValidationError(
-                    f"`{path}` is no Unicode text: half of a surrogate pair.", parameter=path
-                ) from None
-        parts: Any = value.items() if isinstance(value, dict) else ()
-        if isinstance(value, list):
+            _check(value, path)
+        elif isinstance(value, dict):
+            for key in value:
+                _check(str(key), path)
+            parts = value.items()
+        elif isinstance(value, list):
             parts = enumerate(value)
         deeper = [
             (f"{path}.{key}", part) for key, part in parts if isinstance(part, (str, dict, list))
         ]
         rest += reversed(deeper)
+
+
+def _check(text: str, path: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise refused(path, "no Unicode text, but half of a surrogate pair.") from None
