@@ -1,13 +1,12 @@
-"""Exact whole-vocabulary statistics of next-token distributions, from raw logits, in the worker.
+"""Exact statistics of next-token distributions over the whole vocabulary, from raw logits.
 
-One row of nine float32 per row of logits: what confidence, entropy, self-certainty, Rényi and
-Fisher-Rao uncertainty, the probability gap and boosted probabilities need.
-This runs at every decode step, so it exponentiates once per logit. With m the row's maximum:
+For each row of logits there is a row of float32, the columns of `TokenStatistic`. They are computed
+in every decoding step, so there is one exponential for each logit. With m the row's maximum:
 
     a = exp((x - m) / 4),  Z = sum a^4,  log p = x - m - log Z,  p^(1/4) = a / Z^(1/4)
 
-Three implementations agree within float32 rounding: a Triton kernel on CUDA
-(`token_statistics_triton`), a numba kernel on the CPU, and torch for everything else.
+There are three implementations, which agree within float32 rounding: a Triton kernel for CUDA
+(`token_statistics_triton`), a numba kernel for the CPU, and torch for everything else.
 """
 
 from __future__ import annotations
@@ -33,24 +32,25 @@ except ImportError:
     njit = None
 
 
-_NUMBA_MAX_K: Final = 128  # the numba kernel keeps the k largest sorted: k^2 work at worst
-_NUMBA_MIN_KEPT: Final = 8  # tokens that tell which are dominant in all but flat rows
-_BLOCK: Final = 128  # logits under one block maximum
-_SUM_BLOCK: Final = 1024  # terms added in float32 before float64 takes over
+_NUMBA_MAX_K: Final = 128  # keeping the k largest sorted costs k^2 steps at worst
+_NUMBA_MIN_KEPT: Final = 8  # of the largest; in most rows they tell which tokens are dominant
+_BLOCK: Final = 128  # logits that share one block maximum
+_SUM_BLOCK: Final = 1024  # terms that are added in float32, before their sum goes into a float64
 
 
 def token_statistics(logits: Tensor, top_k: Tensor | Sequence[int]) -> Tensor:
-    """Statistics of each row's softmax over the whole vocabulary.
+    """The statistics of the softmax of each row.
 
-    A row's result does not depend on the rows beside it. Not finite, by definition:
-      - a logit of -inf is p = 0: MEAN_LOGPROB is -inf, CONFIDENCE is inf if it is among the k
-        largest, all else is as if it were not there;
-      - a row with NaN or +inf, or of -inf only, is no distribution: NaN throughout;
-      - a k outside 1..V has no confidence: CONFIDENCE is NaN, the rest stands.
+    A row's result does not depend on the other rows. Some results are not finite:
+      - A logit of -inf means p = 0. Then MEAN_LOGPROB is -inf, and CONFIDENCE is inf if the
+        token is among the k largest. All other columns are as if the token did not exist.
+      - A row that holds NaN or +inf, or nothing but -inf, is not a distribution. All its
+        columns are NaN.
+      - If k lies outside 1..V, CONFIDENCE is NaN. The other columns do not depend on k.
 
     Args:
-        logits: (n, V) float32, bfloat16 or float16, V >= 1; left as they are.
-        top_k: (n,) integers, how many log-probabilities the row's confidence averages.
+        logits: (n, V) float32, bfloat16 or float16, V >= 1; they are not changed.
+        top_k: (n,) integers, how many log-probabilities each row's confidence averages.
 
     Returns:
         (n, len(TokenStatistic)) float32 on the logits' device, its columns in that order.
@@ -71,14 +71,14 @@ def token_statistics(logits: Tensor, top_k: Tensor | Sequence[int]) -> Tensor:
 
 
 def _triton_kernel() -> Callable[[Tensor, Tensor], Tensor] | None:
-    """The fused kernel, where Triton is installed and works on this machine."""
+    """The fused kernel, or None where Triton is missing or has no driver on this machine."""
     from conf_server.engine.worker.token_statistics_triton import is_available, statistics
 
     return statistics if is_available() else None
 
 
 def statistics_torch(logits: Tensor, top_k: Sequence[int]) -> Tensor:
-    """`token_statistics` in plain torch: any device, a row at a time so that it stays in cache."""
+    """`token_statistics` in torch, on any device, one row at a time so that it fits a cache."""
     out = logits.new_empty((len(logits), len(TokenStatistic)), dtype=torch.float32)
     for row, k, result in zip(logits, top_k, out, strict=True):
         torch.stack(_row_statistics(row.float(), k), out=result)
@@ -86,7 +86,7 @@ def statistics_torch(logits: Tensor, top_k: Sequence[int]) -> Tensor:
 
 
 def _row_statistics(row: Tensor, k: int) -> list[Tensor]:
-    """The columns of one float32 row, each a 0-d tensor."""
+    """The columns of `TokenStatistic` for one float32 row, each a tensor without dimensions."""
     size = len(row)
     valid = 1 <= k <= size
     best = row.topk(min(max(k if valid else 1, MAX_DOMINANT + 1), size)).values
@@ -98,7 +98,7 @@ def _row_statistics(row: Tensor, k: int) -> list[Tensor]:
     weight = half * half
     z = weight.sum()
     log_z = z.log()
-    # Where p is 0, 0 * -inf would be NaN; with the smallest float32 the term is 0.
+    # Where p is 0, 0 * -inf would be NaN. With the smallest float32 instead of -inf it is 0.
     shifted.clamp_(min=torch.finfo(torch.float32).min)
     return [
         log_z - best[:k].mean() if valid else torch.full_like(log_z, torch.nan),
@@ -116,8 +116,8 @@ def _dominant_torch(best: Tensor) -> tuple[Tensor, Tensor]:
     """LOG_DOMINANT_MASS and DOMINANT_LOGPROB.
 
     Args:
-        best: the largest log-probabilities, descending: the whole row, or more than can be
-            dominant.
+        best: the row's largest log-probabilities, descending: all of them, or at least those
+            with p > MIN_DROP and the next one.
     """
     p = best.exp()
     drop = p[:-1] - p[1:]
@@ -131,9 +131,9 @@ def _dominant_torch(best: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _statistics_numba(logits: Tensor, top_k: Sequence[int]) -> Tensor:
-    """`token_statistics` on the CPU, on the caller's thread.
+    """`token_statistics` on the CPU, in the caller's thread.
 
-    vLLM pins that thread to a core, and threads of ours would inherit it: one is all there is.
+    vLLM binds that thread to one core, and so would be all threads that it starts.
     """
     out = torch.empty((len(logits), len(TokenStatistic)), dtype=torch.float32)
     rows = logits.detach()
@@ -154,9 +154,10 @@ def _statistics_numba(logits: Tensor, top_k: Sequence[int]) -> Tensor:
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` as machine code, kept on disk where a folder for that can be written to.
+    """`function` compiled to machine code, which is kept on disk where numba can write.
 
-    Reassociation and fused multiply-add are allowed; NaN and infinities keep their meaning.
+    The compiler may reorder sums and fuse multiplications with additions. NaN and infinities
+    keep their meaning.
     """
     if njit is None:
         return function
@@ -167,7 +168,8 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return njit(**options)(function)
 
 
-# 2^f for |f| <= 1/2, ascending powers; Chebyshev interpolation, so good to 2e-8 in float64.
+# Coefficients of a polynomial for 2^f, |f| <= 1/2, lowest power first. It interpolates at Chebyshev
+# nodes and is exact to 2e-8 in float64.
 _EXP2: Final = tuple(
     np.float32(c)
     for c in np.polynomial.Chebyshev.interpolate(np.exp2, 6, domain=[-0.5, 0.5])
@@ -187,13 +189,13 @@ _NO_KEY: Final = np.int32(-0x80000000)
 
 @_compiled
 def _key(bits: Any) -> Any:
-    """int32 that sorts as the float32 of these bits does (NaN outermost); its own inverse."""
+    """An int32 that sorts like the float32 with these bits, NaN outermost; its own inverse."""
     return np.int32(bits ^ ((bits >> _SIGN) & _MAGNITUDE))
 
 
 @_compiled
 def _exp2_sums(row: Any, largest: Any) -> Any:
-    """Sums over a row of (x - max, a, a^2, a^4, a^4 log2 a), a = exp((x - max) / 4): float64."""
+    """float64 sums over a row of x - max, a, a^2, a^4 and a^4 log2 a; a = exp((x - max) / 4)."""
     total = quarters = halves = z = weighted = 0.0
     for start in range(0, row.size, _SUM_BLOCK):
         s0 = s1 = s2 = s3 = s4 = _ZERO
@@ -223,7 +225,7 @@ def _exp2_sums(row: Any, largest: Any) -> Any:
 
 @_compiled
 def _insert(key: Any, top: Any) -> None:
-    """Put `key` into the descending `top`, whose last falls out."""
+    """Insert `key` into the descending `top`, which loses its last entry."""
     i = top.size - 1
     while i > 0 and top[i - 1] < key:
         top[i] = top[i - 1]
@@ -244,10 +246,11 @@ def _block_maxima(bits: Any, maxima: Any) -> None:
 
 @_compiled
 def _largest_keys(bits: Any, maxima: Any, top: Any) -> None:
-    """Fill `top` with the row's largest keys, descending, reading few blocks again.
+    """Fill `top` with the row's largest keys, descending.
 
-    As many block maxima as `top` is long are no less than the last of them, so `top` holds
-    nothing below it: only blocks that reach above it can add anything.
+    First `top` is filled with the largest block maxima. The row has as many keys that are no
+    smaller than the last of these, so no smaller key belongs into `top`. Only the few blocks
+    whose maximum is larger have to be read again.
     """
     top[:] = _NO_KEY
     for block in range(maxima.size):
@@ -265,10 +268,10 @@ def _largest_keys(bits: Any, maxima: Any, top: Any) -> None:
 
 @_compiled
 def _keys_above(bits: Any, maxima: Any, limit: Any, found: Any) -> Any:
-    """Fill `found` with the row's keys above `limit`, descending, and the largest of the others.
+    """Fill `found` with the row's keys above `limit`, descending, then the largest other key.
 
     Returns:
-        How many were filled in.
+        How many entries of `found` have been filled.
     """
     count = 0
     below = _NO_KEY
@@ -292,7 +295,7 @@ def _keys_above(bits: Any, maxima: Any, limit: Any, found: Any) -> Any:
 
 @_compiled
 def _floats(keys: Any) -> Any:
-    """The float32 of these keys, in their place."""
+    """The float32 that these keys stand for, in the same memory."""
     for i in range(keys.size):
         keys[i] = _key(keys[i])
     return keys.view(np.float32)
@@ -303,7 +306,9 @@ def _dominant(best: Any, log_z: Any) -> Any:
     """LOG_DOMINANT_MASS and DOMINANT_LOGPROB: float64.
 
     Args:
-        best: the largest logits, descending: the whole row, or one more than have p > MIN_DROP.
+        best: the row's largest logits, descending: all of them, or at least those with
+            p > MIN_DROP and the next one.
+        log_z: log of the sum of exp(x - best[0]).
     """
     mass = total = 0.0
     least = np.inf
@@ -323,7 +328,7 @@ def _dominant(best: Any, log_z: Any) -> Any:
 
 @_compiled
 def _fill_rows(logits: Any, top_k: Any, out: Any) -> None:
-    """Statistics of every row of (n, V) float32 into `out`; confidence NaN for k > 128."""
+    """Fill `out` with the statistics of (n, V) float32; CONFIDENCE is NaN where k > 128."""
     size = logits.shape[1]
     maxima = np.empty((size + _BLOCK - 1) // _BLOCK, np.int32)
     found = np.empty(MAX_DOMINANT + 8, np.int32)  # of p above exp(_LOG_LEAST) there are 202
@@ -336,7 +341,7 @@ def _fill_rows(logits: Any, top_k: Any, out: Any) -> None:
         _largest_keys(bits, maxima, keys)
         best = _floats(keys)
         total, quarters, halves, z, weighted = _exp2_sums(row, best[0])
-        log_z = np.log(z) if total == total else np.nan  # the sums of powers do not carry NaN
+        log_z = np.log(z) if total == total else np.nan  # the sums of powers lose a NaN
         out[n, 0] = np.nan
         if k:
             out[n, 0] = log_z - (best[:k] - best[0]).astype(np.float64).sum() / k

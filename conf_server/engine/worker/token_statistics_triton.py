@@ -1,15 +1,18 @@
 # mypy: disallow-untyped-defs=False
 # ruff: noqa: N803
-"""Exact token statistics on CUDA: one fused Triton kernel, one program per row.
+"""Exact token statistics on CUDA: one Triton kernel, with one program for each row.
 
-A row is read twice, the second time mostly from L2. The first pass keeps the three largest logits
-of each of BLOCK interleaved lanes; the second sums the powers of p. The row's k largest are among
-those kept, unless some lane's third is above the k-th of them: in about k^3 / (6 BLOCK^2) of rows
-(7 in 100,000 for k = 20). For these a binary search over the row itself finds the k-th. So any k
-works, the host need not know it, and nothing synchronizes. The dominant tokens are looked for
-among those kept as well, and in the row itself where a lane may have had more of them.
+A row is read twice, the second time mostly from the L2 cache. The first pass divides the row into
+BLOCK interleaved lanes and keeps the three largest logits of each lane. The second pass sums the
+powers of p.
 
-Importing this needs no Triton: vLLM stands placeholders in where it is missing or disabled.
+The row's k largest logits are among those kept, unless some lane's third is above the k-th of
+them. That happens in about k^3 / (6 BLOCK^2) of the rows, 7 in 100,000 for k = 20. In these rows a
+binary search over the whole row finds the k-th. So any k works, the host need not know k, and
+nothing waits for the device. The dominant tokens are found in the same way: among the logits
+kept, or in the whole row if some lane may have more of them.
+
+This module can be imported without Triton, because vLLM then provides placeholders.
 """
 
 import math
@@ -29,12 +32,12 @@ _LOG_MIN_DROP = tl.constexpr(math.log(MIN_DROP))
 _MIN_LOG_DROP = tl.constexpr(MIN_LOG_DROP)
 _MAX_DOMINANT = tl.constexpr(MAX_DOMINANT + 1)  # rounding may let one more in
 
-# Trailing bits that are zero in every float32 that was widened from this type.
+# How many trailing bits are zero in every float32 that was converted from this type.
 _ZERO_BITS: Final = {torch.float32: 0, torch.float16: 13, torch.bfloat16: 16}
 
 
 def is_available() -> bool:
-    """Whether Triton is installed and has a driver here."""
+    """Whether Triton is installed and finds a driver on this machine."""
     return HAS_TRITON
 
 
@@ -42,9 +45,9 @@ def statistics(logits: Tensor, top_k: Tensor, block: int = _BLOCK) -> Tensor:
     """`token_statistics` on a Triton device.
 
     Args:
-        logits: (n, V) float32, bfloat16 or float16; any layout, copied unless rows are dense.
+        logits: (n, V) float32, bfloat16 or float16. They are copied unless each row is dense.
         top_k: (n,) int32 on the same device.
-        block: logits handled at a time, a power of two.
+        block: how many logits are handled at a time, a power of two.
 
     Returns:
         (n, len(TokenStatistic)) float32.
@@ -109,14 +112,14 @@ def _token_statistics(
 
 @triton.jit
 def _load(row, size, start, BLOCK: tl.constexpr):
-    """(BLOCK,) float32 logits from `start` on; -inf past the end."""
+    """The logits from `start` on as (BLOCK,) float32, with -inf past the end of the row."""
     index = start + tl.arange(0, BLOCK)
     return tl.load(row + index, mask=index < size, other=float("-inf")).to(tl.float32)
 
 
 @triton.jit
 def _three_largest(row, size, BLOCK: tl.constexpr):
-    """The three largest logits of each lane, a lane being every BLOCK-th logit."""
+    """The three largest logits of each lane. A lane is every BLOCK-th logit of the row."""
     first = tl.full([BLOCK], float("-inf"), tl.float32)
     second = first
     third = first
@@ -146,7 +149,7 @@ def _whole_row(row, size, best, BLOCK: tl.constexpr):
         quarters += quarter
         halves += half
         weights += weight
-        weighted += weight * tl.maximum(shifted, -3e38)  # p = 0: 0 * -inf would be NaN
+        weighted += weight * tl.maximum(shifted, -3e38)  # where p = 0, 0 * -inf would be NaN
         totals += tl.where(start + tl.arange(0, BLOCK) < size, shifted, 0.0)
     z = tl.sum(weights, 0)
     log_z = tl.log(z)
@@ -159,14 +162,18 @@ def _whole_row(row, size, best, BLOCK: tl.constexpr):
 
 @triton.jit
 def _key(x, ZERO_BITS: tl.constexpr):
-    """int32 that sorts as the float32 does, without the bits that are the same in all."""
+    """An int32 that sorts like the float32, without the bits that are the same in all."""
     bits = x.to(tl.int32, bitcast=True)
     return (bits ^ ((bits >> 31) & 0x7FFFFFFF)) >> ZERO_BITS
 
 
 @triton.jit
 def _above(x, key, best, ZERO_BITS: tl.constexpr):
-    """Of the logits above `key`: x - best or 0, and 1 or 0. Of those that are no less: x or inf."""
+    """Three vectors over the logits x.
+
+    x - best where x is above `key`, else 0; 1 where x is above `key`, else 0; and x where x is
+    not below `key`, else inf.
+    """
     keys = _key(x, ZERO_BITS)
     is_above = keys > key
     at_least = tl.where(keys >= key, x, float("inf"))
@@ -185,7 +192,10 @@ def _mean_of_largest(
     BLOCK: tl.constexpr,
     ZERO_BITS: tl.constexpr,
 ):
-    """Mean of the row's k largest logits, less `best`: those above the k-th, and copies of it."""
+    """The mean of the row's k largest logits, less `best`.
+
+    They are all logits above the k-th largest, and as many copies of that one as it takes.
+    """
     key_1 = _key(first, ZERO_BITS)
     key_2 = _key(second, ZERO_BITS)
     key_3 = _key(third, ZERO_BITS)
@@ -222,7 +232,10 @@ def _search_row(
     BLOCK: tl.constexpr,
     ZERO_BITS: tl.constexpr,
 ):
-    """`_above` for the whole row and its k-th largest, of a key from `low` on: (BLOCK,) each."""
+    """What `_above` returns, for the whole row and the key of its k-th largest logit.
+
+    That key is at least `low`. The row is added up into vectors of (BLOCK,).
+    """
     high = _key(best, ZERO_BITS).to(tl.int64)
     while low < high:
         middle = low + (high - low + 1) // 2
