@@ -98,6 +98,10 @@ def _report(options: argparse.Namespace) -> None:
     except MethodError as error:
         raise ReportError(str(error)) from error
     _check(options)
+    try:
+        load_entry_points()
+    except MethodError as error:
+        raise ReportError(str(error)) from error
     labels_file = read_labels_file(options.labels) if options.labels else None
     answers = read_answers(options.input, options.match, labels_file)
     if not answers.columns:
