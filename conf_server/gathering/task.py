@@ -15,6 +15,7 @@ from conf_server.backends.base import (
     ForcingItem,
     ForcingJob,
     Framing,
+    Limits,
     Prompt,
     Rendered,
 )
@@ -87,7 +88,7 @@ async def prepare(
     quotes = bool(plan.asks & (Asks.QUOTES | Asks.JUDGE)) or Need.VERBALIZED_2S in plan.needs
     if quotes or inquiry.answer is not None:
         rendered = await backend.check(ask, inquiry.caller)
-    given = await _given(inquiry, rendered, backend)
+    given = await _given(inquiry, rendered, backend, limits)
     _check_given(given, settings)
     sized = replace(ask, max_tokens=_length(inquiry, plan, settings, given, limits.max_len))
     if check and (rendered is None or sized != ask):
@@ -130,13 +131,13 @@ def _text(completion: Completion, backend: Backend) -> str:
 
 
 async def _given(
-    inquiry: Inquiry, rendered: Rendered | None, backend: Backend
+    inquiry: Inquiry, rendered: Rendered | None, backend: Backend, limits: Limits
 ) -> tuple[ForcingJob, ...]:
     """The client's answer and samples, ready to be forced after the prompt."""
     if inquiry.answer is None:
         return ()
-    if obstacle := backend.limits().forcing:
-        raise RefusalError("answer", f"{obstacle}.")
+    if limits.forcing is not None:
+        raise RefusalError("answer", f"{limits.forcing}.")
     tokens = None
     prompt = inquiry.ask.prompt
     if isinstance(prompt, Chat):

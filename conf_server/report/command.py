@@ -27,6 +27,7 @@ from conf_server.report.plots import (
     svg,
 )
 from conf_server.report.table import as_text, notes
+from conf_server.uncertainty.registry import MethodError, load_entry_points
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -79,6 +80,10 @@ def _report(options: argparse.Namespace) -> None:
         raise ReportError("matplotlib is not installed: pip install 'conf-server[report]'")
     if _same_file(options.input, options.output):
         raise ReportError(f"-o {options.output}: it is the input")
+    try:
+        load_entry_points()
+    except MethodError as error:
+        raise ReportError(str(error)) from error
     answers = read_answers(options.input, options.match)
     if not answers.columns:
         failed = f" ({answers.failed} failed lines)" if answers.failed else ""

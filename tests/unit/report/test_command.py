@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import random
 import sys
 from html.parser import HTMLParser
@@ -61,9 +62,9 @@ def good_lines(count: int = 80) -> list[dict[str, Any]]:
         correct = rng.random() < 0.6
         unsure = abs(rng.gauss(0.3 if correct else 1.0, 0.4))
         estimates = {
-            "perplexity": unsure,
+            "perplexity": math.exp(unsure),
             "semantic_entropy": round(unsure + rng.gauss(0, 0.3), 1),
-            "fisher_rao": {"value": -unsure, "exact": True, "higher_is": "less uncertain"},
+            "surety": {"value": -unsure, "exact": True, "higher_is": "less uncertain"},
         }
         lines.append(uncertainty(number, correct=correct, estimates=estimates))
     return lines
@@ -124,9 +125,9 @@ def test_the_table_has_the_figures(tmp_path: Path, capsys: pytest.CaptureFixture
     assert 0 < float(rows["perplexity"][7]) < 1
     assert rows["semantic_entropy"][7] == "–"
     # The same numbers turned around, and said so.
-    assert rows["fisher_rao"][1] == "surer"
-    assert rows["fisher_rao"][5:7] == rows["perplexity"][5:7]
-    assert float(rows["fisher_rao"][4]) < 0
+    assert rows["surety"][1] == "surer"
+    assert rows["surety"][5:7] == rows["perplexity"][5:7]
+    assert float(rows["surety"][4]) < 0
     out = capsys.readouterr().out
     assert rows["perplexity"][5] in out
     assert "80 answers, 80 with a label" in out
@@ -273,13 +274,34 @@ def test_failures_inexact_values_and_absent_methods_are_told(
 
 
 def test_ece_only_of_what_is_a_probability(tmp_path: Path) -> None:
-    estimates = {"maximum_sequence_probability": 0.0, "p_true": 0.0, "perplexity": -1.0, "sar": 0.5}
+    estimates = {"maximum_sequence_probability": 0.0, "p_true": 0.0, "perplexity": 0.5, "sar": 0.5}
     lines = [uncertainty(estimates=estimates, correct=n < 3) for n in range(4)]
     cells = {row[0]: row[7] for row in report(tmp_path, *lines).rows}
     assert cells["maximum_sequence_probability"] == "0.250"
     assert cells["p_true"] == "0.250"
-    assert cells["perplexity"] == "–"  # exp(1) is no probability
+    assert cells["perplexity"] == "–"  # 1 / 0.5 is no probability
     assert cells["sar"] == "–"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "confidence"),
+    [("perplexity", 4.0, 0.25), ("p_true", math.log(4), 0.25), ("deg_mat", 0.75, 0.25)],
+)
+def test_what_confidence_a_value_stands_for(
+    tmp_path: Path, name: str, value: float, confidence: float
+) -> None:
+    lines = [uncertainty(estimates={name: value}, correct=True) for _ in range(4)]
+    (row,) = (row for row in report(tmp_path, *lines).rows if row[0] == name)
+    assert row[7] == f"{1 - confidence:.3f}"
+
+
+def test_a_huge_perplexity_ties_no_others(tmp_path: Path) -> None:
+    lines = [
+        uncertainty(estimates={"perplexity": value}, correct=correct)
+        for value, correct in ((1.25, True), (1.5, False), (1e13, False))
+    ]
+    (row,) = (row for row in report(tmp_path, *lines).rows if row[0] == "perplexity")
+    assert row[5].startswith("1.000")
 
 
 # Scores
@@ -300,7 +322,7 @@ def test_scores_of_several_completions(tmp_path: Path) -> None:
     assert answers.correct == [True, False, None]
     assert answers.columns["perplexity"].uncertainty().tolist() == [0, 1, 2]
     assert answers.columns["mean_confidence"].uncertainty().tolist() == [-9, -8, -7]
-    assert answers.columns["fisher_rao"].sign == -1
+    assert answers.columns["fisher_rao"].sign == 1
     assert np.isnan(answers.columns["fisher_rao"].uncertainty()).all()
 
 
