@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("patches/**/*.md")])
 ABOUT_THE_CODE = ("docs/token.md", "docs/methods.md", "docs/vllm.md")
 PLACEHOLDERS = ("PACKAGE", "MODULE", "NAME")
-VLLMS_OWN = ("launchers/api_server/entry.py", "cli/serve.py")
+NOT_OURS = ("launchers/api_server/entry.py", "cli/serve.py", "answer_length.py")
 
 
 def prose(page: Path) -> str:
@@ -50,7 +50,7 @@ def named_files() -> Iterator[tuple[str, str]]:
     """Paths of Python files between backticks."""
     for page in ABOUT_THE_CODE:
         for path in re.findall(r"`([\w/]+\.py)`", prose(ROOT / page)):
-            if path not in VLLMS_OWN and not any(word in path for word in PLACEHOLDERS):
+            if path not in NOT_OURS and not any(word in path for word in PLACEHOLDERS):
                 yield page, path
 
 
