@@ -1,14 +1,15 @@
-"""The same model in transformers, float32: what the numbers have to agree with."""
+"""What the server's numbers have to agree with: definitions in numpy, and the same model in
+transformers, in float32.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from conf_server.check.transformers_scorer import TransformersScorer, load_tokenizer
 from tests.adapter import merge_lora_adapter
 
 
@@ -48,22 +49,17 @@ def metrics_by_definition(rows: NDArray[np.float64], token_ids: list[int]) -> di
     }
 
 
-class Reference:
-    """Full log-probabilities of a text, one forward pass."""
+class Reference(TransformersScorer):
+    """The scorer of `conf-server check`, which test_transformers_scorer holds to transformers' own
+    loss, with the model's tokenizer and maybe an adapter merged into its weights.
+    """
 
     def __init__(self, path: Path, adapter: Path | None = None) -> None:
-        self.tokenizer = AutoTokenizer.from_pretrained(path)
-        self._model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+        super().__init__(str(path))
+        self.tokenizer = load_tokenizer(str(path), {})
         if adapter is not None:
-            merge_lora_adapter(self._model, adapter)
+            merge_lora_adapter(self.model, adapter)
 
     def logprobs(self, token_ids: list[int]) -> NDArray[np.float64]:
-        """(n-1, vocabulary): row t is the distribution of token t+1."""
-        with torch.inference_mode():
-            logits = self._model(torch.tensor([token_ids])).logits[0, :-1]
-        return logits.double().log_softmax(-1).numpy()
-
-    def token_logprobs(self, token_ids: list[int]) -> NDArray[np.float64]:
-        """(n-1,): log-probability of each token but the first."""
-        rows = self.logprobs(token_ids)
-        return rows[np.arange(len(rows)), token_ids[1:]]
+        """(n-1, V): row t is the distribution of token t + 1, nats."""
+        return self.log_softmax(token_ids)

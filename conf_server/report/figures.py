@@ -1,4 +1,4 @@
-"""The figures of each method, with the reason where one is not defined."""
+"""What the report says of each method in numbers, with the reason where one is not defined."""
 
 from __future__ import annotations
 
@@ -36,7 +36,14 @@ NO_INTERVAL: Final = "too few answers of one class for an interval"
 
 @dataclass(frozen=True)
 class Figure:
-    """A number, or why there is none; and its interval, or why there is none."""
+    """A number with its interval.
+
+    Attributes:
+        value: None where it is not defined.
+        reason: why it is not.
+        interval: its lower and upper end; None where there is none.
+        no_interval: why there is none although there is a value.
+    """
 
     value: float | None
     reason: str = ""
@@ -46,17 +53,19 @@ class Figure:
 
 @dataclass(frozen=True)
 class MethodFigures:
-    """What is known of a method.
+    """What the answers of a file say about one method.
 
     Attributes:
-        name: of the method.
-        sign: of its values, see `Column`.
-        values: (n,) those that are there, as the server gave them.
-        correct: (n,) 1 correct, 0 wrong, NaN not known.
-        inexact: how many of the n are from less than they should be.
-        levels: of the labelled ones.
-        reliability: of the labelled ones; None where there are none.
-        is_probability: whether its confidence is a probability, else a percentile.
+        name: the method's name.
+        sign: 1 where higher values = less sure, -1 where higher = surer.
+        values: (n,) the values of the answers that have one, as the server gave them.
+        correct: (n,) whether these answers are correct: 1 yes, 0 no, NaN not known.
+        inexact: how many of the n values are marked `"exact": false`.
+        levels: the labelled answers by their uncertainty.
+        reliability: confidence against accuracy of the labelled answers; None where there are
+            none.
+        is_probability: whether the method's confidence is a probability; it is a percentile
+            among these answers otherwise.
     """
 
     name: str
@@ -82,10 +91,12 @@ class MethodFigures:
 def method_figures(
     answers: Answers, seed: int, resamples: int = RESAMPLES, progress: bool | None = False
 ) -> list[MethodFigures]:
-    """Of every method, the best AUROC first, those without one last.
+    """The figures of every method, the best AUROC first, those without one last.
 
     Args:
-        progress: show a bar on stderr; None where that is a terminal.
+        seed: of the bootstrap.
+        resamples: how many resamples the bootstrap draws.
+        progress: whether to show a bar on stderr; None shows it where stderr is a terminal.
     """
     labels = answers.labels()
     columns = tqdm(
@@ -135,7 +146,7 @@ def _with_intervals(
     seed: int,
     resamples: int,
 ) -> list[Figure]:
-    """Of metrics that are defined for the same answers."""
+    """The figures of metrics that are defined for the same answers."""
     levels = Levels.of(uncertainty, wrong)
     try:
         values = [metric(levels) for metric in metrics]
@@ -162,17 +173,18 @@ def _calibration(
             None, NOT_A_PROBABILITY
         )
     try:
-        bins = reliability(confidence(sign * uncertainty), correct)
+        with np.errstate(over="ignore", divide="ignore"):  # What overflows is no probability.
+            bins = reliability(confidence(sign * uncertainty), correct)
     except UndefinedError as error:
         return None, Figure(None, str(error))
     return bins, Figure(ece(bins))
 
 
 def correlations(answers: Answers) -> tuple[list[str], Floats]:
-    """Spearman's of the uncertainties of each two methods, over answers with both.
+    """Spearman's rank correlation of every two methods, over the answers that have both.
 
     Returns:
-        names of the methods, and (m, m), NaN where it is not defined.
+        the names of the m methods, and (m, m) correlations, NaN where one is not defined.
     """
     names = list(answers.columns)
     columns = [_told_apart(name, answers.columns[name].uncertainty()) for name in names]
