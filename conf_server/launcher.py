@@ -46,13 +46,10 @@ from conf_server.engine.api_processes import (
 )
 from conf_server.engine.client.async_llm import ConfidenceAsyncLLM
 from conf_server.engine.client.probe import generates
-from conf_server.engine.client.start import (
-    ENGINE_STOP_TIMEOUT_S,
-    Shutdown,
-    engine_client,
-    install_token_statistics,
-)
+from conf_server.engine.client.start import ENGINE_STOP_TIMEOUT_S, Shutdown, engine_client
 from conf_server.engine.core.scheduler import use_our_scheduler
+from conf_server.engine.exact_statistics import install_token_statistics
+from conf_server.serving.refusals import add_exception_handler, install_refusals
 from conf_server.serving.routes import init_confidence_state, install_routes
 from conf_server.settings import ConfidenceSettings, SettingsError
 from conf_server.systemd import ServiceNotifier
@@ -137,11 +134,11 @@ async def build_confidence_app(
     app: FastAPI = build_app(args, tasks, engine.model_config)
     await init_app_state(engine, app.state, args, tasks)
     if "generate" in tasks:
-        enabled = await install_token_statistics(engine, args)
+        obstacle = await install_token_statistics(engine, args)
         install_routes(app)
-        init_confidence_state(app.state, replace(settings, engine_statistics=enabled))
-    app.add_exception_handler(EngineDeadError, engine_gone)
-    app.middleware_stack = None  # vLLM's build_app has built it without our handler
+        init_confidence_state(app.state, replace(settings, statistics_obstacle=obstacle))
+    install_refusals(app)
+    add_exception_handler(app, EngineDeadError, engine_gone)
     return app
 
 

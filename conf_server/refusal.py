@@ -8,18 +8,34 @@ from typing import Any
 class RefusalError(Exception):
     """A request that cannot be answered as it stands.
 
-    Nothing below `serving` knows HTTP: this is raised there, and `serving` makes a 400 of it.
+    Nothing below `serving` knows HTTP: this is raised there, and `serving` makes an answer of it.
 
     Attributes:
         field: path of the field that is wrong, as a client writes it (`items.3.prompt`).
         value: what stood there, where that helps.
+        status: of the HTTP answer, 400 unless vLLM itself has refused with another.
+        kind: the answer's `type`, likewise.
     """
 
-    def __init__(self, field: str | None, message: str, value: Any = None) -> None:
+    def __init__(
+        self,
+        field: str | None,
+        message: str,
+        value: Any = None,
+        *,
+        status: int = 400,
+        kind: str = "BadRequestError",
+    ) -> None:
         """
         Args:
-            message: whole sentences; they name the field in backquotes.
+            message: what is wrong with the field, whose name is put before it.
         """
-        super().__init__(message)
+        super().__init__(f"`{field}`: {message}" if field else message)
         self.field = field
         self.value = value
+        self.status = status
+        self.kind = kind
+
+
+class TooLongError(RefusalError):
+    """A prompt does not fit the model. The message says how long it is."""

@@ -50,8 +50,8 @@ class ConfidenceSettings:
         max_judged_characters: of texts that all its methods together have to compare.
         embedding_model, nli_model: folders or names of models that compare texts.
         similarity_device: where they run, as torch names it.
-        engine_statistics: the workers compute exact token statistics; the launcher finds
-            out at start, no flag sets it alone.
+        statistics_obstacle: why the workers compute no exact token statistics, or None where
+            they do. No flag alone decides it: the launcher asks the workers at start.
     """
 
     mode: Mode = "per_token"
@@ -64,7 +64,12 @@ class ConfidenceSettings:
     embedding_model: str | None = None
     nli_model: str | None = None
     similarity_device: str = "cpu"
-    engine_statistics: bool = False
+    statistics_obstacle: str | None = "the workers have not been asked for them"
+
+    @property
+    def engine_statistics(self) -> bool:
+        """Whether the workers compute exact token statistics."""
+        return self.statistics_obstacle is None
 
     @classmethod
     def from_args(cls, args: Namespace, environ: Mapping[str, str]) -> ConfidenceSettings:

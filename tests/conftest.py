@@ -10,13 +10,22 @@ import pytest
 from hypothesis import settings
 
 from tests.adapter import write_lora_adapter
+from tests.devices import HAS_CUDA
 from tests.reference import Reference
 from tests.server import Server
+from tests.trace_sink import TraceSink
 
 REPOSITORY = Path(__file__).parent.parent
 
 # Hypothesis' own profile: the same examples on every machine, however long they take there.
 settings.load_profile("ci")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is marked `gpu` where there is no GPU."""
+    for item in items:
+        if not HAS_CUDA and item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
 
 
 @pytest.fixture(scope="session")
@@ -49,10 +58,18 @@ def lora_path(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="session")
+def traces() -> Iterator[TraceSink]:
+    """Where the shared server exports its traces to."""
+    with TraceSink() as sink:
+        yield sink
+
+
+@pytest.fixture(scope="session")
 def server(
     model_path: Path,
     lora_path: Path,
     sentence_model_path: Path,
+    traces: TraceSink,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Server]:
     """The server that most tests talk to."""
@@ -70,7 +87,9 @@ def server(
         f"--lora-modules=adapter={lora_path}",
         "--enable-prompt-tokens-details",
         "--trust-request-chat-template",
+        f"--otlp-traces-endpoint={traces.endpoint}",
     ]
+    environ = {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"}
     log = tmp_path_factory.mktemp("server") / "log"
-    with Server(model_path, flags, log, api_key="secret") as server:
+    with Server(model_path, flags, log, api_key="secret", environ=environ) as server:
         yield server

@@ -1,219 +1,168 @@
-"""Texts on their way into teacher forcing: rendered, tokenized, checked, sent."""
+"""Texts on their way into teacher forcing: rendered, tokenized, checked, and sent in turn.
+
+What the engine is stands behind `TokenModel`. Everything here holds for any of them.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
-from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
-from vllm.entrypoints.serve.engine.protocol import ErrorResponse
-from vllm.exceptions import VLLMValidationError
-from vllm.lora.request import LoRARequest
-
-from conf_server.backends.tokenization import TextTooLongError, force_text, telling_length
-from conf_server.concurrency import together
-from conf_server.engine.client.teacher_forcing import (
-    ForcedLabels,
-    ForcedRows,
-    ForcedText,
-    WantedRows,
-    force_labels,
-    teacher_force,
+from conf_server.backends.base import (
+    Caller,
+    Chat,
+    Completion,
+    ForcingItem,
+    ForcingJob,
+    LabelQuestion,
 )
-from conf_server.engine.lora import scoring_obstacle
-from conf_server.serving.score_protocol import ScoreItem
+from conf_server.backends.tokenization import force_text
+from conf_server.concurrency import together
+from conf_server.refusal import RefusalError, TooLongError
+from conf_server.stats.forced import ForcedLabels, ForcedRows, ForcedText, WantedRows
 
 LABELS_IN_FLIGHT: Final = 64
-"""Label requests that the engine sees at a time, of all clients together: thousands at once
+"""Label questions that the engine sees at a time, of all clients together. Thousands at once
 would stand before everybody else's requests in its queue."""
-QUEUE_SHARE: Final = 4
-"""Of vLLM's --max-num-queued-reqs label requests take one part in so many."""
+
+Context = str | list[int]
 
 
-@dataclass(frozen=True)
-class ForcingJob:
-    """One completion to force.
+class TokenModel(Protocol):
+    """A model that takes token ids.
 
     Attributes:
-        text: tokens and border.
-        group: number of the context it shares with others.
-        path: the field it came from, for error messages.
+        tokenizer: of transformers' kind. One thread of this module uses it, so that encoding
+            a long text neither blocks the event loop nor meets another thread in the tokenizer.
+        max_len: most tokens of a forced text.
+        vocab_size: V.
+        block_size: tokens in a block of the prefix cache; a shorter context is never cached.
     """
 
-    text: ForcedText
-    group: int
-    path: str
+    tokenizer: Any
+    max_len: int
+    vocab_size: int
+    block_size: int
 
+    async def render(self, chat: Chat, path: str) -> list[int]:
+        """Token ids of a chat; errors name fields that begin with `path`."""
+        ...
 
-@dataclass(frozen=True)
-class ForcingOptions:
-    """What all texts of one HTTP request share in the engine."""
+    async def end_token(self, context: Chat | None, path: str) -> int:
+        """The token with which the model ends an answer, in a chat or without one."""
+        ...
 
-    lora_request: LoRARequest | None = None
-    cache_salt: str | None = None
-    priority: int = 0
-    trace_headers: Mapping[str, str] | None = None
+    async def force(self, text: ForcedText, wanted: WantedRows, caller: Caller) -> ForcedRows:
+        """Teacher forcing of one text."""
+        ...
+
+    async def force_labels(
+        self, context: list[int], labels: Sequence[int], caller: Caller
+    ) -> ForcedLabels:
+        """Log-probabilities of single tokens right after a context."""
+        ...
 
 
 class TextForcing:
-    """Forces texts through the model that serves."""
+    """Forces texts through a model."""
 
-    def __init__(self, chat: OpenAIServingChat) -> None:
-        """Share engine, models and renderer with the chat handler."""
-        self._engine = chat.engine_client
-        self._model_config = chat.model_config
-        self._models = chat.models
-        self._online_renderer = chat.online_renderer
-        # A tokenizer of our own, used by one thread: encoding a long item neither blocks
-        # the event loop nor meets another thread inside the same tokenizer.
-        self._tokenizer = copy.deepcopy(chat.renderer.tokenizer)
-        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="score-tokenizer")
-        queued = self._engine.vllm_config.scheduler_config.max_num_queued_reqs
-        most = LABELS_IN_FLIGHT if queued is None else max(1, queued // QUEUE_SHARE)
-        self._labels_in_flight = min(LABELS_IN_FLIGHT, most)
-        self._label_slots = asyncio.Semaphore(self._labels_in_flight)
+    def __init__(self, model: TokenModel, labels_in_flight: int = LABELS_IN_FLIGHT) -> None:
+        self._model = model
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="forcing-tokenizer")
+        self._labels_in_flight = labels_in_flight
+        self._label_slots = asyncio.Semaphore(labels_in_flight)
 
-    def obstacle(self) -> str | None:
-        """Why this server cannot score at all."""
-        if self._tokenizer is None:
-            return "scoring needs a tokenizer: start without --skip-tokenizer-init"
-        return scoring_obstacle(self._engine.vllm_config, self._models.lora_requests.values())
-
-    @property
-    def has_chat_template(self) -> bool:
-        """Whether a question can be put to the model as a user's message."""
-        own = getattr(self._tokenizer, "chat_template", None)
-        return bool(self._online_renderer.chat_template or own)
-
-    async def jobs(
-        self, items: Iterable[tuple[str, ScoreItem]], names: Sequence[str] = ()
-    ) -> list[ForcingJob] | ErrorResponse:
+    async def prepare(self, items: Iterable[ForcingItem]) -> list[ForcingJob]:
         """Render and tokenize every item, and check what came out.
 
-        Args:
-            items: each with the path of its fields, for error messages.
-            names: of the fields that all the completions came from, where that is not an item.
-
         Raises:
-            VLLMValidationError: naming the field; `TextTooLongError` where that is the reason.
+            RefusalError: naming the field.
+            TooLongError: a text does not fit the model.
         """
-        contexts = await self._contexts(items)
-        if isinstance(contexts, ErrorResponse):
-            return contexts
+        contexts: list[tuple[ForcingItem, Context, int | None]] = []
+        for item in items:
+            context = await self._context(item)
+            contexts.append((item, context, await self._end_token(item)))
         loop = asyncio.get_running_loop()
         jobs = await loop.run_in_executor(self._encoder, self._tokenize, contexts)
-        if names:
-            jobs = [replace(job, path=name) for job, name in zip(jobs, names, strict=True)]
         for job in jobs:
             self._check_tokens(job)
         return jobs
 
-    async def _contexts(
-        self, items: Iterable[tuple[str, ScoreItem]]
-    ) -> list[tuple[str, ScoreItem, str | list[int]]] | ErrorResponse:
-        contexts: list[tuple[str, ScoreItem, str | list[int]]] = []
-        for path, item in items:
-            context = item.prompt
-            if item.messages is not None:
-                chat = ChatCompletionRequest.model_validate(
-                    {
-                        "messages": item.messages,
-                        "chat_template": item.chat_template,
-                        "chat_template_kwargs": item.chat_template_kwargs,
-                    }
-                )
-                rendered = await self.render(chat, path)
-                if isinstance(rendered, ErrorResponse):
-                    return rendered
-                context = rendered
-            assert context is not None
-            contexts.append((path, item, context))
-        return contexts
+    async def _context(self, item: ForcingItem) -> Context:
+        if item.rendered is not None:
+            return list(item.rendered)
+        if isinstance(item.context, Chat):
+            return await self._model.render(item.context, item.path)
+        content = item.context.content
+        return content if isinstance(content, str) else list(content)
 
-    async def render(
-        self, chat: ChatCompletionRequest, path: str = ""
-    ) -> list[int] | ErrorResponse:
-        """Token ids of a chat, up to where its answer begins.
-
-        Raises:
-            VLLMValidationError: naming the field, with its path before it.
-        """
-        with telling_length():
-            rendered = await self._online_renderer.render_chat(chat)
-        if isinstance(rendered, ErrorResponse):
-            return rendered
-        _, (engine_input,) = rendered
-        if engine_input["type"] != "token":
-            raise VLLMValidationError(
-                f"`{path}messages`: only text can be scored.", parameter=f"{path}messages"
-            )
-        return list(engine_input["prompt_token_ids"])
+    async def _end_token(self, item: ForcingItem) -> int | None:
+        if not any(completion.finished for completion in item.completions):
+            return None
+        chat = item.context if isinstance(item.context, Chat) else None
+        return await self._model.end_token(chat, item.path)
 
     def _tokenize(
-        self, contexts: Iterable[tuple[str, ScoreItem, str | list[int]]]
+        self, contexts: Iterable[tuple[ForcingItem, Context, int | None]]
     ) -> list[ForcingJob]:
         """Runs in the tokenizer's thread."""
-        assert self._tokenizer is not None
         groups: dict[Any, int] = {}
         jobs = []
-        for path, item, context in contexts:
+        for item, context, end_token in contexts:
             key = context if isinstance(context, str) else tuple(context)
             group = groups.setdefault(key, len(groups))
-            for number, completion in enumerate(item.texts()):
-                text = force_text(self._tokenizer, context, completion, item.add_special_tokens)
-                suffix = "completion" if item.completions is None else f"completions.{number}"
-                jobs.append(ForcingJob(text, group, path + suffix))
+            special = isinstance(item.context, Chat) or item.context.add_special_tokens
+            for completion, path in zip(item.completions, item.paths, strict=True):
+                text = self._forced_text(context, completion, special, end_token)
+                jobs.append(ForcingJob(text, group, path, completion.finished))
         return jobs
 
+    def _forced_text(
+        self, context: Context, completion: Completion, special: bool, end_token: int | None
+    ) -> ForcedText:
+        content = completion.content
+        ids = content if isinstance(content, str) else list(content)
+        text = force_text(self._model.tokenizer, context, ids, special)
+        if completion.finished and end_token is not None:
+            return ForcedText([*text.token_ids, end_token], text.num_context)
+        return text
+
     def _check_tokens(self, job: ForcingJob) -> None:
-        ids, limit = job.text.token_ids, self._model_config.max_model_len - 1
-        if len(ids) == job.text.num_context:
-            raise VLLMValidationError(f"`{job.path}` has no tokens.", parameter=job.path)
+        ids, limit = job.text.token_ids, self._model.max_len - 1
+        if not job.num_scored:
+            raise RefusalError(job.path, "there are no tokens in it.")
         if len(ids) > limit:
-            raise TextTooLongError(
-                f"`{job.path}`: {len(ids)} tokens with its context, at most {limit} "
+            raise TooLongError(
+                job.path,
+                f"{len(ids)} tokens with its context, at most {limit} "
                 "(one below the model's context length).",
-                parameter=job.path,
             )
-        vocabulary = self._model_config.get_vocab_size()
+        vocabulary = self._model.vocab_size
         if max(ids) >= vocabulary:
-            raise VLLMValidationError(
-                f"`{job.path}`: token id {max(ids)} is outside the vocabulary of {vocabulary}.",
-                parameter=job.path,
+            raise RefusalError(
+                job.path,
+                f"token id {max(ids)} is outside the vocabulary of {vocabulary}.",
             )
 
     async def force(
-        self,
-        jobs: Sequence[ForcingJob],
-        wanted: WantedRows,
-        request_id: str,
-        options: ForcingOptions,
+        self, jobs: Sequence[ForcingJob], wanted: WantedRows, caller: Caller
     ) -> list[ForcedRows]:
-        """Rows of all jobs; the first of a context runs ahead and fills the prefix cache.
+        """Rows of all jobs. The first of a context runs ahead and fills the prefix cache.
 
-        The cache holds whole blocks: a context below one block is not worth the wait.
+        The cache holds whole blocks: a context shorter than one is not worth the wait.
         """
-        block_size = self._engine.vllm_config.cache_config.block_size or 1
         computed: dict[int, asyncio.Event] = {}
 
         async def force(index: int, job: ForcingJob) -> ForcedRows:
             leads = job.group not in computed
             context = computed.setdefault(job.group, asyncio.Event())
-            if job.text.num_context >= block_size and not leads:
+            if job.text.num_context >= self._model.block_size and not leads:
                 await context.wait()
-            rows = await teacher_force(
-                self._engine,
-                job.text,
-                wanted,
-                f"{request_id}-{index}",
-                **vars(options),
-            )
+            rows = await self._model.force(job.text, wanted, caller.at(str(index)))
             context.set()
             return rows
 
@@ -221,62 +170,43 @@ class TextForcing:
 
     async def labels(
         self,
-        items: Iterable[Callable[[], ScoreItem]],
-        statistics: bool,
-        request_id: str,
-        options: ForcingOptions,
+        questions: Iterable[Callable[[], LabelQuestion]],
+        caller: Caller,
         advance: Callable[[], None] = lambda: None,
     ) -> list[ForcedLabels]:
-        """What the model thinks of each item's completions as its next word.
+        """What the model thinks of each question's labels as its next word.
 
-        Only the first token of a completion counts; those of one item have to differ. An item
-        is made and rendered when its turn comes: thousands of them are a lot of tokens. No
-        more of them queue than there are slots, so that requests take turns.
-
-        Args:
-            items: functions that make them.
-            advance: called as each item is done.
+        A question is made and rendered when its turn comes, because thousands of them are a lot
+        of tokens. No more of them wait than there are slots, so that requests take turns.
 
         Raises:
-            VLLMValidationError: two completions of an item begin with the same token.
-            TextTooLongError: an item does not fit the model.
+            RefusalError: two labels of a question begin with the same token.
+            TooLongError: a question does not fit the model.
         """
-
-        everything = enumerate(items)
+        everything = enumerate(questions)
         first = list(islice(everything, self._labels_in_flight))
         waiting = chain(first, everything)
         found: dict[int, ForcedLabels] = {}
 
         async def work() -> None:
-            for number, item in waiting:
+            for number, question in waiting:
                 async with self._label_slots:
-                    found[number] = await self._labels(
-                        item(), statistics, f"{request_id}-{number}", options
-                    )
+                    found[number] = await self._labels(question(), caller.at(str(number)))
                 advance()
 
         await together(*(work() for _ in first))
         return [found[number] for number in range(len(found))]
 
-    async def _labels(
-        self, item: ScoreItem, statistics: bool, request_id: str, options: ForcingOptions
-    ) -> ForcedLabels:
-        jobs = await self.jobs([("", item)])
-        if isinstance(jobs, ErrorResponse):
-            raise VLLMValidationError(jobs.error.message)
-        texts = [job.text for job in jobs]
+    async def _labels(self, question: LabelQuestion, caller: Caller) -> ForcedLabels:
+        labels = tuple(Completion(label) for label in question.labels)
+        item = ForcingItem(question.prompt, labels, "", ("",) * len(labels))
+        texts = [job.text for job in await self.prepare([item])]
+        ids = [text.token_ids[text.num_context] for text in texts]
+        if len(set(ids)) < len(ids):
+            raise RefusalError(
+                None,
+                f"The tokenizer does not tell {', '.join(map(repr, question.labels))} apart "
+                "by their first token.",
+            )
         context = texts[0].token_ids[: texts[0].num_context]
-        first = _first_tokens(item, texts)
-        return await force_labels(
-            self._engine, context, first, statistics, request_id, **vars(options)
-        )
-
-
-def _first_tokens(item: ScoreItem, texts: Sequence[ForcedText]) -> list[int]:
-    ids = [text.token_ids[text.num_context] for text in texts]
-    if len(set(ids)) < len(ids):
-        raise VLLMValidationError(
-            f"The tokenizer does not tell {', '.join(map(repr, item.texts()))} apart "
-            "by their first token."
-        )
-    return ids
+        return await self._model.force_labels(context, ids, caller)

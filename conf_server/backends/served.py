@@ -1,189 +1,242 @@
-"""Answers through vLLM's own handlers, with their token statistics as arrays."""
+"""The engine of this server as a `Backend`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
 
-from fastapi import Request
-from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
+from starlette.requests import Request
+from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
-from conf_server.backends.tokenization import telling_length
-from conf_server.serving.chat import ConfidenceServingChat
-from conf_server.serving.completion import ConfidenceServingCompletion
-from conf_server.serving.confidence import Confidence
-from conf_server.serving.requests import (
-    ConfidenceChatCompletionRequest,
-    ConfidenceCompletionRequest,
+from conf_server.backends.base import (
+    Answer,
+    Answers,
+    Ask,
+    Caller,
+    Chat,
+    ForcingItem,
+    ForcingJob,
+    LabelQuestion,
+    Limits,
+    Rendered,
+    Turn,
 )
-from conf_server.stats.trace import TraceRows
+from conf_server.backends.forcing import LABELS_IN_FLIGHT, TextForcing
+from conf_server.backends.served_rows import (
+    RowsChat,
+    RowsChatRequest,
+    RowsCompletion,
+    RowsCompletionRequest,
+)
+from conf_server.backends.served_tokens import (
+    ServedTokens,
+    chat_fields,
+    invalid,
+    refused,
+    telling_length,
+)
+from conf_server.engine.client.decoding import decode_rows
+from conf_server.engine.lora import scoring_obstacle
+from conf_server.stats.forced import ForcedLabels, ForcedRows, WantedRows
+
+QUEUE_SHARE: Final = 4
+"""Of vLLM's --max-num-queued-reqs label questions take one part in so many."""
 
 
-@dataclass(frozen=True)
-class GeneratedAnswer:
-    """One answer.
-
-    Attributes:
-        text: what the client would see of it.
-        finish_reason: as in OpenAI's API.
-        rows: one row for each generated token, hidden reasoning included.
-        scored: False for a text of a client's whose rows nobody wanted.
-    """
-
-    text: str
-    finish_reason: str | None
-    rows: TraceRows
-    scored: bool = True
-
-
-@dataclass(frozen=True)
-class GeneratedAnswers:
-    """The answers to one request and what they cost.
-
-    Attributes:
-        usage: vLLM's `UsageInfo`.
-        masked: the log-probabilities are of what a grammar allowed.
-    """
-
-    answers: list[GeneratedAnswer]
-    model: str
-    usage: Any
-    masked: bool
-
-
-class RequestError(Exception):
-    """vLLM's own refusal of a request that was made from the client's."""
-
-    def __init__(self, response: ErrorResponse) -> None:
-        super().__init__(response.error.message)
-        self.response = response
-
-
-class RowsInstead(Confidence):
-    """A confidence whose answers carry their rows, for callers in this process."""
-
-    def extras(self, rows: TraceRows) -> dict[str, Any]:
-        return {"rows": rows}
-
-
-class AnswerGenerator:
-    """Asks the chat or the completion handler as a client would."""
+class ServedBackend:
+    """Asks the engine that serves, through vLLM's own handlers where a client could."""
 
     def __init__(
-        self, chat: ConfidenceServingChat, completion: ConfidenceServingCompletion
+        self,
+        chat: OpenAIServingChat,
+        completion: OpenAIServingCompletion,
+        statistics: str | None,
     ) -> None:
-        self._chat = chat
-        self._completion = completion
-
-    def validated(self, fields: dict[str, Any]) -> Any:
-        """The chat or completion request that the fields make.
-
-        Raises:
-            RequestValidationError: they refuse one.
         """
-        is_chat = "messages" in fields
-        model = ConfidenceChatCompletionRequest if is_chat else ConfidenceCompletionRequest
-        return _validated(model, fields)
-
-    async def check(self, request: Any) -> None:
-        """Render the prompt and check the sampling parameters, as vLLM will when it generates.
-
         Args:
-            request: of `validated`.
-
-        Raises:
-            RequestError, VLLMValidationError: vLLM refuses it.
+            chat, completion: this server's handlers; engine, models and renderers are shared.
+            statistics: why the engine has no exact token statistics; None where it has.
         """
-        if isinstance(request, ConfidenceChatCompletionRequest):
-            handler: Any = self._chat
-            longest = request.max_completion_tokens
-            rendered: Any = await handler.render_chat_request(request)
-        else:
-            handler, longest = self._completion, None
-            rendered = await handler.render_completion_request(request)
+        self._chat = RowsChat.adopt(chat)
+        self._completion = RowsCompletion.adopt(completion)
+        self._engine = chat.engine_client
+        self._models = chat.models
+        self._model_config = chat.model_config
+        self._statistics = statistics
+        self._tokens = ServedTokens(chat, statistics is None)
+        queued = self._engine.vllm_config.scheduler_config.max_num_queued_reqs
+        share = LABELS_IN_FLIGHT if queued is None else max(1, queued // QUEUE_SHARE)
+        self._forcing = TextForcing(self._tokens, min(LABELS_IN_FLIGHT, share))
+        # For the event loop; the forcing thread has one of its own.
+        self._tokenizer: Any = chat.renderer.tokenizer
+
+    def limits(self) -> Limits:
+        return Limits(
+            max_len=self._model_config.max_model_len,
+            vocab_size=self._model_config.get_vocab_size(),
+            candidates=max_candidates(self._model_config),
+            has_chat_template=self._tokens.has_chat_template,
+            statistics=self._statistics,
+            forcing=self._forcing_obstacle(),
+        )
+
+    def _forcing_obstacle(self) -> str | None:
+        if self._tokenizer is None:
+            return "scoring needs a tokenizer: start without --skip-tokenizer-init"
+        return scoring_obstacle(self._engine.vllm_config, self._models.lora_requests.values())
+
+    # Answers.
+
+    async def check(self, ask: Ask, caller: Caller) -> Rendered:
+        request = self._request(ask, WantedRows(1, 0, statistics=False), caller)
+        with telling_length():
+            if isinstance(request, RowsChatRequest):
+                handler: Any = self._chat
+                longest = request.max_completion_tokens
+                rendered: Any = await handler.online_renderer.render_chat(request)
+            else:
+                handler, longest = self._completion, None
+                rendered = await handler.online_renderer.render_completion(request)
         if isinstance(rendered, ErrorResponse):
-            raise RequestError(rendered)
-        (prompt,) = rendered[1] if handler is self._chat else rendered
-        config = handler.engine_client.vllm_config
-        room = config.model_config.max_model_len - handler._extract_prompt_len(prompt)
+            raise refused(rendered)
+        conversation, (prompt,) = rendered if handler is self._chat else ((), rendered)
         longest = request.max_tokens if longest is None else longest
+        room = self._model_config.max_model_len - handler._extract_prompt_len(prompt)
         most = room if longest is None else min(longest, room)
-        params = request.to_sampling_params(most, handler.default_sampling_params)
-        params.verify(
+        config = self._engine.vllm_config
+        request.to_sampling_params(most, handler.default_sampling_params).verify(
             config.model_config,
             config.speculative_config,
             config.structured_outputs_config,
             handler.renderer.tokenizer,
         )
+        ids = list(prompt["prompt_token_ids"]) if prompt["type"] == "token" else None
+        return Rendered(ids, _turns(conversation, ask))
 
-    async def generate(
-        self,
-        fields: dict[str, Any],
-        confidence: Confidence,
-        raw_request: Request | None,
-    ) -> GeneratedAnswers:
-        """Answers to a request.
-
-        Args:
-            fields: of a chat request if there are `messages`, else of a completion request.
-            confidence: what the engine shall compute; its mode is ignored. Rows name as many
-                candidates as `top_logprobs` (completions: `logprobs`) says.
-
-        Raises:
-            RequestValidationError: vLLM's model refuses a field.
-            RequestError: vLLM's handler refuses the request.
-            TextTooLongError: the prompt does not fit the model.
-        """
+    async def generate(self, ask: Ask, wanted: WantedRows, caller: Caller) -> Answers:
+        request = self._request(ask, wanted, caller)
+        http = _as_http(caller)
         with telling_length():
-            return await self._generate(fields, confidence, raw_request)
+            if isinstance(request, RowsChatRequest):
+                made: Any = await self._chat.create_chat_completion(request, http)
+            else:
+                made = await self._completion.create_completion(request, http)
+        if isinstance(made, ErrorResponse):
+            raise refused(made)
+        is_chat = isinstance(request, RowsChatRequest)
+        return Answers(
+            answers=tuple(
+                Answer(
+                    (choice.message.content or "") if is_chat else choice.text,
+                    choice.finish_reason,
+                    choice.logprobs.rows,
+                )
+                for choice in made.choices
+            ),
+            model=made.model,
+            prompt_tokens=made.usage.prompt_tokens,
+            completion_tokens=made.usage.completion_tokens or 0,
+            masked=request.masked,
+        )
 
-    async def _generate(
-        self, fields: dict[str, Any], confidence: Confidence, raw_request: Request | None
-    ) -> GeneratedAnswers:
-        shows = fields.get("top_logprobs") or fields.get("logprobs")
-        mode = "per_token" if shows else "stats"
-        rows_instead = RowsInstead(**{**vars(confidence), "mode": mode})
-        if "messages" in fields:
-            fields = fields | {"include_reasoning": True}
-            request = _validated(ConfidenceChatCompletionRequest, fields)
-            request.preset_confidence(rows_instead)
-            answer: Any = await self._chat.create_chat_completion(request, _apart(raw_request))
-            texts = _chat_texts
-        else:
-            request = _validated(ConfidenceCompletionRequest, fields)
-            request.preset_confidence(rows_instead)
-            answer = await self._completion.create_completion(request, _apart(raw_request))
-            texts = _completion_texts
-        if isinstance(answer, ErrorResponse):
-            raise RequestError(answer)
-        answers = [
-            GeneratedAnswer(text, choice.finish_reason, choice.logprobs.rows)
-            for text, choice in zip(texts(answer), answer.choices, strict=True)
-        ]
-        masked = request.resolved_confidence.masked
-        return GeneratedAnswers(answers, answer.model, answer.usage, masked)
+    def _request(
+        self, ask: Ask, wanted: WantedRows, caller: Caller
+    ) -> RowsChatRequest | RowsCompletionRequest:
+        fields = {
+            **ask.options,
+            "n": ask.n,
+            "temperature": ask.temperature,
+            "model": caller.model,
+            "priority": caller.priority,
+            "request_id": caller.request_id,
+        }
+        if ask.max_tokens is not None:
+            fields["max_tokens"] = ask.max_tokens
+        if caller.cache_salt is not None:
+            fields["cache_salt"] = caller.cache_salt
+        try:
+            if isinstance(ask.prompt, Chat):
+                # Without its reasoning a parsed answer would have no rows for it.
+                fields |= {**chat_fields(ask.prompt), "logprobs": True, "include_reasoning": True}
+                return RowsChatRequest.make(fields, wanted)
+            content = ask.prompt.content
+            fields["prompt"] = content if isinstance(content, str) else list(content)
+            fields["add_special_tokens"] = ask.prompt.add_special_tokens
+            return RowsCompletionRequest.make({**fields, "logprobs": 0}, wanted)
+        except ValidationError as error:
+            raise invalid(error) from error
+
+    # Texts that somebody else wrote.
+
+    async def prepare(self, items: Iterable[ForcingItem]) -> list[ForcingJob]:
+        return await self._forcing.prepare(items)
+
+    async def force(
+        self, jobs: Sequence[ForcingJob], wanted: WantedRows, caller: Caller
+    ) -> list[ForcedRows]:
+        return await self._forcing.force(jobs, wanted, caller)
+
+    async def labels(
+        self,
+        questions: Iterable[Callable[[], LabelQuestion]],
+        caller: Caller,
+        advance: Callable[[], None] = lambda: None,
+    ) -> list[ForcedLabels]:
+        return await self._forcing.labels(questions, caller, advance)
+
+    # Tokens and their texts.
+
+    def decode(self, rows: Sequence[Sequence[int]], context: Sequence[int] = ()) -> list[list[str]]:
+        return decode_rows(self._tokenizer, rows, context)
+
+    def text_of(self, token_ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+    def is_special(self, token_id: int) -> bool:
+        return token_id in self._tokenizer.all_special_ids
 
 
-def _validated(model: Any, fields: dict[str, Any]) -> Any:
-    try:
-        return model.model_validate(fields)
-    except ValidationError as error:
-        raise RequestValidationError(error.errors()) from error
+def max_candidates(model_config: Any) -> int:
+    """Most candidates a request may ask the engine for (`--max-logprobs`)."""
+    vocabulary: int = model_config.get_vocab_size()
+    limit: int = model_config.max_logprobs
+    return vocabulary if limit == -1 else min(limit, vocabulary)
 
 
-def _chat_texts(answer: Any) -> list[str]:
-    return [choice.message.content or "" for choice in answer.choices]
+def _as_http(caller: Caller) -> Request:
+    """The caller as vLLM's handlers know callers: they read headers, and note ids in the state.
+
+    The id in the client's headers is left out: several requests come of one, each with its own.
+    """
+    headers = [
+        (name.encode("latin-1"), text.encode("latin-1"))
+        for name, text in caller.headers.items()
+        if name != "x-request-id"
+    ]
+    return Request({"type": "http", "headers": headers, "state": {}})
 
 
-def _completion_texts(answer: Any) -> list[str]:
-    return [choice.text for choice in answer.choices]
+def _turns(conversation: Sequence[Any], ask: Ask) -> tuple[Turn, ...]:
+    """The conversation as the renderer has parsed it.
+
+    gpt-oss' renderer gives objects of its own: there the client's messages are read.
+    """
+    if not isinstance(ask.prompt, Chat):
+        return ()
+    parsed = all(isinstance(message, dict) for message in conversation)
+    messages: Sequence[Mapping[str, Any]] = conversation if parsed else ask.prompt.messages
+    return tuple(
+        Turn(str(message.get("role")), _joined(message.get("content"))) for message in messages
+    )
 
 
-def _apart(raw_request: Request | None) -> Request | None:
-    """The same connection and headers, but no request id: several requests come of one."""
-    if raw_request is None:
-        return None
-    headers = [pair for pair in raw_request.scope["headers"] if pair[0] != b"x-request-id"]
-    return Request({**raw_request.scope, "headers": headers, "state": {}})
+def _joined(content: Any) -> str:
+    """Text of a message. Parts are lines, as vLLM joins them where it joins them itself."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else ()
+    texts = (part.get("text") if isinstance(part, dict) else part for part in parts)
+    return "\n".join(text for text in texts if isinstance(text, str))

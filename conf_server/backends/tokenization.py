@@ -2,39 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from vllm.exceptions import VLLMValidationError
-from vllm.tokenizers import TokenizerLike
-
-from conf_server.engine.client.teacher_forcing import ForcedText
-
-
-class TextTooLongError(VLLMValidationError):
-    """A text does not fit the model's context."""
-
-
-@contextmanager
-def telling_length() -> Iterator[None]:
-    """Turn what vLLM's renderers say of a prompt that does not fit into a type of its own.
-
-    Raises:
-        TextTooLongError: with vLLM's message.
-    """
-    try:
-        yield
-    except VLLMValidationError as error:
-        full = error.parameter == "max_tokens" and error.value == 0  # no room for an answer
-        if error.parameter not in ("input_text", "input_tokens") and not full:
-            raise
-        message = str(error.args[0])
-        raise TextTooLongError(message, parameter=error.parameter, value=error.value) from error
+from conf_server.stats.forced import ForcedText
 
 
 def join_texts(
-    tokenizer: TokenizerLike, prompt: str, completion: str, add_special_tokens: bool
+    tokenizer: Any, prompt: str, completion: str, add_special_tokens: bool
 ) -> ForcedText:
     """Tokenize prompt and completion together.
 
@@ -75,7 +49,7 @@ def _without_straddler(
 
 
 def _join_without_offsets(
-    tokenizer: TokenizerLike, prompt: str, completion: str, add_special_tokens: bool
+    tokenizer: Any, prompt: str, completion: str, add_special_tokens: bool
 ) -> ForcedText:
     """Tokenizers without offsets: what the prompt alone shares with the whole is context."""
     whole = list(tokenizer.encode(prompt + completion, add_special_tokens=add_special_tokens))
@@ -87,7 +61,7 @@ def _join_without_offsets(
 
 
 def append_completion(
-    tokenizer: TokenizerLike, context: list[int], completion: str | list[int]
+    tokenizer: Any, context: list[int], completion: str | list[int]
 ) -> ForcedText:
     """A context that is tokens already, rendered or given, and a completion after it."""
     tail = (
@@ -99,7 +73,7 @@ def append_completion(
 
 
 def force_text(
-    tokenizer: TokenizerLike,
+    tokenizer: Any,
     context: str | list[int],
     completion: str | list[int],
     add_special_tokens: bool,

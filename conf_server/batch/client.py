@@ -1,4 +1,4 @@
-"""Ask until there is an answer, a refusal, or no more hope."""
+"""Sends requests to one server, and sends them again while it is away or busy."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from conf_server.batch.options import BatchOptions, StopRunError
 
 FIRST_DELAY_S: Final = 0.5
 LONGEST_DELAY_S: Final = 30.0
-"""Delays double from the first to the longest, each by a random factor of 1 to 1.5."""
+"""Delays double from the first to the longest; each is multiplied by a random 1 to 1.5."""
 
 LONGEST_ASKED_S: Final = 300.0
-"""A server may ask for longer delays than ours, up to this."""
+"""The longest delay that a server's `Retry-After` can ask for."""
 
 CONNECT_TIMEOUT_S: Final = 30.0
 MODELS: Final = "/v1/models"
@@ -41,7 +41,7 @@ NO_SUCH_ROUTE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_AL
 
 
 class RefusedError(RuntimeError):
-    """The server will not answer this line.
+    """The server has refused this request, or has not answered it in time.
 
     Attributes:
         error: OpenAI's error object: `message`, `type`, `param`, `code`.
@@ -53,10 +53,10 @@ class RefusedError(RuntimeError):
 
 
 class _AwayError(RuntimeError):
-    """Worth another try.
+    """The server is away or busy: the same request may succeed later.
 
     Attributes:
-        retry_after: the server's header; None for none.
+        retry_after: the server's header `Retry-After`; None for none.
     """
 
     def __init__(self, message: str, retry_after: str | None = None) -> None:
@@ -66,11 +66,11 @@ class _AwayError(RuntimeError):
 
 @dataclass(frozen=True)
 class Model:
-    """What a server serves.
+    """The model that a server serves.
 
     Attributes:
-        name: which answers bear.
-        root: folder or name that its weights come from.
+        name: the name that its answers bear.
+        root: the folder or the name that its weights come from.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Client:
     """Asks one server.
 
     Attributes:
-        stopping: no more tries once it is set.
+        stopping: once it is set, no request is sent again.
     """
 
     def __init__(self, session: aiohttp.ClientSession, url: str, options: BatchOptions) -> None:
@@ -94,7 +94,7 @@ class Client:
 
     @staticmethod
     def session(options: BatchOptions) -> aiohttp.ClientSession:
-        """As many connections as requests at once."""
+        """A session with as many connections as there may be requests at once."""
         headers = {"Content-Type": "application/json"}
         if options.api_key:
             headers["Authorization"] = f"Bearer {options.api_key}"
@@ -108,7 +108,7 @@ class Client:
         """The model that answers where a request names none.
 
         Raises:
-            StopRunError: no server, no key, or not our server.
+            StopRunError: there is no server, it wants another key, or it is no conf-server.
         """
         url = self._url + MODELS
         try:
@@ -121,11 +121,11 @@ class Client:
         raise StopRunError(f"{url}: not a list of models")
 
     async def post(self, payload: bytes) -> dict[str, Any]:
-        """The server's answer.
+        """Send one request, and return the server's answer.
 
         Raises:
-            RefusedError: an error of this request, or no answer in time.
-            StopRunError: no server, no key, or not our server.
+            RefusedError: the server refuses this request, or does not answer it in time.
+            StopRunError: there is no server, it wants another key, or it is no conf-server.
         """
         url = self._url + self._endpoint.path
         answer = _json_object(await self._ask("POST", url, payload))
@@ -153,7 +153,7 @@ class Client:
         raise StopRunError(f"{url}: {last}, {attempt + 1} times") from last
 
     def _tell(self, text: str) -> None:
-        """Once a run: silence would look like work."""
+        """Say why a request is sent again, once a run: silence would look like work."""
         if not self._has_told:
             tqdm.write(f"conf-server {self._endpoint.command}: {text}", file=sys.stderr)
             self._has_told = True
@@ -185,12 +185,12 @@ class Client:
 
 
 def retry_delay(attempt: int, retry_after: str | None, now: datetime) -> float:
-    """Seconds to wait after a try in vain: ours, or what the server asks for if that is more.
+    """Seconds to wait before the next try: our own delay, or the server's where that is longer.
 
     Args:
-        attempt: how many tries went before.
-        retry_after: its header (RFC 9110, 10.2.3): seconds or a date. Any other text asks
-            for nothing.
+        attempt: how many tries went before the one that has failed.
+        retry_after: the server's header (RFC 9110, 10.2.3), seconds or a date. Any other text
+            asks for nothing.
     """
     ours = min(FIRST_DELAY_S * 2.0 ** min(attempt, 30), LONGEST_DELAY_S) * random.uniform(1, 1.5)
     return max(ours, min(_asked_s(retry_after or "", now), LONGEST_ASKED_S))
@@ -220,13 +220,13 @@ def _openai_error(body: bytes) -> dict[str, Any] | None:
 
 
 def _is_of_the_route(status: int, body: bytes) -> bool:
-    """Whether it was not the handler that found something missing, say a model."""
+    """Whether the route itself is missing, and not something that its handler looked for."""
     error = _openai_error(body)
     return error is None or error.get("message") == HTTPStatus(status).phrase
 
 
 def _error_of(status: int, body: bytes) -> dict[str, Any]:
-    """OpenAI's object; of any other body its beginning."""
+    """OpenAI's error object. Of a body that has none, the message is the body's beginning."""
     error = _openai_error(body)
     if error is not None and error.get("message"):
         return error

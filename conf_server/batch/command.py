@@ -1,33 +1,49 @@
-"""What `score` and `uncertainty` have in common: from the command line to the exit status."""
+"""`conf-server score` and `conf-server uncertainty`, from the command line to the exit status."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from conf_server.batch.child import with_server
 from conf_server.batch.client import Client
+from conf_server.batch.endpoint import SCORE, UNCERTAINTY, Endpoint
 from conf_server.batch.options import (
     STANDARD_STREAM,
     BatchOptions,
-    Endpoint,
     StopRunError,
     UsageError,
     parse_options,
 )
 from conf_server.batch.output import Output, open_output
-from conf_server.batch.resume import compare, require_server
-from conf_server.batch.run import Counts, Run, Signals
+from conf_server.batch.own_server import with_server
+from conf_server.batch.resume import chained, require_server, unanswered
+from conf_server.batch.run import Counts, Run
 from conf_server.batch.streams import count_lines, input_lines, open_input
+from conf_server.signals import Signals
+from conf_server.standard_output import forget
+
+
+def score(arguments: Sequence[str]) -> int:
+    """POST /v1/score for every line of a file, and return the exit status."""
+    return run(SCORE, arguments)
+
+
+def uncertainty(arguments: Sequence[str]) -> int:
+    """POST /v1/uncertainty for every line of a file, and return the exit status."""
+    return run(UNCERTAINTY, arguments)
 
 
 def run(endpoint: Endpoint, arguments: Sequence[str]) -> int:
-    """Parse, post, count. Returns the exit status."""
+    """Send every line of the input that has no answer yet, and write the answers.
+
+    Returns:
+        0 where all lines are answered, 1 where one is not, 2 for bad usage, 130 and 143 after
+        SIGINT and SIGTERM.
+    """
     options = parse_options(endpoint, arguments)
     signals, counts = Signals(), Counts()
     status = 0
@@ -40,7 +56,7 @@ def run(endpoint: Endpoint, arguments: Sequence[str]) -> int:
         _say(options, f"error: {error}")
         status = 1
         if isinstance(error, BrokenPipeError):
-            _forget_stdout()
+            forget(sys.stdout)
     except (asyncio.CancelledError, KeyboardInterrupt):
         if not signals.received:
             raise
@@ -57,7 +73,7 @@ async def _run(options: BatchOptions, signals: Signals, counts: Counts) -> None:
         file = stack.enter_context(open_input(options.input))
         output = stack.enter_context(open_output(options.output, options.overwrite))
         lines = input_lines(file, options.input)
-        resumption = await compare(lines, output.found, options)
+        left = await unanswered(lines, output.found, options)
         counts.there = output.found.count
         if options.served is not None:
             require_server(output.found, options.served, options)
@@ -68,19 +84,16 @@ async def _run(options: BatchOptions, signals: Signals, counts: Counts) -> None:
                 model = await client.model()
                 server = options.served or f"{model.name} ({model.root})"
                 require_server(output.found, server, options)
-                output.begin(options.overwrite, resumption.kept)
-                if resumption.kept:
-                    _say(options, f"{len(resumption.kept)} answers have new labels or metadata")
-                    resumption.kept.clear()
+                output.begin(options.overwrite)
                 with _bar(options, output) as bar:
                     run = Run(options, client, output, bar, counts, server, model.name)
-                    await run.run(resumption.followed_by(lines), signals)
+                    await run.run(chained(left, lines), signals)
 
         await with_server(options, work)
 
 
 def _bar(options: BatchOptions, output: Output) -> tqdm:
-    """With disable=None tqdm shows itself to terminals alone."""
+    """The bar of the run. With disable=None tqdm shows itself to terminals alone."""
     disable = None if options.progress is None else not options.progress
     shown = options.progress or (options.progress is None and sys.stderr.isatty())
     total = count_lines(options.input) if shown else None
@@ -101,8 +114,3 @@ def _summary(options: BatchOptions, counts: Counts, stopped: bool) -> str:
 
 def _say(options: BatchOptions, text: str) -> None:
     print(f"conf-server {options.endpoint.command}: {text}", file=sys.stderr)
-
-
-def _forget_stdout() -> None:
-    """Python would try to flush it on its way out, and complain."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

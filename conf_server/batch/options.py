@@ -1,4 +1,4 @@
-"""Flags of the batch commands; with --model, every other word is the server's."""
+"""Flags of the batch commands. With --model, every word that is none of them is the server's."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from conf_server.batch.endpoint import Endpoint
 from conf_server.settings import ENV_MODE, ENV_TOP_K
 
 STANDARD_STREAM: Final = "-"
@@ -35,29 +36,6 @@ NEUTRAL: Final = frozenset(
 """Server flags that change no answer: how much at once, and what is logged."""
 
 
-@dataclass(frozen=True)
-class Endpoint:
-    """What a command posts to.
-
-    Attributes:
-        command: the first word after `conf-server`.
-        path: of the URL.
-        object: what `object` of an answer says.
-        body: what a line holds, for the help.
-    """
-
-    command: str
-    path: str
-    object: str
-    body: str
-
-
-SCORE: Final = Endpoint("score", "/v1/score", "score", "a body of POST /v1/score without `items`")
-UNCERTAINTY: Final = Endpoint(
-    "uncertainty", "/v1/uncertainty", "uncertainty", "a body of POST /v1/uncertainty"
-)
-
-
 class UsageError(ValueError):
     """What was asked for cannot be done. The message names the flag or the file."""
 
@@ -78,11 +56,11 @@ class BatchOptions:
         api_key: sent as a bearer token; None for none.
         model: what to serve for the time of the run; None where `url` is given.
         server_flags: further arguments of that server.
-        concurrency: most requests under way at once.
+        concurrency: the largest number of requests under way at once.
         retries: how often a request is sent again while the server is away or busy.
-        timeout: of one request, seconds.
-        overwrite: start anew although the output holds answers.
-        progress: show the bar; None where stderr is a terminal.
+        timeout: how long one request may take, in seconds.
+        overwrite: whether to start anew although the output holds answers.
+        progress: whether to show the bar; None shows it where stderr is a terminal.
         defaults: fields of `uncertainty` for lines that do not say otherwise.
     """
 
@@ -102,14 +80,15 @@ class BatchOptions:
 
     @property
     def served(self) -> str | None:
-        """What --model serves, see `served_model`."""
+        """What --model serves, as `served_model` writes it; None where a URL is given."""
         return None if self.model is None else served_model(self.model, self.server_flags)
 
 
 def parse_options(endpoint: Endpoint, arguments: Sequence[str]) -> BatchOptions:
-    """
+    """Parse and check the command line.
+
     Raises:
-        SystemExit: 2 for bad usage, 0 after --help.
+        SystemExit: with 2 for bad usage, with 0 after --help.
     """
     parser = _parser(endpoint)
     given, others = parser.parse_known_args(list(arguments))
@@ -128,7 +107,7 @@ def parse_options(endpoint: Endpoint, arguments: Sequence[str]) -> BatchOptions:
         timeout=given.timeout,
         overwrite=given.overwrite,
         progress=given.progress,
-        defaults=_uncertainty_defaults(given) if endpoint is UNCERTAINTY else {},
+        defaults=_uncertainty_defaults(given) if endpoint.has_uncertainty else {},
     )
 
 
@@ -157,7 +136,7 @@ def _same_file(left: str, right: str) -> bool:
 
 
 def _server_url(parser: argparse.ArgumentParser, url: str) -> str:
-    """With or without the /v1 that OpenAI's clients want."""
+    """The server's address without a path. It may be given with the /v1 of OpenAI's clients."""
     try:
         parts = urlsplit(url)
         host, _ = (parts.hostname or "").encode("idna"), parts.port
@@ -173,10 +152,10 @@ def _server_url(parser: argparse.ArgumentParser, url: str) -> str:
 
 
 def served_model(model: str, flags: Sequence[str]) -> str:
-    """What --model serves, as words of a shell: equal where the same answers are to be expected.
+    """What --model serves, as words of a shell; equal where equal answers are to be expected.
 
-    The flags in the order of their names, without those that change no answer. A folder
-    is told by its path, not by what it holds.
+    The flags stand in the order of their names, without those that change no answer. A folder
+    is known by its path, not by what it holds.
     """
     groups: list[list[str]] = []
     for word in flags:
@@ -219,7 +198,7 @@ def _parser(endpoint: Endpoint) -> argparse.ArgumentParser:
         "-o", "--output", metavar="OUT", required=True, help="JSON lines, .gz or not; - is stdout."
     )
     _add_server(parser)
-    if endpoint is UNCERTAINTY:
+    if endpoint.has_uncertainty:
         _add_uncertainty(parser)
     _add_run(parser)
     return parser

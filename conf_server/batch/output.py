@@ -1,4 +1,4 @@
-"""Lines out, and what an earlier run has left there."""
+"""The file of answers: what an earlier run has left there, and the lines that are added."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import zlib
 from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import IO, Any, Final, cast
 
 from conf_server.batch.options import STANDARD_STREAM, UsageError
-from conf_server.batch.records import KEPT, Answered, kept_digest, kept_fields, parse_output
+from conf_server.batch.records import Answered, parse_output
 from conf_server.batch.streams import CHUNK, LineSplitter
 
 BEGINNING: Final = b'{"line": '
-"""Of every line that we write."""
+"""The beginning of every line that we write."""
 
 
 @dataclass
@@ -31,17 +31,13 @@ class Found:
 
     Attributes:
         requests: by line of the input, the digest of the request that is answered; 0 for none.
-        kept: by line of the input, the digest of what the answer's line repeats of it.
-        fields: by line of the input, see `kept_fields`.
-        server: what has answered; None where nothing is.
-        count: answered lines.
-        dropped: places of the lines that hold no answer, or a second one.
-        torn: whether its end is that of a killed run.
+        server: what has answered; None where nothing is answered.
+        count: how many lines of the input are answered.
+        dropped: places of the lines that hold no answer, or a second one to the same line.
+        torn: whether the file ends in the middle of a line, or of a gzip member.
     """
 
     requests: array[int] = field(default_factory=lambda: array("Q", [0]))
-    kept: array[int] = field(default_factory=lambda: array("Q", [0]))
-    fields: array[int] = field(default_factory=lambda: array("B", [0]))
     server: str | None = None
     count: int = 0
     dropped: set[int] = field(default_factory=set)
@@ -49,34 +45,28 @@ class Found:
 
     @property
     def last(self) -> int:
-        """The last line of the input that is answered; 0 for none."""
+        """The number of the input's last line that is answered; 0 for none."""
         return len(self.requests) - 1
 
     def request(self, line: int) -> int:
+        """The digest of the request that is answered for a line of the input; 0 for none."""
         return self.requests[line] if line <= self.last else 0
 
     def add(self, answered: Answered) -> None:
+        """Take note of an answer."""
         line = answered.line
         if line > self.last:
-            more = line - self.last
-            for values in (self.requests, self.kept, self.fields):
-                values.frombytes(bytes(values.itemsize * more))
+            self.requests.frombytes(bytes(self.requests.itemsize * (line - self.last)))
         self.requests[line] = answered.request
-        self.kept[line] = kept_digest(answered.kept)
-        self.fields[line] = kept_fields(answered.kept)
+        self.server = answered.server
         self.count += 1
-
-    def lost(self, line: int, kept: Mapping[str, Any]) -> list[str]:
-        """Of `KEPT`, what the answer's line has and `kept` has not."""
-        fields = self.fields[line] & ~kept_fields(kept)
-        return [name for place, name in enumerate(KEPT) if fields >> place & 1]
 
 
 class Output:
-    """Writes lines that reach the system one by one, once it has begun.
+    """Writes lines, each of which reaches the operating system before the next one is written.
 
     Attributes:
-        found: what was there.
+        found: what was there before.
     """
 
     def __init__(self, path: str, file: IO[bytes], found: Found, stack: ExitStack) -> None:
@@ -85,24 +75,24 @@ class Output:
         self._stack = stack
         self.found = found
 
-    def begin(self, overwrite: bool, kept: Mapping[int, dict[str, Any]]) -> None:
-        """Leave the answers alone there, a torn end and what has failed go.
+    def begin(self, overwrite: bool) -> None:
+        """Make room for new lines: a torn end and failed lines go, the answers stay.
 
         Args:
-            overwrite: leave nothing.
-            kept: by line of the input, what answers are to repeat of it from now on.
+            overwrite: whether the answers go too.
 
         Raises:
-            OSError: the disk is full, say. What was there still is.
+            OSError: the disk is full, for example. What was there is still there then.
         """
         if overwrite and self._path != STANDARD_STREAM and _is_regular(self._file):
             self._file.truncate(0)
-        if self.found.torn or self.found.dropped or kept:
-            self._file = self._stack.enter_context(rewritten(self._path, self.found, kept))
+        if self.found.torn or self.found.dropped:
+            self._file = self._stack.enter_context(rewritten(self._path, self.found))
         self._file = self._stack.enter_context(_writer(self._file, self._path))
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """
+        """Add one line.
+
         Raises:
             OSError: the disk is full, or nobody reads the pipe.
         """
@@ -112,7 +102,7 @@ class Output:
 
 @contextmanager
 def open_output(path: str, overwrite: bool) -> Iterator[Output]:
-    """What is there stays as it is until the output begins.
+    """Open an output, lock it and read it. It stays as it is until `Output.begin`.
 
     Raises:
         UsageError: it cannot be opened, another run writes to it, or it holds something else.
@@ -136,7 +126,7 @@ def _is_regular(file: IO[bytes]) -> bool:
 
 @contextmanager
 def _writer(file: IO[bytes], path: str) -> Iterator[IO[bytes]]:
-    """Of a gzip member, one for each run, where the name asks for it."""
+    """The file itself, or a new gzip member at its end where its name ends in .gz."""
     if path.endswith(".gz"):
         with gzip.GzipFile("", "wb", fileobj=file) as member:
             yield cast(IO[bytes], member)
@@ -153,10 +143,10 @@ def _lock(file: IO[bytes], path: str) -> None:
 
 
 def scan(path: str) -> Found:
-    """What an earlier run has left.
+    """Read what an earlier run has left.
 
     Raises:
-        UsageError: it is not an output of this command, or one of two servers.
+        UsageError: the file is not an output of this command, or has answers of two servers.
     """
     found = Found()
     for place, text in enumerate(_whole_lines(path, found)):
@@ -172,7 +162,6 @@ def scan(path: str) -> Found:
                 f"{path}: line {place + 1} is an answer of {answered.server}, "
                 f"those before are of {found.server}"
             )
-        found.server = answered.server
         found.add(answered)
     return found
 
@@ -182,10 +171,10 @@ def _foreign(path: str, what: str) -> UsageError:
 
 
 def _whole_lines(path: str, found: Found) -> Iterator[bytes]:
-    """Without a torn end, which is noted in `found`.
+    """The lines that have an end. That the last one has none is noted in `found`.
 
     Raises:
-        UsageError: an end that we cannot have written.
+        UsageError: what comes after the last line's end cannot have been written by a run.
     """
     splitter = LineSplitter()
     with open(path, "rb") as file:
@@ -201,7 +190,7 @@ def _whole_lines(path: str, found: Found) -> Iterator[bytes]:
 
 
 def _may_be_torn(rest: bytes) -> bool:
-    """Whether it can be the beginning of one of our lines, or a whole one."""
+    """Whether this can be the beginning of a line that a run has written, or a whole one."""
     try:
         json.loads(rest)
     except (ValueError, RecursionError):
@@ -214,7 +203,10 @@ def _may_be_torn(rest: bytes) -> bool:
 
 
 def _inflated(chunks: Iterator[bytes], path: str, found: Found) -> Iterator[bytes]:
-    """Of as many members as there are. gzip.open would not give the lines before a torn end."""
+    """The content of all gzip members, the torn last one's included.
+
+    `gzip.open` would not give the lines before a torn end.
+    """
     member = None
     try:
         for chunk in chunks:
@@ -230,8 +222,8 @@ def _inflated(chunks: Iterator[bytes], path: str, found: Found) -> Iterator[byte
 
 
 @contextmanager
-def rewritten(path: str, found: Found, kept: Mapping[int, dict[str, Any]]) -> Iterator[IO[bytes]]:
-    """The answers alone, in place of the old file at once; open and locked for more."""
+def rewritten(path: str, found: Found) -> Iterator[IO[bytes]]:
+    """Replace the file at once by one that holds its answers alone; open and locked for more."""
     target = os.path.realpath(path)
     folder, name = os.path.split(target)
     with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{name}.", delete=False) as draft:
@@ -241,7 +233,7 @@ def rewritten(path: str, found: Found, kept: Mapping[int, dict[str, Any]]) -> It
             with _writer(file, path) as writer:
                 for place, text in enumerate(_whole_lines(path, Found())):
                     if place not in found.dropped:
-                        writer.write((_relabelled(text, kept) if kept else text) + b"\n")
+                        writer.write(text + b"\n")
             os.fsync(file.fileno())
             shutil.copymode(target, draft.name)
             os.replace(draft.name, target)
@@ -249,10 +241,3 @@ def rewritten(path: str, found: Found, kept: Mapping[int, dict[str, Any]]) -> It
             os.unlink(draft.name)
             raise
         yield file
-
-
-def _relabelled(text: bytes, kept: Mapping[int, dict[str, Any]]) -> bytes:
-    answered = parse_output(text)
-    if answered is None or answered.line not in kept:
-        return text
-    return json.dumps(replace(answered, kept=kept[answered.line]).to_json()).encode()

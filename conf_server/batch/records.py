@@ -1,4 +1,4 @@
-"""A line of the input: what is sent, what is kept; and the line of the output that answers it."""
+"""A line of the input, as it is sent, and the line of the output that answers it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from conf_server.batch.options import SCORE, Endpoint
+from conf_server.batch.endpoint import REPEATED, Endpoint
+from conf_server.report.labels import LabelError, parse_label
 
-KEPT: Final = ("id", "correct", "reference", "metadata")
-"""Fields that go to the output untouched, and not to the server."""
-
-SCORED: Final = ("completion", "completions")
-"""Kept beside a `reference` in scores: the answer does not repeat what was scored."""
+USERS: Final[tuple[str, ...]] = ("id", "correct", "reference", "metadata")
+"""Fields that belong to the user: the output repeats them, and the server does not get them."""
 
 MOST_LINES: Final = 10**9
-"""No file has as many: a larger number is a mistake."""
+"""No file has as many lines: a larger number is a mistake."""
 
 
 class LineError(ValueError):
@@ -32,10 +30,11 @@ class Record:
 
     Attributes:
         line: its number, counted from 1; empty lines count.
-        path: where to post, of the URL.
+        path: where to post it, the path of the URL.
         payload: what to post, JSON.
-        kept: what its line of the output repeats.
+        kept: the fields that its line of the output repeats.
         names_model: whether the request says which model is to answer.
+        num_texts: how many texts a label has to be about: the completions to score, or one.
     """
 
     line: int
@@ -43,13 +42,26 @@ class Record:
     payload: bytes
     kept: dict[str, Any]
     names_model: bool
+    num_texts: int
 
     @property
     def request(self) -> int:
-        """Digest of path and payload, never 0: whether an answer still belongs to its line."""
+        """64 bits of a digest of path and payload, never 0: an answer belongs to its request."""
         return digest(self.path.encode() + b"\n" + self.payload) or 1
 
+    def check_label(self) -> None:
+        """Refuse a label that the report could not use, before its answer is paid for.
+
+        Raises:
+            LineError: `correct` or `reference` is not what it has to be.
+        """
+        try:
+            parse_label(self.kept, self.num_texts)
+        except LabelError as error:
+            raise LineError(str(error)) from error
+
     def answered(self, server: str, result: dict[str, Any]) -> Answered:
+        """The line of the output that holds this answer."""
         return Answered(self.line, self.request, server, self.kept, result)
 
 
@@ -58,10 +70,10 @@ class Answered:
     """A line of the output that holds an answer.
 
     Attributes:
-        line: number of the input's line.
-        request: see `Record`.
+        line: the number of the input's line.
+        request: as of `Record`.
         server: what has answered, in words.
-        kept: what it repeats of the input's line.
+        kept: the fields that it repeats of the input's line.
         result: the server's answer.
     """
 
@@ -72,20 +84,21 @@ class Answered:
     result: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
+        """The line, before it is written as JSON."""
         ours = {"line": self.line, "request": f"{self.request:016x}", "server": self.server}
         return {**ours, **self.kept, "result": self.result}
 
 
 def parse_output(text: bytes) -> Answered | None:
-    """A line of an earlier run; None where it failed.
+    """A line that an earlier run has written; None for one that holds an error.
 
     Raises:
-        ValueError, RecursionError: it has not the shape of our lines.
+        ValueError, RecursionError: no run has written this line.
     """
     found = json.loads(text)
     if not isinstance(found, dict):
         raise ValueError("not a JSON object")
-    kept = {name: found.pop(name) for name in (*KEPT, *SCORED) if name in found}
+    kept = {name: found.pop(name) for name in (*USERS, *REPEATED) if name in found}
     line, result = found.get("line"), found.get("result")
     if type(line) is not int or not 1 <= line <= MOST_LINES:
         raise ValueError(f"{line!r} is no number of a line")
@@ -106,24 +119,42 @@ def digest(content: bytes) -> int:
     return int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
 
 
-def kept_digest(kept: Mapping[str, Any]) -> int:
-    """Of what a line has for the output."""
-    return digest(json.dumps(kept).encode())
-
-
-def kept_fields(kept: Mapping[str, Any]) -> int:
-    """Which of `KEPT` a line has: bit n for the n-th."""
-    return sum(1 << place for place, name in enumerate(KEPT) if name in kept)
-
-
 def parse_record(endpoint: Endpoint, line: int, text: bytes, defaults: Mapping[str, Any]) -> Record:
-    """
+    """A line of the input, taken apart into what is sent and what is kept.
+
     Args:
+        line: its number, counted from 1.
         defaults: fields of `uncertainty` where the line has none of that name.
 
     Raises:
-        LineError: not JSON (NaN and infinities are not), not an object, many requests, or a stream.
+        LineError: the line is not a JSON object (NaN and infinities are no JSON), or asks for
+            many answers or a stream.
     """
+    body = _json_object(text)
+    kept = {name: body.pop(name) for name in USERS if name in body}
+    if body.get("stream"):
+        raise LineError("`stream`: one line has one answer")
+    for name, instead in endpoint.refused.items():
+        if name in body:
+            raise LineError(f"`{name}`: {instead}")
+    if "reference" in kept:
+        kept |= {name: body[name] for name in endpoint.repeated if name in body}
+    if defaults:
+        given = body.setdefault("uncertainty", {})
+        if isinstance(given, dict):  # The server refuses anything else.
+            body["uncertainty"] = {**defaults, **given}
+    completions = body.get("completions")
+    return Record(
+        line=line,
+        path=endpoint.path,
+        payload=json.dumps(body).encode(),
+        kept=kept,
+        names_model=bool(body.get("model")),
+        num_texts=len(completions) if isinstance(completions, list) else 1,
+    )
+
+
+def _json_object(text: bytes) -> dict[str, Any]:
     try:
         body = json.loads(
             text.decode("utf-8-sig"), parse_constant=_refuse_constant, parse_float=_finite
@@ -134,20 +165,7 @@ def parse_record(endpoint: Endpoint, line: int, text: bytes, defaults: Mapping[s
         raise LineError(f"not JSON: {error}") from error
     if not isinstance(body, dict):
         raise LineError("not a JSON object")
-    kept = {name: body.pop(name) for name in KEPT if name in body}
-    if body.get("stream"):
-        raise LineError("`stream`: one line has one answer")
-    if endpoint is SCORE:
-        if "items" in body:
-            raise LineError("`items`: put each item on a line of its own")
-        if "reference" in kept:
-            kept |= {name: body[name] for name in SCORED if name in body}
-    if defaults:
-        given = body.setdefault("uncertainty", {})
-        if isinstance(given, dict):  # the server refuses anything else
-            body["uncertainty"] = {**defaults, **given}
-    payload = json.dumps(body).encode()
-    return Record(line, endpoint.path, payload, kept, bool(body.get("model")))
+    return body
 
 
 def _refuse_constant(name: str) -> None:

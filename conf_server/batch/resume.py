@@ -2,66 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import AsyncIterator, Iterable
 
 from conf_server.batch.options import BatchOptions, UsageError
 from conf_server.batch.output import Found
-from conf_server.batch.records import LineError, kept_digest, parse_record
+from conf_server.batch.records import LineError, parse_record
 
-Lines = AsyncIterator[tuple[int, bytes]]
-"""Numbers and lines of an input."""
-
-
-@dataclass
-class Resumption:
-    """What the lines up to the last answered one leave to do.
-
-    Attributes:
-        unanswered: those that have no answer.
-        kept: by line, what its answer is to repeat of it, where that is no longer the same.
-    """
-
-    unanswered: list[tuple[int, bytes]] = field(default_factory=list)
-    kept: dict[int, dict[str, Any]] = field(default_factory=dict)
-
-    async def followed_by(self, lines: Lines) -> Lines:
-        """The unanswered ones, and the rest of the input."""
-        for line in self.unanswered:
-            yield line
-        async for line in lines:
-            yield line
+NumberedLine = tuple[int, bytes]
+"""A line of the input and its number, counted from 1."""
 
 
-async def compare(lines: Lines, found: Found, options: BatchOptions) -> Resumption:
-    """Reads up to the last line that is answered; `lines` goes on after it.
+async def unanswered(
+    lines: AsyncIterator[NumberedLine], found: Found, options: BatchOptions
+) -> list[NumberedLine]:
+    """Compare every answer with its line, and return the lines in between that have none.
+
+    Reads `lines` up to the last line that is answered.
 
     Raises:
-        UsageError: a line that is answered is another one now, is gone, or lacks a field that
-            its answer repeats.
+        UsageError: a line that is answered is another one now, or is gone.
         StopRunError, OSError: the input cannot be read.
     """
-    resumption = Resumption()
+    left: list[NumberedLine] = []
     if not found.last:
-        return resumption
+        return left
     async for number, text in lines:
         if request := found.request(number):
-            kept = _kept(number, text, request, options)
-            if kept_digest(kept) != found.kept[number]:
-                _require_fields(number, kept, found, options)
-                resumption.kept[number] = kept
+            _require_same(number, text, request, options)
         else:
-            resumption.unanswered.append((number, text))
+            left.append((number, text))
         if number == found.last:
-            return resumption
+            return left
     raise UsageError(
         f"{options.input}: ends before line {found.last}, which is answered in "
         f"{options.output}; --overwrite starts anew"
     )
 
 
-def _kept(number: int, text: bytes, request: int, options: BatchOptions) -> dict[str, Any]:
+async def chained(
+    left: Iterable[NumberedLine], lines: AsyncIterator[NumberedLine]
+) -> AsyncIterator[NumberedLine]:
+    """The lines that were left unanswered, and then the rest of the input."""
+    for line in left:
+        yield line
+    async for line in lines:
+        yield line
+
+
+def _require_same(number: int, text: bytes, request: int, options: BatchOptions) -> None:
     changed = UsageError(
         f"line {number}, the command or its flags have changed since {options.output} was "
         "written; --overwrite starts anew"
@@ -72,23 +60,13 @@ def _kept(number: int, text: bytes, request: int, options: BatchOptions) -> dict
         raise changed from error
     if record.request != request:
         raise changed
-    return record.kept
-
-
-def _require_fields(
-    number: int, kept: Mapping[str, Any], found: Found, options: BatchOptions
-) -> None:
-    if lost := found.lost(number, kept):
-        raise UsageError(
-            f"{options.output}: the answer to line {number} has {', '.join(lost)}, the input's "
-            "line has not; null says that it is not known"
-        )
 
 
 def require_server(found: Found, server: str, options: BatchOptions) -> None:
-    """
+    """Refuse to mix answers of two servers in one output.
+
     Raises:
-        UsageError: the answers that are there are another one's.
+        UsageError: the answers that are there are another server's.
     """
     if found.server not in (None, server):
         raise UsageError(

@@ -1,12 +1,10 @@
-"""One run: a bounded number of requests under way, each answer written as it comes."""
+"""One run: it keeps a bounded number of requests under way, and writes each answer as it comes."""
 
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,56 +14,21 @@ from conf_server.batch.client import Client, RefusedError
 from conf_server.batch.options import BatchOptions, StopRunError
 from conf_server.batch.output import Output
 from conf_server.batch.records import LineError, Record, parse_record
+from conf_server.concurrency import cancel_all
+from conf_server.signals import Signals
 
 GRACE_S: Final = 10.0
 """How long a signal waits for the requests under way. A second signal does not wait."""
 
 
-class Signals:
-    """SIGINT and SIGTERM: the first stops what is going on, the second everything."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._stop: Callable[[], object] | None = None
-
-    @contextmanager
-    def handled(self) -> Iterator[None]:
-        """To be entered in the task that is to be cancelled."""
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None
-
-        def handle(number: int) -> None:
-            stop = task.cancel if self._stop is None or self.received else self._stop
-            self.received = self.received or number
-            stop()
-
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        for number in numbers:
-            loop.add_signal_handler(number, handle, number)
-        try:
-            yield
-        finally:
-            for number in numbers:
-                loop.remove_signal_handler(number)
-
-    @contextmanager
-    def stopping(self, stop: Callable[[], object]) -> Iterator[None]:
-        """While this lasts, the first signal calls `stop` and cancels nothing."""
-        self._stop = stop
-        try:
-            yield
-        finally:
-            self._stop = None
-
-
 @dataclass
 class Counts:
-    """Lines of this run.
+    """How many lines a run has dealt with.
 
     Attributes:
-        answered: with an answer in the output.
-        failed: with an error in the output.
-        there: answered by an earlier run.
+        answered: lines that this run has written an answer for.
+        failed: lines that this run has written an error for.
+        there: lines that an earlier run has answered.
     """
 
     answered: int = 0
@@ -74,12 +37,7 @@ class Counts:
 
 
 class Run:
-    """Sends and writes.
-
-    Args:
-        server: what answers, in words, for the lines of the output.
-        model: its name, which answers must bear.
-    """
+    """Sends the lines of an input to one server, and writes what it answers."""
 
     def __init__(
         self,
@@ -91,6 +49,11 @@ class Run:
         server: str,
         model: str,
     ) -> None:
+        """
+        Args:
+            server: what answers, in words, for the lines of the output.
+            model: the name of the model that answers where a request names none.
+        """
         self._options = options
         self._client = client
         self._output = output
@@ -103,13 +66,14 @@ class Run:
         self._error: BaseException | None = None
 
     async def run(self, lines: AsyncIterator[tuple[int, bytes]], signals: Signals) -> None:
-        """Until there are no more, or until a signal has stopped it.
+        """Send the lines until there are no more, or until a signal stops the run.
 
         Args:
             lines: numbers and lines of the input that have no answer.
 
         Raises:
-            StopRunError, OSError: nothing more can be answered, or written.
+            StopRunError: no further line can be answered.
+            OSError: nothing more can be written.
         """
         feeder = asyncio.create_task(self._feed(lines))
         feeder.add_done_callback(self._done)
@@ -124,10 +88,7 @@ class Run:
                 if self._under_way:
                     await asyncio.wait(self._under_way, timeout=GRACE_S)
         finally:
-            tasks = {feeder, stopping, *self._under_way}
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel_all({feeder, stopping, *self._under_way})
         if self._error is not None:
             raise self._error
 
@@ -153,6 +114,7 @@ class Run:
                 continue
             try:
                 record = parse_record(options.endpoint, number, text, options.defaults)
+                record.check_label()
             except LineError as error:
                 message = {"message": str(error), "type": "invalid_line", "code": None}
                 self._fail(number, {}, message)

@@ -1,4 +1,4 @@
-"""Lines in: files, .gz files, pipes."""
+"""Reads the lines of an input: a file, a .gz file or a pipe."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ CHUNK: Final = 1 << 16
 
 
 class LineSplitter:
-    """Chunks of bytes to lines without their ends."""
+    """Turns chunks of bytes into lines without their ends."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """The lines that end in this chunk."""
+        """Take a chunk, and return the lines that end in it."""
         *lines, rest = chunk.split(b"\n")
         if lines:
             lines[0] = b"".join((*self._parts, lines[0]))
@@ -32,12 +32,13 @@ class LineSplitter:
 
     @property
     def rest(self) -> bytes:
-        """What came after the last end of a line."""
+        """The bytes after the last end of a line."""
         return b"".join(self._parts)
 
 
 def open_input(path: str) -> IO[bytes]:
-    """
+    """Open an input for reading.
+
     Raises:
         UsageError: it cannot be opened.
     """
@@ -50,7 +51,10 @@ def open_input(path: str) -> IO[bytes]:
 
 
 def count_lines(path: str) -> int | None:
-    """None where reading would use the input up, or fails: it will fail again, and be told."""
+    """How many lines an input has; None for a pipe, which reading would use up.
+
+    None too where reading fails. It will fail again in the run, which then says so.
+    """
     if path == STANDARD_STREAM or not os.path.isfile(path):
         return None
     try:
@@ -61,11 +65,11 @@ def count_lines(path: str) -> int | None:
 
 
 async def input_lines(file: IO[bytes], path: str) -> AsyncIterator[tuple[int, bytes]]:
-    """Numbers, counted from 1, and lines of any length; the event loop goes on meanwhile.
+    """The lines, of any length, with their numbers counted from 1. The event loop is not blocked.
 
     Raises:
-        StopRunError: it is damaged, or ends in the middle.
-        OSError: it cannot be read.
+        StopRunError: the input is damaged, or ends in the middle of a gzip member.
+        OSError: the input cannot be read.
     """
     mode = os.fstat(file.fileno()).st_mode
     is_pipe = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)

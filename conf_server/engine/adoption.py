@@ -21,3 +21,17 @@ def adopt(kind: type[T], stock: Any) -> T:
     adopted = kind.__new__(kind)
     adopted.__dict__ = stock.__dict__
     return adopted
+
+
+def adopt_copy(kind: type[T], stock: Any) -> T:
+    """A new object of `kind`, with the attributes that `stock` has now; `stock` stays as it is.
+
+    The handlers' constructors change with every release of vLLM, and vLLM's own code knows
+    their arguments.
+
+    Args:
+        kind: a subclass of the stock object's class.
+    """
+    copy = kind.__new__(kind)
+    copy.__dict__.update(stock.__dict__)
+    return copy

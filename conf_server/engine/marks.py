@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 from vllm.sampling_params import SamplingParams
 
-from conf_server.stats.columns import NUM_TOKEN_STATISTICS
+from conf_server.stats.row_layout import ColumnGroup, RowLayout
 
 _ARG: Final = "conf_server"
 
@@ -25,10 +25,13 @@ class SamplesMark(msgspec.Struct, frozen=True, tag="samples"):
     statistics_top_k: int = 0
     deferred: bool = False
 
-    @property
-    def num_statistics(self) -> int:
-        """Statistics that a row has."""
-        return NUM_TOKEN_STATISTICS if self.statistics_top_k else 0
+    def layout(self, logprobs: int) -> RowLayout:
+        """The columns of the request's rows.
+
+        Args:
+            logprobs: candidates that its `SamplingParams.logprobs` asks vLLM for.
+        """
+        return RowLayout(logprobs, _groups(self.statistics_top_k))
 
 
 class PromptMark(msgspec.Struct, frozen=True, tag="prompt"):
@@ -52,18 +55,23 @@ class PromptMark(msgspec.Struct, frozen=True, tag="prompt"):
     token_ids: tuple[int, ...] = ()
     ranks: bool = False
 
-    @property
-    def width(self) -> int:
-        """Tokens that a row names beside its own."""
-        return len(self.token_ids) or self.candidates
+    def layout(self, prompt_logprobs: int = 0) -> RowLayout:
+        """The columns of the request's rows.
 
-    @property
-    def num_statistics(self) -> int:
-        """Statistics that a row has."""
-        return NUM_TOKEN_STATISTICS if self.statistics_top_k else 0
+        Args:
+            prompt_logprobs: candidates that its `SamplingParams.prompt_logprobs` asks vLLM
+                for, where the rows are vLLM's own.
+        """
+        if not self.statistics_top_k:
+            return RowLayout(prompt_logprobs)
+        return RowLayout(len(self.token_ids) or self.candidates, _groups(self.statistics_top_k))
 
 
 Mark = SamplesMark | PromptMark
+
+
+def _groups(statistics_top_k: int) -> tuple[ColumnGroup, ...]:
+    return (ColumnGroup.STATISTICS,) if statistics_top_k else ()
 
 
 def set_mark(params: SamplingParams, mark: Mark) -> None:
@@ -71,6 +79,20 @@ def set_mark(params: SamplingParams, mark: Mark) -> None:
     # Bytes: JSON cannot say them, so no client can mark a request, whatever it may put
     # into extra_args (/inference/v1/generate takes them whole).
     params.extra_args = {**(params.extra_args or {}), _ARG: msgspec.json.encode(mark)}
+
+
+def ask_for_rows(params: SamplingParams, width: int, statistics_top_k: int, at_end: bool) -> None:
+    """Make a request for generated text ask for rows of its tokens.
+
+    Args:
+        width: likeliest candidates that a row names.
+        statistics_top_k: as in `SamplesMark`.
+        at_end: nobody looks at a row before the answer's end.
+    """
+    params.logprobs = width
+    # A stop string ends an answer in the API process, and the engine would not know the end.
+    deferred = at_end and not params.stop
+    set_mark(params, SamplesMark(statistics_top_k=statistics_top_k, deferred=deferred))
 
 
 def mark_of(params: SamplingParams | None) -> Mark | None:

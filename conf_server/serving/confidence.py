@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from vllm.config import ModelConfig
-from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from conf_server.engine.marks import SamplesMark, set_mark
-from conf_server.serving.tokens import max_candidates
+from conf_server.backends.served import max_candidates
+from conf_server.engine.marks import ask_for_rows
+from conf_server.serving.refusals import refused
 from conf_server.settings import MAX_WINDOW, ConfidenceSettings, Mode
 from conf_server.stats.columns import TokenStatistic
 from conf_server.stats.confidence import confidence_summary, token_confidence
@@ -85,10 +85,8 @@ class Confidence:
         top_k = given.top_k or settings.top_k
         limit = max_candidates(model_config)
         if top_k > limit:
-            raise VLLMValidationError(
-                f"confidence.top_k must be at most {limit} (--max-logprobs), got {top_k}.",
-                parameter="confidence.top_k",
-                value=top_k,
+            raise refused(
+                "confidence.top_k", f"must be at most {limit} (--max-logprobs), got {top_k}.", top_k
             )
         return cls(
             mode=given.mode or settings.mode,
@@ -112,16 +110,9 @@ class Confidence:
         if self.mode == "empty":
             params.logprobs = None
             return
-        params.logprobs = self.width(shown)
-        # A stop string ends an answer in the API process: the engine would not know the end.
         at_end = self.mode == "stats" or params.output_kind == RequestOutputKind.FINAL_ONLY
-        set_mark(
-            params,
-            SamplesMark(
-                statistics_top_k=self.top_k if self.engine_statistics else 0,
-                deferred=at_end and not params.stop,
-            ),
-        )
+        top_k = self.top_k if self.engine_statistics else 0
+        ask_for_rows(params, self.width(shown), top_k, at_end)
 
     def token_confidences(self, rows: TraceRows) -> list[float | None]:
         """Confidence of each token, None where it has none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vllm.exceptions import VLLMValidationError
+from conf_server.serving.refusals import refused
 
 
 def refuse_unencodable(value: Any, path: str) -> None:
@@ -24,9 +24,7 @@ def refuse_unencodable(value: Any, path: str) -> None:
             try:
                 value.encode()
             except UnicodeEncodeError:
-                raise VLLMValidationError(
-                    f"`{path}` is no Unicode text: half of a surrogate pair.", parameter=path
-                ) from None
+                raise refused(path, "no Unicode text, but half of a surrogate pair.") from None
         parts: Any = value.items() if isinstance(value, dict) else ()
         if isinstance(value, list):
             parts = enumerate(value)

@@ -9,10 +9,10 @@ from pydantic import BaseModel, Field, PrivateAttr
 from vllm.config import ModelConfig
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
-from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import SamplingParams
 
 from conf_server.serving.confidence import Confidence, ConfidenceOptions
+from conf_server.serving.refusals import refused
 from conf_server.settings import ConfidenceSettings
 
 
@@ -54,9 +54,7 @@ class ConfidenceRequest(BaseModel):
             return
         for name, is_set in self._excluding().items():
             if is_set and self.confidence is not None:
-                raise VLLMValidationError(
-                    f"confidence is not available together with {name}.", parameter="confidence"
-                )
+                raise refused("confidence", f"not available together with `{name}`.")
             if is_set:
                 return
         if self.confidence is None and not self._asks_for_logprobs():

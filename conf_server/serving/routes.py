@@ -19,7 +19,9 @@ from vllm.entrypoints.serve.utils.api_utils import (
     with_cancellation,
 )
 
-from conf_server.backends.forcing import TextForcing
+from conf_server.backends.served import ServedBackend, max_candidates
+from conf_server.gathering.estimation import Estimator
+from conf_server.judges.models import all_judges, load_models
 from conf_server.serving.chat import ConfidenceServingChat
 from conf_server.serving.completion import ConfidenceServingCompletion
 from conf_server.serving.requests import (
@@ -28,14 +30,14 @@ from conf_server.serving.requests import (
 )
 from conf_server.serving.score_handler import ServingScore
 from conf_server.serving.score_protocol import ScoreRequest, ScoreResponse
-from conf_server.serving.tokens import max_candidates
-from conf_server.serving.uncertainty_handler import ServingUncertainty, similarity_models
+from conf_server.serving.uncertainty_handler import ServingUncertainty
 from conf_server.serving.uncertainty_protocol import (
     MethodList,
     UncertaintyRequest,
     UncertaintyResponse,
 )
 from conf_server.settings import ConfidenceSettings, SettingsError
+from conf_server.uncertainty.registry import MethodError, load_entry_points
 
 router = APIRouter()
 
@@ -145,8 +147,12 @@ def init_confidence_state(state: State, settings: ConfidenceSettings) -> None:
 
     Raises:
         SettingsError: a similarity model cannot be loaded, or the engine has fewer candidates
-            than --confidence-top-k wants.
+            than --confidence-top-k wants, or a package's method cannot be registered.
     """
+    try:
+        load_entry_points()
+    except MethodError as error:
+        raise SettingsError(str(error)) from error
     limit = max_candidates(state.openai_serving_chat.model_config)
     if settings.top_k > limit:
         raise SettingsError(
@@ -157,12 +163,8 @@ def init_confidence_state(state: State, settings: ConfidenceSettings) -> None:
     state.openai_serving_completion = ConfidenceServingCompletion.adopt(
         state.openai_serving_completion, settings
     )
-    forcing = TextForcing(state.openai_serving_chat)
-    state.conf_server_score = ServingScore(state.openai_serving_chat, forcing, settings)
-    state.conf_server_uncertainty = ServingUncertainty(
-        state.openai_serving_chat,
-        state.openai_serving_completion,
-        forcing,
-        settings,
-        similarity_models(settings),
-    )
+    chat, completion = state.openai_serving_chat, state.openai_serving_completion
+    backend = ServedBackend(chat, completion, settings.statistics_obstacle)
+    judges = all_judges(backend, load_models(settings))
+    state.conf_server_score = ServingScore(chat, backend, settings)
+    state.conf_server_uncertainty = ServingUncertainty(chat, Estimator(backend, judges, settings))

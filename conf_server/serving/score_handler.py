@@ -12,17 +12,13 @@ from fastapi import Request
 from vllm.entrypoints.generate.base.serving import GenerateBaseServing
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, PromptTokenUsageInfo
-from vllm.exceptions import VLLMValidationError
 from vllm.tokenizers import TokenizerLike
 
-from conf_server.backends.forcing import ForcingOptions, TextForcing
+from conf_server.backends.base import Backend, Caller
+from conf_server.backends.served import max_candidates
 from conf_server.engine.client.decoding import decode_rows
-from conf_server.engine.client.teacher_forcing import (
-    ForcedRows,
-    ForcedText,
-    WantedRows,
-)
 from conf_server.serving.confidence import Confidence, ConfidenceOptions, finite
+from conf_server.serving.refusals import refused
 from conf_server.serving.score_protocol import (
     ScoredCandidate,
     ScoredToken,
@@ -31,9 +27,10 @@ from conf_server.serving.score_protocol import (
     ScoreResult,
     ScoreUsage,
 )
-from conf_server.serving.tokens import max_candidates, utf8
+from conf_server.serving.tokens import utf8
 from conf_server.settings import ConfidenceSettings
 from conf_server.stats.columns import TokenStatistic
+from conf_server.stats.forced import ForcedRows, ForcedText, WantedRows
 from conf_server.stats.metrics import METRICS, TOP_K_METRICS
 from conf_server.stats.sequence import mean_logprob, perplexity, sum_logprob
 from conf_server.stats.trace import TraceRows
@@ -43,7 +40,7 @@ class ServingScore(GenerateBaseServing):
     """Handler of POST /v1/score."""
 
     def __init__(
-        self, chat: OpenAIServingChat, forcing: TextForcing, settings: ConfidenceSettings
+        self, chat: OpenAIServingChat, backend: Backend, settings: ConfidenceSettings
     ) -> None:
         """Share engine, models and renderer with the chat handler."""
         super().__init__(
@@ -52,7 +49,7 @@ class ServingScore(GenerateBaseServing):
             request_logger=chat.request_logger,
         )
         self.settings = settings
-        self._forcing = forcing
+        self._backend = backend
 
     async def create_score(
         self, request: ScoreRequest, raw_request: Request | None = None
@@ -60,34 +57,32 @@ class ServingScore(GenerateBaseServing):
         """Validate every item, then score them all.
 
         Raises:
-            VLLMValidationError: naming the field; the engine has seen nothing yet.
+            VLLMValidationError, RefusalError: naming the field; the engine has seen nothing yet.
         """
         error: ErrorResponse | None = await self._check_model(request)  # type: ignore[arg-type]
         if error is not None:
             return error
-        if obstacle := self._forcing.obstacle():
+        if obstacle := self._backend.limits().forcing:
             return self.create_error_response(
                 obstacle, "NotImplementedError", HTTPStatus.NOT_IMPLEMENTED
             )
         confidence = self._confidence(request)
         self._check_counts(request)
-        jobs = await self._forcing.jobs(request.each_item())
-        if isinstance(jobs, ErrorResponse):
-            return jobs
+        jobs = await self._backend.prepare(
+            item.forcing_item(path) for path, item in request.each_item()
+        )
         self._preflight(len(jobs))
         lora_request = self._maybe_get_adapters(request)  # type: ignore[arg-type]
         answer_id = f"score-{self._base_request_id(raw_request, request.request_id)}"
-        headers = None
-        if raw_request is not None:
-            headers = await self._get_trace_headers(raw_request.headers)
-        options = ForcingOptions(lora_request, request.cache_salt, request.priority, headers)
+        headers = {} if raw_request is None else dict(raw_request.headers)
+        caller = Caller(answer_id, request.model, request.cache_salt, request.priority, headers)
         wanted = WantedRows(
             top_k=confidence.top_k,
             candidates=request.top_logprobs if confidence.mode == "per_token" else 0,
             statistics=confidence.engine_statistics,
             ranks=confidence.mode in ("per_token", "summary"),
         )
-        forced = await self._forcing.force(jobs, wanted, answer_id, options)
+        forced = await self._backend.force(jobs, wanted, caller)
         results = [
             self._result(index, job.text, rows, confidence, request)
             for index, (job, rows) in enumerate(zip(jobs, forced, strict=True))
@@ -111,11 +106,8 @@ class ServingScore(GenerateBaseServing):
     def _confidence(self, request: ScoreRequest) -> Confidence:
         limit = max_candidates(self.model_config)
         if request.top_logprobs > limit:
-            raise VLLMValidationError(
-                f"`top_logprobs` must be at most {limit} (--max-logprobs).",
-                parameter="top_logprobs",
-                value=request.top_logprobs,
-            )
+            message = f"at most {limit} (--max-logprobs)."
+            raise refused("top_logprobs", message, request.top_logprobs)
         resolved = Confidence.resolve(request.confidence, self.settings, self.model_config)
         options = request.confidence or ConfidenceOptions()
         available = METRICS if resolved.engine_statistics else TOP_K_METRICS
@@ -131,10 +123,8 @@ class ServingScore(GenerateBaseServing):
         limit = self.settings.max_score_items
         if count > limit:
             name = "completions" if request.items is None else "items"
-            raise VLLMValidationError(
-                f"`{name}`: {count} completions, at most {limit} a request (--max-score-items).",
-                parameter=name,
-            )
+            message = f"{count} completions, at most {limit} a request (--max-score-items)."
+            raise refused(name, message)
 
     def _result(
         self,

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from vllm.entrypoints.serve.engine.protocol import PromptTokenUsageInfo
-from vllm.exceptions import VLLMValidationError
-from vllm.utils import random_uuid
 
+from conf_server.backends.base import ForcingItem, Plain, Prompt
 from conf_server.serving.confidence import ConfidenceOptions, MetricName
 from conf_server.serving.encodable import refuse_unencodable
+from conf_server.serving.given_texts import (
+    GivenCompletion,
+    Text,
+    TokenIds,
+    chat_of,
+    check_given,
+    completion_of,
+)
+from conf_server.serving.refusals import refused
 from conf_server.settings import Mode
 
-TokenIds = list[Annotated[int, Field(strict=True, ge=0)]]
-Text = Annotated[str, Field(strict=True)]
+_OF_CHATS: Final = frozenset(
+    {
+        *("chat_template", "chat_template_kwargs"),
+        *("add_generation_prompt", "continue_final_message"),
+    }
+)
+"""Fields that say how a chat is rendered."""
 
 POOLING_FIELDS = ("text_1", "text_2", "queries", "documents", "data_1", "data_2", "query")
 
@@ -31,10 +44,10 @@ class ScoreItem(BaseModel):
     messages: list[dict[str, Any]] | None = Field(
         default=None, description="Context as a chat, rendered with the model's template."
     )
-    completion: Text | TokenIds | None = Field(
-        default=None, description="What to score, as text or token ids."
+    completion: GivenCompletion | None = Field(
+        default=None, description="What to score, as text, token ids or an object."
     )
-    completions: list[Text | TokenIds] | None = Field(
+    completions: list[GivenCompletion] | None = Field(
         default=None, description="Several completions of the same context."
     )
     add_special_tokens: bool = Field(
@@ -48,9 +61,34 @@ class ScoreItem(BaseModel):
         default=None, description="Further arguments of the chat template."
     )
 
-    def texts(self) -> list[str | list[int]]:
+    add_generation_prompt: bool | None = Field(
+        default=None, description="Whether the chat's prompt ends where an answer begins."
+    )
+    continue_final_message: bool | None = Field(
+        default=None, description="Leave the last message open: the completion goes on with it."
+    )
+
+    def texts(self) -> list[GivenCompletion]:
         """The completions, however they were given."""
         return [self.completion] if self.completion is not None else list(self.completions or ())
+
+    def text_paths(self, path: str) -> list[str]:
+        """The fields they came from, with `path` before them."""
+        if self.completions is None:
+            return [f"{path}completion"]
+        return [f"{path}completions.{number}" for number in range(len(self.completions))]
+
+    def forcing_item(self, path: str) -> ForcingItem:
+        """The same as plain data, for layers that know no HTTP."""
+        context: Prompt
+        if self.messages is not None:
+            names = _OF_CHATS & self.model_fields_set
+            context = chat_of(self.messages, {name: getattr(self, name) for name in names}, path)
+        else:
+            content = self.prompt if isinstance(self.prompt, str) else tuple(self.prompt or ())
+            context = Plain(content, self.add_special_tokens)
+        completions = tuple(map(completion_of, self.texts()))
+        return ForcingItem(context, completions, path, tuple(self.text_paths(path)))
 
 
 class ScoreRequest(ScoreItem):
@@ -72,7 +110,7 @@ class ScoreRequest(ScoreItem):
         default=None, min_length=1, description="Keeps this request's prefix cache to itself."
     )
     priority: int = Field(default=0, description="Lower is earlier, with priority scheduling.")
-    request_id: str = Field(default_factory=random_uuid)
+    request_id: str | None = Field(default=None, description="Name of the request in logs.")
 
     @model_validator(mode="before")
     @classmethod
@@ -80,33 +118,28 @@ class ScoreRequest(ScoreItem):
         if isinstance(data, dict):
             for name in POOLING_FIELDS:
                 if name in data:
-                    raise VLLMValidationError(
-                        f"`{name}` belongs to the scoring API of pooling models; this model "
+                    raise refused(
+                        name,
+                        "it belongs to the scoring API of pooling models; this model "
                         "generates text. Send `prompt` and `completion`: see POST /v1/score.",
-                        parameter=name,
                     )
         return data
 
     @model_validator(mode="after")
     def _check(self) -> ScoreRequest:
-        own = {"prompt", "messages", "completion", "completions"}
-        own |= {"chat_template", "chat_template_kwargs"}
+        own = {"prompt", "messages", "completion", "completions"} | _OF_CHATS
         given = sorted(name for name in own if getattr(self, name) is not None)
         if self.items is None:
             _check_item(self, "")
         elif given:
-            raise VLLMValidationError(
-                f"`{given[0]}` stands beside `items`; put it into each item.", parameter=given[0]
-            )
+            raise refused(given[0], "it stands beside `items`; put it into each item.")
         elif not self.items:
-            raise VLLMValidationError("`items` must not be empty.", parameter="items")
+            raise refused("items", "it must not be empty.")
         for index, item in enumerate(self.items or ()):
             _check_item(item, f"items.{index}.")
         for name in ("mode", "metrics"):
             if getattr(self, name) is not None and getattr(self.confidence, name, None) is not None:
-                raise VLLMValidationError(
-                    f"`{name}` and `confidence.{name}` are both given.", parameter=name
-                )
+                raise refused(name, f"it is given beside `confidence.{name}`.")
         return self
 
     @property
@@ -124,32 +157,25 @@ class ScoreRequest(ScoreItem):
 
 
 def _check_item(item: ScoreItem, path: str) -> None:
-    for name in ("prompt", "messages", "completion", "completions"):
+    for name in ("prompt", "messages", "chat_template", "chat_template_kwargs"):
         refuse_unencodable(getattr(item, name), f"{path}{name}")
-    if (item.prompt is None) == (item.messages is None):
-        raise VLLMValidationError(
-            f"`{path}prompt`: give either `prompt` or `messages`"
-            " (an empty prompt scores a text on its own).",
-            parameter=f"{path}prompt",
-        )
-    if (item.completion is None) == (item.completions is None):
-        raise VLLMValidationError(
-            f"`{path}completion`: give either `completion` or `completions`.",
-            parameter=f"{path}completion",
-        )
-    if item.messages is not None and not item.messages:
-        raise VLLMValidationError(
-            f"`{path}messages` must not be empty.", parameter=f"{path}messages"
-        )
-    texts = item.texts()
-    if not texts:
-        raise VLLMValidationError(
-            f"`{path}completions` must not be empty.", parameter=f"{path}completions"
-        )
-    for index, text in enumerate(texts):
-        if not text:
-            name = f"{path}completion" if item.completions is None else f"{path}completions.{index}"
-            raise VLLMValidationError(f"`{name}` must not be empty.", parameter=name)
+    _check_one_of(item, "prompt", "messages", path, " (an empty prompt scores a text on its own)")
+    _check_one_of(item, "completion", "completions", path)
+    for name in ("messages", "completions"):
+        value = getattr(item, name)
+        if value is not None and not value:
+            raise refused(f"{path}{name}", "it must not be empty.")
+    if item.messages is None:
+        for name in sorted(_OF_CHATS):
+            if getattr(item, name) is not None:
+                raise refused(f"{path}{name}", "it has a place beside `messages` only.")
+    for text, field in zip(item.texts(), item.text_paths(path), strict=True):
+        check_given(text, field)
+
+
+def _check_one_of(item: ScoreItem, first: str, second: str, path: str, hint: str = "") -> None:
+    if (getattr(item, first) is None) == (getattr(item, second) is None):
+        raise refused(f"{path}{first}", f"give either `{first}` or `{second}`{hint}.")
 
 
 class ScoredCandidate(BaseModel):

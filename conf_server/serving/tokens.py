@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from vllm.entrypoints.generate.base.serving import format_token_id_placeholder
 from vllm.tokenizers import TokenizerLike
@@ -78,10 +77,3 @@ def openai_logprob(logprob: float) -> float | None:
 def utf8(text: str) -> list[int]:
     """A token's bytes as OpenAI lists them."""
     return list(text.encode("utf-8", errors="replace"))
-
-
-def max_candidates(model_config: Any) -> int:
-    """Most candidates a request may ask the engine for (`--max-logprobs`)."""
-    vocabulary: int = model_config.get_vocab_size()
-    limit: int = model_config.max_logprobs
-    return vocabulary if limit == -1 else min(limit, vocabulary)

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from vllm.exceptions import VLLMValidationError
-from vllm.utils import random_uuid
 
+from conf_server.backends.base import Ask, Caller, Plain, Prompt
+from conf_server.gathering.inquiry import Inquiry
 from conf_server.serving.encodable import refuse_unencodable
+from conf_server.serving.given_texts import GivenText, chat_of, check_given, completion_of
+from conf_server.serving.refusals import refused
 
 Text = Annotated[str, Field(strict=True)]
 TokenId = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
+Length = Annotated[int, Field(strict=True)]
 
-# What the handler decides itself, or what has no meaning for it.
-_REFUSED: Final = {
-    "n": "`uncertainty.n_samples` says how many samples to draw",
-    "temperature": "the answer is greedy; `uncertainty.temperature` is that of the samples",
-    "confidence": "the estimates are under `estimates`; see `uncertainty.methods`",
-    "logprobs": "POST /v1/chat/completions shows log-probabilities",
-    "top_logprobs": "POST /v1/chat/completions shows log-probabilities",
-    "logprob_token_ids": "the estimators weigh the likeliest tokens",
-    "prompt_logprobs": "POST /v1/score scores a prompt",
-    "use_beam_search": "beams are no samples",
-    "prompt_embeds": "the estimators read the prompt's text",
-    "echo": "POST /v1/score scores a prompt",
-    "best_of": "`uncertainty.n_samples` says how many samples to draw",
-    "tools": "an answer has to be text",
-    "stream_options": "a stream of progress has no options",
+# What the handler decides itself, or what has no meaning for it, and the value that says nothing.
+_REFUSED: Final[dict[str, tuple[Any, str]]] = {
+    "n": (1, "`uncertainty.n_samples` says how many samples to draw"),
+    "temperature": (None, "the answer is greedy; `uncertainty.temperature` is that of the samples"),
+    "confidence": (None, "the estimates are under `estimates`; see `uncertainty.methods`"),
+    "logprobs": (False, "POST /v1/chat/completions shows log-probabilities"),
+    "top_logprobs": (None, "POST /v1/chat/completions shows log-probabilities"),
+    "logprob_token_ids": (None, "the estimators weigh the likeliest tokens"),
+    "prompt_logprobs": (None, "POST /v1/score scores a prompt"),
+    "use_beam_search": (False, "beams are no samples"),
+    "prompt_embeds": (None, "the estimators read the prompt's text"),
+    "echo": (False, "POST /v1/score scores a prompt"),
+    "best_of": (1, "`uncertainty.n_samples` says how many samples to draw"),
+    "tools": ([], "an answer has to be text"),
+    "stream_options": (None, "a stream of progress has no options"),
 }
 
 
@@ -66,10 +70,17 @@ class UncertaintyRequest(BaseModel):
     )
     model: str | None = Field(default=None, description="Served model or LoRA adapter.")
     uncertainty: UncertaintyOptions = Field(default_factory=UncertaintyOptions)
-    answer: Text | None = Field(
+    max_tokens: Length | None = Field(
+        default=None, description="Most tokens of each answer; default: the room that is left."
+    )
+    max_completion_tokens: Length | None = Field(
+        default=None, description="The same, for a chat; it counts where both are given."
+    )
+    seed: int | None = Field(default=None, description="Makes the samples reproducible.")
+    answer: GivenText | None = Field(
         default=None, description="Somebody else's answer, judged instead of one generated here."
     )
-    samples: list[Text] | None = Field(
+    samples: list[GivenText] | None = Field(
         default=None, description="Further answers of theirs, instead of samples drawn here."
     )
     stream: Annotated[bool, Field(strict=True)] = Field(
@@ -79,39 +90,64 @@ class UncertaintyRequest(BaseModel):
         default=None, min_length=1, description="Keeps this request's prefix cache to itself."
     )
     priority: int = Field(default=0, description="Lower is earlier, with priority scheduling.")
-    request_id: str = Field(default_factory=random_uuid)
+    request_id: str | None = Field(default=None, description="Name of the request in logs.")
 
     @model_validator(mode="after")
     def _check(self) -> UncertaintyRequest:
         if (self.messages is None) == (self.prompt is None):
-            raise VLLMValidationError(
-                "`messages`: give either `messages` or `prompt`.", parameter="messages"
-            )
-        for name in ("messages", "prompt", "answer", "samples"):
+            raise refused("messages", "give either `messages` or `prompt`.")
+        for name in ("messages", "prompt", "samples"):
             value = getattr(self, name)
             if value is not None and not value:
-                raise VLLMValidationError(f"`{name}` must not be empty.", parameter=name)
-            refuse_unencodable(value, name)
+                raise refused(name, "it must not be empty.")
+        refuse_unencodable(self.messages, "messages")
+        refuse_unencodable(self.prompt, "prompt")
+        if self.answer is not None:
+            check_given(self.answer, "answer")
         for index, sample in enumerate(self.samples or ()):
-            if not sample:
-                name = f"samples.{index}"
-                raise VLLMValidationError(f"`{name}` must not be empty.", parameter=name)
+            check_given(sample, f"samples.{index}")
         if self.samples is not None and self.answer is None:
-            raise VLLMValidationError("`samples` stand beside an `answer`.", parameter="answer")
-        for name, reason in _REFUSED.items():
+            raise refused("answer", "`samples` stand beside one.")
+        for name, (nothing, reason) in _REFUSED.items():
             value = (self.model_extra or {}).get(name)
-            if value and (name, value) != ("n", 1):
-                raise VLLMValidationError(f"`{name}` has no place here: {reason}.", parameter=name)
+            # By type too: 0 candidates are asked for with `logprobs: 0`, none with false.
+            if value is not None and (type(value), value) != (type(nothing), nothing):
+                raise refused(name, f"it has no place here: {reason}.")
         return self
 
-    def generation_fields(self) -> dict[str, Any]:
-        """The fields of a chat or completion request for the same model and prompt."""
-        extra = self.model_extra or {}
-        fields = {name: value for name, value in extra.items() if name not in _REFUSED}
-        for name in ("messages", "prompt", "model", "cache_salt", "priority"):
-            if name in self.model_fields_set and getattr(self, name) is not None:
-                fields[name] = getattr(self, name)
-        return fields
+    def inquiry(self, request_id: str, headers: Mapping[str, str]) -> Inquiry:
+        """The same request as plain data, for layers that know no HTTP."""
+        options = {k: v for k, v in (self.model_extra or {}).items() if k not in _REFUSED}
+        prompt: Prompt
+        if self.messages is not None:
+            prompt = chat_of(self.messages, options)
+        else:
+            content = self.prompt if isinstance(self.prompt, str) else tuple(self.prompt or ())
+            special = options.pop("add_special_tokens", None)
+            if special is not None and not isinstance(special, bool):
+                raise refused("add_special_tokens", "it must be true or false.")
+            prompt = Plain(content, special is not False)
+        length_field = "max_tokens" if self.max_tokens is not None else None
+        length = self.max_tokens
+        if self.messages is not None and self.max_completion_tokens is not None:
+            # vLLM's order, where a chat has both.
+            length_field, length = "max_completion_tokens", self.max_completion_tokens
+        options["seed"] = self.seed
+        return Inquiry(
+            ask=Ask(
+                prompt=prompt,
+                temperature=self.uncertainty.temperature,
+                max_tokens=length,
+                options=options,
+            ),
+            caller=Caller(request_id, self.model, self.cache_salt, self.priority, headers),
+            methods=tuple(self.uncertainty.methods),
+            n_samples=self.uncertainty.n_samples,
+            similarity=self.uncertainty.similarity,
+            length_field=length_field,
+            answer=None if self.answer is None else completion_of(self.answer),
+            samples=tuple(map(completion_of, self.samples or ())),
+        )
 
 
 class AnswerText(BaseModel):
@@ -139,6 +175,7 @@ class MethodEstimate(BaseModel):
     value: float | None
     exact: bool
     higher_is: Literal["more uncertain", "less uncertain"]
+    details: dict[str, Any] | None = None
 
 
 class UncertaintyUsage(BaseModel):

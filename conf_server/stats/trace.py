@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from conf_server.stats.row_layout import FIRST_CANDIDATE, OWN, ColumnGroup, EngineRows, RowLayout
+
 _FIRST_CAPACITY = 32
 
 
@@ -14,34 +16,30 @@ class TokenTrace:
     Rows are appended as the engine yields them; no object is made per candidate.
 
     Attributes:
-        width: w, how many candidates a row holds.
-        num_statistics: s, how many of the engine's statistics (`TokenStatistic`) follow
-            them; 0 where the engine computes none.
+        layout: which columns a row has.
     """
 
-    __slots__ = (
-        "_ids",
-        "_length",
-        "_logprobs",
-        "_ranks",
-        "_statistics",
-        "num_statistics",
-        "width",
-    )
+    __slots__ = ("_ids", "_length", "_logprobs", "_ranks", "layout")
 
-    def __init__(self, width: int, num_statistics: int = 0) -> None:
-        if width < 0:
-            raise ValueError(f"width must not be negative, got {width}")
-        self.width = width
-        self.num_statistics = num_statistics
+    def __init__(self, width: int, groups: tuple[ColumnGroup, ...] = ()) -> None:
+        """
+        Args:
+            width: w, how many candidates a row holds.
+            groups: what the workers have appended to it.
+        """
+        self.layout = RowLayout(width, groups)
         self._length = 0
         self._allocate(_FIRST_CAPACITY)
 
+    @property
+    def width(self) -> int:
+        """w, how many candidates a row holds."""
+        return self.layout.candidates
+
     def _allocate(self, capacity: int) -> None:
-        self._ids = np.empty((capacity, self.width + 1), np.int32)
-        self._logprobs = np.empty((capacity, self.width + 1), np.float32)
+        self._ids = np.empty((capacity, self.layout.named), np.int32)
+        self._logprobs = np.empty((capacity, self.layout.width), np.float32)
         self._ranks = np.empty(capacity, np.int32)
-        self._statistics = np.empty((capacity, self.num_statistics), np.float32)
 
     def _reserve(self, capacity: int) -> None:
         if capacity <= len(self._ranks):
@@ -52,26 +50,24 @@ class TokenTrace:
             target[: self._length] = source[: self._length]
 
     def _buffers(self) -> tuple[NDArray, ...]:
-        return self._ids, self._logprobs, self._ranks, self._statistics
+        return self._ids, self._logprobs, self._ranks
 
     def append(self, ids: NDArray, logprobs: NDArray, ranks: NDArray) -> None:
         """Add m tokens.
 
         Args:
-            ids: (m, at least w+1) token ids: the token itself, then its candidates,
-                likeliest first. Columns past w+1 belong to others and are left out.
-            logprobs: (m, at least w+1+s), nats: of those ids, and the last s columns are
-                statistics.
-            ranks: (m,) rank of the token itself.
+            ids: (m, columns) as in `EngineRows`; columns that belong to others are left out.
+            logprobs: (m, columns), as in `EngineRows`.
+            ranks: (m,), as in `EngineRows`.
 
         Raises:
-            ValueError: rows are too narrow, or their numbers differ.
+            ValueError: the rows do not fit the layout, or their numbers differ.
         """
-        columns, width = self.width + 1, logprobs.shape[1]
-        if ids.shape[1] < columns or width < columns + self.num_statistics:
+        own = self.layout.narrowed(EngineRows(ids, logprobs, ranks), np.concatenate)
+        if own is None:
             raise ValueError(
-                f"rows of {ids.shape[1]} ids and {width} numbers, expected {columns} and "
-                f"{columns + self.num_statistics}"
+                f"rows of {ids.shape[1]} ids and {logprobs.shape[1]} numbers, expected "
+                f"{self.layout.named} and {self.layout.width}"
             )
         # numpy would broadcast a single row without a word.
         if not len(ids) == len(logprobs) == len(ranks):
@@ -80,11 +76,9 @@ class TokenTrace:
             )
         start, stop = self._length, self._length + len(ranks)
         self._reserve(stop)
-        self._ids[start:stop] = ids[:, :columns]
-        self._logprobs[start:stop] = logprobs[:, :columns]
+        self._ids[start:stop] = own.ids
+        self._logprobs[start:stop] = own.logprobs
         self._ranks[start:stop] = ranks
-        if self.num_statistics:
-            self._statistics[start:stop] = logprobs[:, width - self.num_statistics :]
         self._length = stop
 
     def __len__(self) -> int:
@@ -95,8 +89,9 @@ class TokenTrace:
         start = max(0, start)
         stop = max(start, min(stop, self._length))
         part = slice(start, stop)
-        statistics = self._statistics[part] if self.num_statistics else None
-        return TraceRows(self._ids[part], self._logprobs[part], self._ranks[part], statistics)
+        logprobs, groups = self.layout.split(self._logprobs[part])
+        statistics = groups.get(ColumnGroup.STATISTICS)
+        return TraceRows(self._ids[part], logprobs, self._ranks[part], statistics)
 
     def all(self) -> TraceRows:
         """Every token so far, without a copy."""
@@ -132,12 +127,12 @@ class TraceRows:
         ranks: NDArray,
         statistics: NDArray | None = None,
     ) -> None:
-        self.token_ids = ids[:, 0]
-        self.logprobs = logprobs[:, 0]
+        self.token_ids = ids[:, OWN]
+        self.logprobs = logprobs[:, OWN]
         self.ranks = ranks
         self.statistics = statistics
-        self.candidate_ids = ids[:, 1:]
-        self.candidate_logprobs = logprobs[:, 1:]
+        self.candidate_ids = ids[:, FIRST_CANDIDATE:]
+        self.candidate_logprobs = logprobs[:, FIRST_CANDIDATE:]
 
     def __len__(self) -> int:
         return len(self.ranks)

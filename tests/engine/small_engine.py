@@ -14,7 +14,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from conf_server.engine.client.async_llm import ConfidenceAsyncLLM
 from conf_server.engine.core.scheduler import use_our_scheduler
-from conf_server.engine.token_statistics_support import WORKER_EXTENSION
+from conf_server.engine.exact_statistics import WORKER_EXTENSION
 
 BLOCK = 32
 CHUNK = 48  # tokens a step: longer prompts are prefilled in chunks

@@ -13,8 +13,8 @@ from vllm.outputs import CompletionOutput
 from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 
 from conf_server.engine.client.async_llm import ConfidenceAsyncLLM
+from conf_server.engine.exact_statistics import SPECULATIVE
 from conf_server.engine.marks import SamplesMark, set_mark
-from conf_server.engine.token_statistics_support import SPECULATIVE
 from tests.engine.small_engine import CHUNK, answer, small_engine
 from tests.reference import Reference, token_statistics
 

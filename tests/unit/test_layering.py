@@ -1,4 +1,7 @@
-"""Who may import whom: serving -> engine -> stats, serving -> uncertainty -> stats."""
+"""Who may import whom: arrows run down only.
+
+serving -> gathering -> judges, backends -> engine -> stats; gathering -> uncertainty -> stats.
+"""
 
 import ast
 import subprocess
@@ -76,6 +79,7 @@ def test_the_numbers_need_numpy_alone(folder: str) -> None:
 def test_importing_the_numbers_loads_no_server() -> None:
     names = [dotted(path) for folder in PURE for path in modules(folder)]
     assert "conf_server.stats.confidence" in names
+    names += ["conf_server.gathering.gather", "conf_server.backends.dummy"]
     code = f"import sys, {', '.join(names)}; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -83,13 +87,59 @@ def test_importing_the_numbers_loads_no_server() -> None:
     assert not {"vllm", "torch", "fastapi", "pydantic"} & set(loaded)
 
 
-def test_the_engine_knows_nothing_of_http() -> None:
-    assert not offences(
-        modules("engine"), *(f"conf_server.{name}" for name in ("serving", "launcher", "cli"))
-    )
+ROOMS = {
+    "stats": set[str](),
+    "uncertainty": {"stats"},
+    "engine": {"stats"},
+    "backends": {"engine", "stats"},
+    "judges": {"backends", "uncertainty"},
+    "gathering": {"judges", "backends", "uncertainty", "stats"},
+    "serving": {"gathering", "judges", "backends", "uncertainty", "engine", "stats"},
+    "report": {"uncertainty", "stats"},
+    "batch": {"report"},
+}
+"""Each room, and those that it may look into."""
+COMMON = {"settings", "refusal", "concurrency", "server_process", "signals", "standard_output"}
+"""Modules that every room may use; they use none."""
+SEAM = ("served.py", "served_rows.py", "served_tokens.py")
+"""Modules of `backends` that are made of vLLM's handlers."""
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_arrows_run_down_only(room: str) -> None:
+    allowed = {room} | ROOMS[room] | COMMON
+    for path in modules(room):
+        for name in imports_of(path):
+            if is_in(name, "conf_server"):
+                assert name.split(".")[1] in allowed, f"{dotted(path)} imports {name}"
+
+
+@pytest.mark.parametrize("name", sorted(COMMON))
+def test_what_all_rooms_use_uses_none_of_them(name: str) -> None:
+    path = ROOT / "conf_server" / f"{name}.py"
+    assert not [found for found in imports_of(path) if is_in(found, "conf_server")]
+
+
+def test_evidence_is_gathered_without_http_and_without_vllm() -> None:
+    rooms = [
+        *modules("gathering"),
+        *modules("judges"),
+        *(path for path in modules("backends") if path.name not in SEAM),
+    ]
+    assert not offences(iter(rooms), "vllm", "fastapi", "starlette", "pydantic")
+
+
+def test_http_bodies_stay_in_serving() -> None:
+    below = [path for room in ROOMS if room != "serving" for path in modules(room)]
+    assert not offences(iter(below), "fastapi")
 
 
 def test_private_engine_classes_stay_in_engine_and_launcher() -> None:
     home = ROOT / "conf_server"
     allowed = {home / "launcher.py", *modules("engine")}
     assert not offences((path for path in modules() if path not in allowed), "vllm.v1")
+
+
+def test_no_file_is_longer_than_a_reader_can_hold() -> None:
+    long = {dotted(path) for path in modules() if len(path.read_text().splitlines()) > 400}
+    assert not long

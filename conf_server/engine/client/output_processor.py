@@ -18,7 +18,7 @@ from vllm.v1.engine.parallel_sampling import ParentRequest
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
 from conf_server.engine.marks import PromptMark, mark_of
-from conf_server.engine.rows import fit
+from conf_server.stats.row_layout import FIRST_CANDIDATE, EngineRows, RowLayout
 from conf_server.stats.trace import TokenTrace
 
 logger = init_logger("vllm.conf_server.output_processor")
@@ -33,8 +33,8 @@ class SampleTrace:
 
     __slots__ = ("trace",)
 
-    def __init__(self, width: int, num_statistics: int = 0) -> None:
-        self.trace = TokenTrace(width, num_statistics)
+    def __init__(self, layout: RowLayout) -> None:
+        self.trace = TokenTrace(layout.candidates, layout.groups)
 
     def __len__(self) -> int:
         return len(self.trace)
@@ -61,12 +61,12 @@ class SampleTraceProcessor(LogprobsProcessor):
         trace: TokenTrace = container.trace
         if output.new_logprobs is None:
             return True
-        ids, logprobs, *_ = output.new_logprobs
-        if not fit(ids, logprobs, trace.width, trace.num_statistics):
+        rows = EngineRows(*output.new_logprobs[:3])
+        if not trace.layout.fits(rows):
             return False
-        # No likeliest token is impossible: V1's filling where another request of the step
-        # has named more tokens than this one wants.
-        return not trace.width or not (logprobs[:, 1] == -np.inf).any()
+        # The likeliest token never has probability 0. Where it seems so, V1 has filled the row
+        # up, since another request of the step has named more tokens than this one wants.
+        return not trace.width or not (rows.logprobs[:, FIRST_CANDIDATE] == -np.inf).any()
 
 
 class PromptTraceProcessor(LogprobsProcessor):
@@ -81,9 +81,7 @@ class PromptTraceProcessor(LogprobsProcessor):
         """Whether the output's rows are what the request has asked for."""
         trace: Any = self.prompt_logprobs
         tensors = output.new_prompt_logprobs_tensors
-        return tensors is None or fit(
-            tensors.logprob_token_ids, tensors.logprobs, trace.width, trace.num_statistics
-        )
+        return tensors is None or trace.layout.fits(EngineRows(*tensors[:3]))
 
 
 class ConfidenceOutputProcessor(OutputProcessor):
@@ -134,13 +132,13 @@ def _trace_processor(request: EngineCoreRequest) -> LogprobsProcessor | None:
         return None
     if isinstance(mark, PromptMark):
         prompt = PromptTraceProcessor.from_new_request(None, request)
-        width = mark.width if mark.statistics_top_k else prompt.num_prompt_logprobs
-        assert width is not None
-        prompt.prompt_logprobs = TokenTrace(width, mark.num_statistics)  # type: ignore[assignment]
+        layout = mark.layout(prompt.num_prompt_logprobs or 0)
+        trace: Any = TokenTrace(layout.candidates, layout.groups)
+        prompt.prompt_logprobs = trace
         return prompt
     samples = SampleTraceProcessor.from_new_request(None, request)
     assert samples.num_logprobs is not None
-    trace: Any = SampleTrace(samples.num_logprobs, mark.num_statistics)
-    samples.logprobs = trace
+    container: Any = SampleTrace(mark.layout(samples.num_logprobs))
+    samples.logprobs = container
     samples.cumulative_logprob = None
     return samples

@@ -8,17 +8,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from vllm import AsyncEngineArgs
-from vllm.engine.protocol import EngineClient
-from vllm.logger import init_logger
 from vllm.usage.usage_lib import UsageContext
 
 from conf_server.engine.api_processes import propagate_frontend_flags
 from conf_server.engine.client.async_llm import ConfidenceAsyncLLM
 from conf_server.engine.core.scheduler import use_our_scheduler
-from conf_server.engine.token_statistics_support import WORKER_EXTENSION
-from conf_server.settings import SettingsError
-
-logger = init_logger("vllm.conf_server.token_statistics")
 
 ENGINE_STOP_TIMEOUT_S = 10
 """How long an engine without work may take to release its device."""
@@ -65,26 +59,3 @@ async def engine_client(
         yield engine  # type: ignore[misc]  # from_vllm_config builds its own class
     finally:
         engine.shutdown(timeout=shutdown.engine_timeout)
-
-
-async def install_token_statistics(engine: EngineClient, args: Namespace) -> bool:
-    """Replace the samplers in all workers; before the first request.
-
-    Returns:
-        Whether every worker computes statistics: requests may ask for them. With data
-        parallelism vLLM tells the first engine's answers alone; the others have its flags.
-
-    Raises:
-        SettingsError: --token-statistics engine, and a worker could not.
-    """
-    if args.worker_extension_cls != WORKER_EXTENSION:
-        return False
-    answers = await engine.collective_rpc("install_token_statistics")
-    obstacles = [answer for answer in answers if answer is not None]
-    if not obstacles:
-        logger.info("Exact token statistics are computed in the workers.")
-        return True
-    if args.token_statistics == "engine":
-        raise SettingsError(f"--token-statistics engine: {obstacles[0]}")
-    logger.info("Token statistics from top-k log-probabilities, marked inexact: %s.", obstacles[0])
-    return False

@@ -15,7 +15,7 @@ from vllm.v1.outputs import LogprobsLists
 from vllm.v1.request import Request
 
 from conf_server.engine.marks import SamplesMark, mark_of
-from conf_server.engine.rows import fit
+from conf_server.stats.row_layout import EngineRows, RowLayout
 
 
 class _KeptRows:
@@ -24,32 +24,26 @@ class _KeptRows:
     Copies, because a view would hold on to every other request's rows of that step.
     """
 
-    def __init__(self, width: int, num_statistics: int) -> None:
-        self._columns: Final = width + 1
-        self._num_statistics: Final = num_statistics
+    def __init__(self, layout: RowLayout) -> None:
+        self._layout: Final = layout
         self._ids = bytearray()
         self._logprobs = bytearray()
         self._ranks: list[int] = []
 
-    def fit(self, rows: LogprobsLists) -> bool:
-        return fit(rows[0], rows[1], self._columns - 1, self._num_statistics)
-
-    def add(self, rows: LogprobsLists) -> None:
-        ids, logprobs = rows[0], rows[1]
-        if logprobs.shape[1] > self._columns + self._num_statistics:  # in company that wants more
-            statistics = logprobs[:, logprobs.shape[1] - self._num_statistics :]
-            logprobs = np.concatenate((logprobs[:, : self._columns], statistics), axis=1)
-            ids = ids[:, : self._columns]
-        self._ids += ids.astype(np.int32, copy=False).tobytes()
-        self._logprobs += logprobs.tobytes()
-        self._ranks += rows[2].tolist()
+    def add(self, rows: LogprobsLists) -> bool:
+        """Keep the request's own columns; False where the rows do not have them."""
+        own = self._layout.narrowed(EngineRows(*rows[:3]), np.concatenate)
+        if own is None:
+            return False
+        self._ids += own.ids.astype(np.int32, copy=False).tobytes()
+        self._logprobs += own.logprobs.tobytes()
+        self._ranks += own.ranks.tolist()
+        return True
 
     def all(self) -> LogprobsLists:
         return LogprobsLists(
-            np.frombuffer(self._ids, np.int32).reshape(-1, self._columns),
-            np.frombuffer(self._logprobs, np.float32).reshape(
-                -1, self._columns + self._num_statistics
-            ),
+            np.frombuffer(self._ids, np.int32).reshape(-1, self._layout.named),
+            np.frombuffer(self._logprobs, np.float32).reshape(-1, self._layout.width),
             np.array(self._ranks, np.int32),
         )
 
@@ -79,11 +73,9 @@ class DeferredRows:
                     self._kept[output.request_id] = kept
             if kept is None:
                 continue
-            if rows is not None:
-                if not kept.fit(rows):
-                    self.forget(output.request_id)
-                    continue
-                kept.add(rows)
+            if rows is not None and not kept.add(rows):
+                self.forget(output.request_id)
+                continue
             output.new_logprobs = None
             if output.finish_reason is not None:
                 output.new_logprobs = kept.all()
@@ -100,4 +92,4 @@ def _kept_rows(request: Request | None) -> _KeptRows | None:
     if params is None or not isinstance(mark, SamplesMark) or not mark.deferred:
         return None
     assert params.num_logprobs is not None
-    return _KeptRows(params.num_logprobs, mark.num_statistics)
+    return _KeptRows(mark.layout(params.num_logprobs))

@@ -21,7 +21,7 @@ from vllm.v1.worker.gpu.structured_outputs import StructuredOutputsWorker
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner as V1ModelRunner
 
 from conf_server.engine.adoption import adopt
-from conf_server.engine.token_statistics_support import SPECULATIVE
+from conf_server.engine.exact_statistics import SPECULATIVE
 from conf_server.engine.worker.cpu_generators import hidden
 from conf_server.engine.worker.prompt_rows import PromptChunk, PromptStatistics
 from conf_server.engine.worker.sampler import V1StatisticsSampler, V2StatisticsSampler

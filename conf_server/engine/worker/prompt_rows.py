@@ -21,6 +21,7 @@ from vllm.v1.outputs import LogprobsTensors
 from conf_server.engine.marks import PromptMark, prompt_mark
 from conf_server.engine.worker.token_statistics import token_statistics
 from conf_server.stats.columns import TokenStatistic
+from conf_server.stats.row_layout import OWN, ColumnGroup, RowLayout, joined
 
 _ROWS_AT_ONCE: Final = 256
 """Rows of logits in memory at a time: 256 of 150,000 float32 are 154 MB."""
@@ -215,13 +216,14 @@ class _Columns:
     ) -> LogprobsTensors:
         """The columns that the request has asked for, in its order."""
         # A list would do for an index, but torch copies it while the device waits.
-        wanted: slice | Tensor = slice(0, 1 + mark.candidates)
+        wanted: slice | Tensor = slice(0, mark.layout().named)
         if mark.token_ids:
-            first = 1 + self.candidates
-            places = [0, *(first + self.token_ids.index(i) for i in mark.token_ids)]
+            first = RowLayout(self.candidates).named
+            places = [OWN, *(first + self.token_ids.index(i) for i in mark.token_ids)]
             wanted = async_tensor_h2d(np.array(places, np.int64), ids.device)
+        groups = {ColumnGroup.STATISTICS: statistics}
         return LogprobsTensors(
-            ids[:, wanted], torch.cat((logprobs[:, wanted], statistics), dim=1), ranks
+            ids[:, wanted], joined(logprobs[:, wanted], groups, torch.cat), ranks
         )
 
 

@@ -26,6 +26,7 @@ from conf_server.engine.adoption import adopt
 from conf_server.engine.marks import sample_statistics_top_k
 from conf_server.engine.worker.prompt_rows import relative_logprobs
 from conf_server.engine.worker.token_statistics import token_statistics
+from conf_server.stats.row_layout import ColumnGroup, joined
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ class StepStatistics:
     def widen(self, tensors: LogprobsTensors | None) -> LogprobsTensors:
         """Append the statistics as columns."""
         assert tensors is not None  # whoever wants statistics asks for log-probabilities
-        columns = self.of_rows(self.values)
-        return tensors._replace(logprobs=torch.cat((tensors.logprobs, columns), dim=1))
+        groups = {ColumnGroup.STATISTICS: self.of_rows(self.values)}
+        return tensors._replace(logprobs=joined(tensors.logprobs, groups, torch.cat))
 
 
 class V1StatisticsSampler(V1Sampler):
@@ -204,7 +205,7 @@ def _sampled_only(
     own = relative_logprobs(raw, raw.gather(1, sampled_here.long().unsqueeze(1)), values)
     return LogprobsTensors(
         logprob_token_ids=sampled.int().unsqueeze(1),
-        logprobs=statistics.of_rows(torch.cat((own, values), dim=1)),
+        logprobs=statistics.of_rows(joined(own, {ColumnGroup.STATISTICS: values}, torch.cat)),
         selected_token_ranks=torch.zeros(len(sampled), dtype=torch.int64, device=raw.device),
     )
 

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from starlette.datastructures import State
 from vllm.engine.protocol import EngineClient
 
+from conf_server.serving.refusals import install_refusals
 from conf_server.serving.routes import init_confidence_state, router
 from conf_server.settings import ConfidenceSettings, SettingsError
 
@@ -25,6 +26,7 @@ class ConfidencePlugin:
     def attach_router(self, app: FastAPI) -> None:
         """Add our routes; vLLM lets them replace its own of the same path."""
         app.include_router(router)
+        install_refusals(app)
 
     async def init_state(
         self, engine_client: EngineClient | None, state: State, args: Namespace

@@ -25,6 +25,8 @@ from conf_server.engine.adoption import adopt
 from conf_server.engine.client.output_processor import ConfidenceOutputProcessor, SampleTrace
 from conf_server.engine.client.stock_logprobs import append_stock_rows
 from conf_server.engine.marks import Mark, PromptMark, SamplesMark, mark_of, set_mark
+from conf_server.stats.columns import NUM_TOKEN_STATISTICS
+from conf_server.stats.row_layout import RowLayout
 from conf_server.stats.trace import TokenTrace
 
 DELTA, FINAL_ONLY, CUMULATIVE = (
@@ -164,7 +166,7 @@ def test_merged_deltas_share_one_trace(processor: ConfidenceOutputProcessor) -> 
 
 def test_deltas_of_two_traces_do_not_merge() -> None:
     with pytest.raises(ValueError, match="two different traces"):
-        SampleTrace(WIDTH).extend(SampleTrace(WIDTH))
+        SampleTrace(RowLayout(WIDTH)).extend(SampleTrace(RowLayout(WIDTH)))
 
 
 def test_columns_past_the_width_are_ignored(processor: ConfidenceOutputProcessor) -> None:
@@ -317,8 +319,8 @@ def wrong_rows(width: int, statistics: int, columns: int = WIDTH + 1) -> Logprob
         (0, wrong_rows(2, 0)),  # beside a request that has named two tokens
         (0, wrong_rows(5, 0, columns=1)),  # five tokens, and this row is filled up
         (20, wrong_rows(WIDTH, 0)),  # of a sampler that makes no statistics
-        (20, wrong_rows(WIDTH + 7, 0)),  # the same, in company that wants more
-        (20, wrong_rows(2, 7)),
+        (20, wrong_rows(WIDTH + NUM_TOKEN_STATISTICS, 0)),  # the same, in company that wants more
+        (20, wrong_rows(2, NUM_TOKEN_STATISTICS)),
     ],
 )
 @pytest.mark.parametrize("last", [False, True])

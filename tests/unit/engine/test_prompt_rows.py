@@ -46,7 +46,8 @@ class Text:
         return logits.log_softmax(-1).numpy()[self.mark.first - 1 : -1]
 
     def rows(self, tensors: LogprobsTensors) -> TraceRows:
-        trace = TokenTrace(self.mark.width, len(TokenStatistic))
+        layout = self.mark.layout()
+        trace = TokenTrace(layout.candidates, layout.groups)
         trace.append(*(column.numpy() for column in tensors[:3]))
         return trace.all()
 

@@ -180,7 +180,9 @@ def test_rows_travel_with_the_last_token() -> None:
     ids, logprobs, ranks = last.new_logprobs[:3]
     assert ids.tolist() == [[7], [8], [9]]
     assert logprobs[:, 0].tolist() == [7, 8, 9]
-    assert logprobs[:, 1:].tolist() == [[-t - i for i in range(7)] for t in (7, 8, 9)]
+    assert logprobs[:, 1:].tolist() == [
+        [-t - i for i in range(NUM_TOKEN_STATISTICS)] for t in (7, 8, 9)
+    ]
     assert ranks.tolist() == [7, 8, 9]
 
 
@@ -195,7 +197,9 @@ def test_a_long_answer_in_changing_company() -> None:
     assert last.new_logprobs is not None
     assert last.new_logprobs.logprob_token_ids[:, 0].tolist() == tokens
     assert last.new_logprobs.logprobs[:, 0].tolist() == tokens
-    assert last.new_logprobs.logprobs[:, -1].tolist() == [-token - 6 for token in tokens]
+    assert last.new_logprobs.logprobs[:, -1].tolist() == [
+        1 - NUM_TOKEN_STATISTICS - token for token in tokens
+    ]
 
 
 def test_kept_rows_hold_on_to_nobody_elses() -> None:

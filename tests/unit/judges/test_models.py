@@ -23,11 +23,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from conf_server.backends.base import Caller, Framing
 from conf_server.concurrency import Cancelled, in_thread
-from conf_server.judges.base import JudgeContext, ModelJudge
+from conf_server.judges.base import JudgeContext
 from conf_server.judges.embedding import EmbeddingModel
+from conf_server.judges.models import ModelJudge, load_models
 from conf_server.judges.nli import NliModel, label_columns
-from conf_server.serving.uncertainty_handler import similarity_models
 from conf_server.settings import ConfidenceSettings, SettingsError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "paris", "lyon", "it", "is", "the", "capital", "of"]
@@ -142,7 +143,7 @@ async def test_texts_longer_than_the_model_are_cut_and_it_is_said(
     config.write_text(json.dumps(json.loads(config.read_text()) | {"model_max_length": 10**30}))
     load = {"embedding": EmbeddingModel, "nli": NliModel}[kind]
     judge = ModelJudge(load(str(tmp_path)))
-    context = JudgeContext("", True, "", True, None)  # type: ignore[arg-type]
+    context = JudgeContext("", Framing(is_chat=True), Caller("request"))
     await judge.judge(PAIRS, context)
     room = {"embedding": 30 - 2, "nli": 30 - 3 - 1}[kind]  # beside [CLS], [SEP] and "is"
     await judge.judge([("paris " * room, "is")], context)
@@ -205,16 +206,16 @@ def test_other_classifiers_are_refused(labels: dict[int, str]) -> None:
 
 def test_the_flags_load_them(embedding_path: Path, nli_path: Path) -> None:
     settings = ConfidenceSettings(embedding_model=str(embedding_path), nli_model=str(nli_path))
-    models = similarity_models(settings)
+    models = load_models(settings)
     assert models["embedding"].symmetric
     assert not models["nli"].symmetric
-    assert similarity_models(ConfidenceSettings()) == {}
+    assert load_models(ConfidenceSettings()) == {}
 
 
 def test_a_model_that_cannot_be_loaded_is_named_with_its_flag(
     tmp_path: Path, embedding_path: Path
 ) -> None:
     with pytest.raises(SettingsError, match=f"--embedding-model {tmp_path}"):
-        similarity_models(ConfidenceSettings(embedding_model=str(tmp_path)))
+        load_models(ConfidenceSettings(embedding_model=str(tmp_path)))
     with pytest.raises(SettingsError, match=r"--nli-model .*entailment, neutral"):
-        similarity_models(ConfidenceSettings(nli_model=str(embedding_path)))
+        load_models(ConfidenceSettings(nli_model=str(embedding_path)))

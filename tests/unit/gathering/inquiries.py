@@ -1,0 +1,63 @@
+"""Inquiries of the dummy backend, from the names of methods to their estimates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from conf_server.backends.base import Ask, Caller, Chat, Completion, Prompt
+from conf_server.backends.dummy import DummyBackend
+from conf_server.gathering.estimation import Estimator, Outcome
+from conf_server.gathering.inquiry import Inquiry
+from conf_server.judges.models import all_judges
+from conf_server.settings import ConfidenceSettings
+
+QUESTION = "What is the capital of France?"
+CHAT = Chat(({"role": "user", "content": QUESTION},))
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What became of an inquiry, and how its progress was told."""
+
+    outcome: Outcome
+    progress: list[tuple[str, int, int]]
+
+
+def inquiry(
+    methods: Sequence[str],
+    *,
+    prompt: Prompt = CHAT,
+    answer: Completion | None = None,
+    samples: Sequence[Completion] = (),
+    similarity: str | None = None,
+    n_samples: int = 2,
+    **ask: Any,
+) -> Inquiry:
+    return Inquiry(
+        Ask(prompt, temperature=1.0, **ask),
+        Caller("request"),
+        tuple(methods),
+        n_samples,
+        similarity,
+        length_field="max_tokens" if "max_tokens" in ask else None,
+        answer=answer,
+        samples=tuple(samples),
+    )
+
+
+async def inquire(
+    backend: DummyBackend,
+    methods: Sequence[str],
+    *,
+    settings: ConfidenceSettings | None = None,
+    check: bool = False,
+    **asked: Any,
+) -> Answered:
+    """Plan, prepare, gather and estimate."""
+    settings = settings or ConfidenceSettings()
+    estimator = Estimator(backend, all_judges(backend, {}), settings)
+    work = await estimator.prepare(inquiry(methods, **asked), check=check)
+    progress: list[tuple[str, int, int]] = []
+    return Answered(await work.run(lambda *step: progress.append(step)), progress)

@@ -1,0 +1,169 @@
+"""What a backend is asked for the methods that are chosen, and what becomes of its answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conf_server.backends.base import Ask, Chat, Completion, LabelQuestion, Plain
+from conf_server.backends.dummy import DummyBackend
+from conf_server.settings import ConfidenceSettings
+from conf_server.uncertainty import prompts
+from conf_server.uncertainty.registry import METHODS
+from tests.unit.gathering.inquiries import CHAT, QUESTION, inquire
+
+
+def capital(prompt: str, number: int) -> str:
+    return ("It is Paris.", "It is Lyon.")[number % 2]
+
+
+def asked(backend: DummyBackend, method: str) -> dict[str, Any]:
+    """What was asked by a method, by the stage that asked it."""
+    return {
+        caller.removeprefix("request-"): what
+        for how, caller, what in backend.asked
+        if how == method
+    }
+
+
+async def test_an_answer_alone_costs_one_generation() -> None:
+    backend = DummyBackend(capital)
+    answered = await inquire(backend, ["fast"])
+    ((how, caller, ask),) = backend.asked
+    assert (how, caller) == ("generate", "request-answer")
+    assert (ask.n, ask.temperature, ask.prompt) == (1, 0.0, CHAT)
+    rows = answered.outcome.gathered.answer.rows
+    expected = -float(rows.logprobs.sum())
+    assert answered.outcome.estimates["maximum_sequence_probability"].value == pytest.approx(
+        expected
+    )
+    assert answered.outcome.stages.tokens["answer"]["completion_tokens"] == 3
+    assert answered.outcome.gathered.model == "dummy"
+
+
+async def test_samples_are_the_models_own_unless_the_client_says_otherwise() -> None:
+    backend = DummyBackend(capital)
+    await inquire(
+        backend, ["semantic_entropy"], similarity="jaccard", options={"top_p": 0.5, "top_k": None}
+    )
+    ask = asked(backend, "generate")["samples"]
+    assert (ask.n, ask.temperature) == (2, 1.0)
+    assert ask.options["top_p"] == 0.5
+    assert ask.options["top_k"] == 0
+    assert ask.options["repetition_penalty"] == 1.0
+
+
+async def test_every_method_can_be_had_from_a_backend_that_can_do_all() -> None:
+    backend = DummyBackend(capital)
+    backend.known = type(backend.known)(512, 1000, 20, has_chat_template=True)
+    answered = await inquire(backend, ["all"], similarity="rouge_l")
+    assert not answered.outcome.unavailable
+    assert set(answered.outcome.estimates) == set(METHODS)
+
+
+async def test_prompts_of_ours_quote_what_the_renderer_read_without_instructions() -> None:
+    turns = [("system", "Be brief."), ("developer", "Be kind."), ("user", QUESTION)]
+    chat = Chat(tuple({"role": role, "content": text} for role, text in turns))
+    backend = DummyBackend(capital)
+    await inquire(backend, ["p_true", "verbalized_1s"], prompt=chat)
+    label: LabelQuestion = asked(backend, "labels")["p_true"]
+    assert isinstance(label.prompt, Chat)
+    (message,) = label.prompt.messages
+    assert message["content"] == prompts.p_true(QUESTION, "It is Paris.").text
+    assert label.labels == ("True", "False")
+    stated: Ask = asked(backend, "generate")["verbalized_1s"]
+    assert isinstance(stated.prompt, Chat)
+    assert stated.prompt.messages[-1]["content"] == prompts.verbalized_1s(QUESTION)
+
+
+async def test_a_conversation_is_quoted_with_its_roles() -> None:
+    turns = [("user", "Hello."), ("assistant", "Hi."), ("user", QUESTION)]
+    chat = Chat(tuple({"role": role, "content": text} for role, text in turns))
+    backend = DummyBackend(capital)
+    await inquire(backend, ["p_true"], prompt=chat)
+    label: Any = asked(backend, "labels")["p_true"].prompt
+    conversation = f"user: Hello.\nassistant: Hi.\nuser: {QUESTION}"
+    assert label.messages[0]["content"] == prompts.p_true(conversation, "It is Paris.").text
+
+
+async def test_a_client_s_texts_are_forced_in_place_of_generated_ones() -> None:
+    backend = DummyBackend(capital)
+    answered = await inquire(
+        backend,
+        ["perplexity", "monte_carlo_sequence_entropy"],
+        answer=Completion("It is Rome."),
+        samples=[Completion("It is Nice."), Completion("It is Paris.", finished=True)],
+    )
+    assert not asked(backend, "generate")
+    assert asked(backend, "force") == {"answer": ["answer"], "samples": ["samples.0", "samples.1"]}
+    assert answered.outcome.gathered.answer.text == "It is Rome."
+    assert [sample.finish_reason for sample in answered.outcome.gathered.samples] == [None, "stop"]
+
+
+async def test_token_ids_are_compared_by_their_text() -> None:
+    backend = DummyBackend(capital)
+    ids = tuple(backend.ids("It is Nice."))
+    answered = await inquire(
+        backend,
+        ["lexical_similarity_rougeL"],
+        answer=Completion("It is Rome."),
+        samples=[Completion(ids), Completion(ids)],
+    )
+    assert [sample.text for sample in answered.outcome.gathered.samples] == ["It is Nice."] * 2
+    assert answered.outcome.estimates["lexical_similarity_rougeL"].value == pytest.approx(-1)
+
+
+async def test_an_answer_on_its_own_has_no_first_token() -> None:
+    backend = DummyBackend(capital)
+    answered = await inquire(backend, ["mean_pointwise_mutual_information"])
+    alone = answered.outcome.gathered.evidence.unconditional_logprobs
+    assert alone is not None
+    assert np.isnan(alone[0])
+    assert alone[1:] == pytest.approx(answered.outcome.gathered.answer.rows.logprobs[1:])
+
+
+async def test_too_much_to_compare_costs_its_methods_and_no_others() -> None:
+    answered = await inquire(
+        DummyBackend(capital),
+        ["perplexity", "deg_mat"],
+        similarity="jaccard",
+        settings=ConfidenceSettings(max_judged_characters=10),
+    )
+    assert set(answered.outcome.estimates) == {"perplexity"}
+    assert "--max-judged-characters" in answered.outcome.unavailable["deg_mat"]
+
+
+async def test_pairs_are_judged_by_the_model_and_told_one_by_one() -> None:
+    backend = DummyBackend(capital)
+    answered = await inquire(backend, ["deg_mat"], similarity="self_nli")
+    judged = [what for how, _, what in backend.asked if how == "labels"]
+    assert len(judged) == 2  # of two distinct texts, both ways
+    assert all(QUESTION in question.prompt.messages[0]["content"] for question in judged)
+    assert ("judgements", 0, 2) in answered.progress
+    assert answered.outcome.stages.tokens["judgements"]["prompt_tokens"] == 16
+
+
+async def test_the_second_turn_follows_the_clients_messages_and_the_answer() -> None:
+    backend = DummyBackend(capital)
+    open_chat = Chat(
+        ({"role": "user", "content": QUESTION}, {"role": "assistant", "content": "I think: "}),
+        add_generation_prompt=False,
+        continue_final_message=True,
+    )
+    for prompt, said in ((CHAT, "It is Paris."), (open_chat, "I think: It is Paris.")):
+        await inquire(backend, ["verbalized_2s"], prompt=prompt)
+        stated: Any = asked(backend, "generate")["verbalized_2s"]
+        roles = [message["role"] for message in stated.prompt.messages]
+        assert roles == ["user", "assistant", "user"]
+        assert stated.prompt.messages[1]["content"] == said
+        assert not stated.prompt.continue_final_message
+
+
+async def test_a_plain_prompt_is_quoted_as_it_is() -> None:
+    backend = DummyBackend(capital)
+    await inquire(backend, ["p_true"], prompt=Plain("The capital of France"))
+    label: LabelQuestion = asked(backend, "labels")["p_true"]
+    text = prompts.p_true("The capital of France", "It is Paris.").text
+    assert label == LabelQuestion(Plain(text), (" True", " False"))
