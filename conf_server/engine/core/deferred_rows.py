@@ -56,6 +56,10 @@ class DeferredRows:
     def __init__(self) -> None:
         self._kept: dict[str, _KeptRows] = {}
 
+    def __len__(self) -> int:
+        """How many requests have rows here."""
+        return len(self._kept)
+
     def hold(self, outputs: Iterable[EngineCoreOutput], requests: Mapping[str, Request]) -> None:
         """Take the rows out of a step's outputs; an answer's last output gets all of its rows.
 
