@@ -1,4 +1,4 @@
-"""Helpers for threads and tasks: work that nobody waits for ends, and so does what belongs to it."""
+"""Helpers for threads and tasks: work that nobody waits for ends, and what belongs to it too."""
 
 from __future__ import annotations
 
