@@ -1,4 +1,4 @@
-"""Helpers for threads and tasks: work that nobody waits for ends, and what belongs to it too."""
+"""Helpers for threads and tasks: work ends with those who wait for it, and with its company."""
 
 from __future__ import annotations
 

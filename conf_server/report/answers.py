@@ -19,9 +19,6 @@ from conf_server.report.matching import Match
 
 Floats = NDArray[np.float64]
 
-FALLING: Final = frozenset({"renyi_neg", "fisher_rao"})
-"""Metrics of /v1/score whose values fall as the model becomes less sure: see docs/api.md."""
-
 SIGNS: Final = {"more uncertain": 1, "less uncertain": -1}
 """`higher_is` of an estimate."""
 
@@ -212,7 +209,7 @@ def _uncertainty_estimates(estimates: Mapping[str, Any]) -> dict[str, Estimate]:
 
 def _score_estimates(scored: Mapping[str, Any]) -> dict[str, Estimate]:
     found = {
-        name: Estimate(_number(given["value"]), given["exact"], -1 if name in FALLING else 1)
+        name: Estimate(_number(given["value"]), given["exact"], 1)
         for name, given in (scored.get("uncertainty") or {}).items()
     }
     for name, value in (scored.get("confidence_summary") or {}).items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -53,9 +54,9 @@ def good_lines(count: int = 80) -> list[dict[str, Any]]:
         correct = rng.random() < 0.6
         unsure = abs(rng.gauss(0.3 if correct else 1.0, 0.4))
         estimates = {
-            "perplexity": unsure,
+            "perplexity": math.exp(unsure),
             "semantic_entropy": round(unsure + rng.gauss(0, 0.3), 1),
-            "fisher_rao": {"value": -unsure, "exact": True, "higher_is": "less uncertain"},
+            "surety": {"value": -unsure, "exact": True, "higher_is": "less uncertain"},
         }
         lines.append(uncertainty(correct=correct, estimates=estimates))
     return lines

@@ -32,7 +32,7 @@ def test_scores_of_several_completions(tmp_path: Path) -> None:
     assert answers.correct == [True, False, None]
     assert answers.columns["perplexity"].uncertainty().tolist() == [0, 1, 2]
     assert answers.columns["mean_confidence"].uncertainty().tolist() == [-9, -8, -7]
-    assert answers.columns["fisher_rao"].sign == -1
+    assert answers.columns["fisher_rao"].sign == 1
     assert np.isnan(answers.columns["fisher_rao"].uncertainty()).all()
 
 

@@ -30,9 +30,9 @@ def test_the_table_has_the_figures(tmp_path: Path, capsys: pytest.CaptureFixture
     assert 0 < float(rows["perplexity"][7]) < 1
     assert rows["semantic_entropy"][7] == "–"
     # The same numbers turned around, and said so.
-    assert rows["fisher_rao"][1] == "surer"
-    assert rows["fisher_rao"][5:7] == rows["perplexity"][5:7]
-    assert float(rows["fisher_rao"][4]) < 0
+    assert rows["surety"][1] == "surer"
+    assert rows["surety"][5:7] == rows["perplexity"][5:7]
+    assert float(rows["surety"][4]) < 0
     out = capsys.readouterr().out
     assert rows["perplexity"][5] in out
     assert "80 answers, 80 with a label" in out
