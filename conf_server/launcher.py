@@ -49,8 +49,9 @@ from conf_server.engine.client.probe import generates
 from conf_server.engine.client.start import ENGINE_STOP_TIMEOUT_S, Shutdown, engine_client
 from conf_server.engine.core.scheduler import use_our_scheduler
 from conf_server.engine.exact_statistics import install_token_statistics
-from conf_server.serving.refusals import add_exception_handler, install_refusals
-from conf_server.serving.routes import init_confidence_state, install_routes
+from conf_server.serving.app import extend_app
+from conf_server.serving.refusals import add_exception_handler
+from conf_server.serving.routes import init_confidence_state
 from conf_server.settings import ConfidenceSettings, SettingsError
 from conf_server.systemd import ServiceNotifier
 
@@ -133,12 +134,12 @@ async def build_confidence_app(
     logger.info("Supported tasks: %s", tasks)
     app: FastAPI = build_app(args, tasks, engine.model_config)
     await init_app_state(engine, app.state, args, tasks)
-    if "generate" in tasks:
-        obstacle = await install_token_statistics(engine, args)
-        install_routes(app)
-        init_confidence_state(app.state, replace(settings, statistics_obstacle=obstacle))
-    install_refusals(app)
+    generates = "generate" in tasks
+    extend_app(app, generates)
     add_exception_handler(app, EngineDeadError, engine_gone)
+    if generates:
+        obstacle = await install_token_statistics(engine, args)
+        init_confidence_state(app.state, replace(settings, statistics_obstacle=obstacle))
     return app
 
 

@@ -13,6 +13,7 @@ from tests.adapter import write_lora_adapter
 from tests.devices import HAS_CUDA
 from tests.reference import Reference
 from tests.server import Server
+from tests.trace_sink import TraceSink
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -57,10 +58,18 @@ def lora_path(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="session")
+def traces() -> Iterator[TraceSink]:
+    """Where the shared server exports its traces to."""
+    with TraceSink() as sink:
+        yield sink
+
+
+@pytest.fixture(scope="session")
 def server(
     model_path: Path,
     lora_path: Path,
     sentence_model_path: Path,
+    traces: TraceSink,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Server]:
     """The server that most tests talk to."""
@@ -78,7 +87,9 @@ def server(
         f"--lora-modules=adapter={lora_path}",
         "--enable-prompt-tokens-details",
         "--trust-request-chat-template",
+        f"--otlp-traces-endpoint={traces.endpoint}",
     ]
+    environ = {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"}
     log = tmp_path_factory.mktemp("server") / "log"
-    with Server(model_path, flags, log, api_key="secret") as server:
+    with Server(model_path, flags, log, api_key="secret", environ=environ) as server:
         yield server

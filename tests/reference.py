@@ -29,23 +29,22 @@ def token_statistics(rows: NDArray[np.float64], k: int) -> NDArray[np.float64]:
     )
 
 
-def lm_polygraph_metrics(rows: NDArray[np.float64], token_ids: list[int]) -> dict[str, float]:
-    """lm-polygraph 0.7.0's estimators of one answer from its tokens' full log-probabilities."""
+def metrics_by_definition(rows: NDArray[np.float64], token_ids: list[int]) -> dict[str, float]:
+    """The metrics of one answer from its tokens' full log-probabilities, sum by sum."""
     own = rows[np.arange(len(rows)), token_ids]
     entropy = -(np.exp(rows) * rows).sum(axis=1)
     vocabulary = rows.shape[1]
     softened = np.exp(rows / 2) / np.exp(rows / 2).sum(axis=1, keepdims=True)
-    renyi = (np.log(np.sqrt(softened).sum(axis=1)) + 0.5 * np.log(vocabulary)) / -0.5
-    fisher_rao = 2 / np.pi * np.arccos(np.sqrt(softened).sum(axis=1) / np.sqrt(vocabulary))
+    overlap = np.sqrt(softened / vocabulary).sum(axis=1)  # with the flat distribution
     best = np.exp(-np.sort(-rows, axis=1)[:, :2])
     return {
-        "perplexity": -own.mean(),
+        "perplexity": np.exp(-own.mean()),
         "maximum_sequence_probability": -own.sum(),
         "mean_token_entropy": entropy.mean(),
         "max_token_entropy": entropy.max(),
         "self_certainty": (rows.mean(axis=1) + np.log(vocabulary)).mean(),
-        "renyi_neg": renyi.mean(),
-        "fisher_rao": fisher_rao.mean(),
+        "renyi_neg": (2 * np.log(overlap)).mean(),
+        "fisher_rao": (-2 / np.pi * np.arccos(overlap)).mean(),
         "probability_gap": (1 - best[:, 0] + best[:, 1]).mean(),
     }
 

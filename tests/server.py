@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -70,8 +71,10 @@ class Server(ServerProcess):
         )
 
     def post(self, path: str, body: Any) -> httpx.Response:
+        # httpx would write the characters themselves: half of a surrogate pair has no bytes.
+        content, headers = json.dumps(body), {"content-type": "application/json"}
         with self.http() as http:
-            return http.post(path, json=body)
+            return http.post(path, content=content, headers=headers)
 
     def metric(self, name: str) -> float:
         """Sum of a Prometheus metric over its labels."""

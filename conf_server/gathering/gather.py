@@ -1,4 +1,4 @@
-"""From a task to `Evidence`, and from evidence to estimates.
+"""From a task to `Evidence`.
 
 A backend is asked for no more than the chosen methods need, and for nothing twice.
 """
@@ -24,19 +24,18 @@ from conf_server.backends.base import (
     ForcingJob,
     Plain,
 )
-from conf_server.concurrency import Cancelled, raise_if, together
+from conf_server.concurrency import together
 from conf_server.gathering.asked import UNTRUNCATED, Questions
 from conf_server.gathering.judged import Comparisons, TooMuchToJudgeError
 from conf_server.gathering.metered import Stages
-from conf_server.gathering.plan import ALTERNATIVES, Plan, all_asks
+from conf_server.gathering.plan import ALTERNATIVES, all_asks
 from conf_server.gathering.task import Task
 from conf_server.refusal import TooLongError
 from conf_server.stats.forced import WantedRows
 from conf_server.stats.trace import TokenTrace, TraceRows
-from conf_server.uncertainty.estimate import Estimate
 from conf_server.uncertainty.evidence import Evidence, Generation
 from conf_server.uncertainty.needs import Asks, Need
-from conf_server.uncertainty.prompts import extract_answer
+from conf_server.uncertainty.parsing import extract_answer
 
 Way = Callable[[], Coroutine[Any, Any, Any]]
 """How to come by what meets a need."""
@@ -253,24 +252,3 @@ class Gatherer:
 def _set(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options that say something: null is as good as absent."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-def estimate_all(
-    plan: Plan, gathered: Gathered, cancelled: Cancelled
-) -> tuple[dict[str, Estimate], dict[str, str]]:
-    """Estimates by method, and of the other methods why there is none.
-
-    Raises:
-        CancelledError: `cancelled` turned true between two methods.
-    """
-    estimates, unavailable = {}, dict(plan.unavailable)
-    for method in plan.methods:
-        raise_if(cancelled)
-        reasons = [gathered.missing[need] for need in method.needs & gathered.missing.keys()]
-        if reasons:
-            unavailable[method.name] = reasons[0]
-        else:
-            found = method.estimate(gathered.evidence)
-            whole = not method.needs & gathered.inexact
-            estimates[method.name] = replace(found, exact=found.exact and whole)
-    return estimates, unavailable

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from conf_server.backends.base import Chat, Limits, Prompt
+from conf_server.gathering.inquiry import Inquiry
 from conf_server.judges.base import Judge
 from conf_server.refusal import RefusalError
 from conf_server.uncertainty.needs import Asks, Need
@@ -83,38 +84,28 @@ class Planner:
             return self._limits.forcing
         return None
 
-    def plan(
-        self,
-        names: Sequence[str],
-        similarity: str | None,
-        n_samples: int,
-        prompt: Prompt,
-    ) -> Plan:
+    def plan(self, inquiry: Inquiry) -> Plan:
         """The plan of one request.
-
-        Args:
-            names: of methods and groups.
-            similarity: name of a judge; None for the default.
-            n_samples: given by the client, or to be drawn.
 
         Raises:
             RefusalError: an unknown name, or a method asked for by name that cannot be had.
         """
+        prompt = inquiry.ask.prompt
         try:
-            methods = resolve(names)
+            methods = resolve(inquiry.methods)
         except KeyError as error:
             raise RefusalError(
                 "uncertainty.methods",
                 f"no method or group {error.args[0]!r}; GET /v1/uncertainty/methods lists them.",
                 error.args[0],
             ) from None
-        judge = self._judge_name(similarity)
+        judge = self._judge_name(inquiry.similarity)
         obstacles = {
             method.name: self.obstacle(method, judge) or self._untextual(method, judge, prompt)
             for method in methods
         }
         unavailable = {name: reason for name, reason in obstacles.items() if reason}
-        for name in names:
+        for name in inquiry.methods:
             if name in unavailable:
                 raise RefusalError(
                     "uncertainty.methods",
@@ -127,7 +118,7 @@ class Planner:
             methods=kept,
             unavailable=unavailable,
             similarity=judge if Asks.JUDGE in asks else None,
-            n_samples=n_samples if asks & (Asks.SAMPLES | Asks.REPEATS) else 0,
+            n_samples=inquiry.num_samples if asks & (Asks.SAMPLES | Asks.REPEATS) else 0,
         )
 
     def _judge_name(self, name: str | None) -> str:

@@ -1,4 +1,4 @@
-"""What a client wants to know, checked and made ready before any work is done."""
+"""An inquiry, checked and made ready before any work is done."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from conf_server.backends.base import (
     ForcingItem,
     ForcingJob,
     Framing,
+    Limits,
     Prompt,
     Rendered,
 )
+from conf_server.gathering.inquiry import Inquiry
 from conf_server.gathering.plan import Plan
 from conf_server.judges.base import Judge
 from conf_server.refusal import RefusalError
@@ -26,24 +28,6 @@ from conf_server.uncertainty.needs import Asks, Need
 
 _INSTRUCTIONS: Final = frozenset({"system", "developer"})
 """Roles whose messages are no part of the question."""
-
-
-@dataclass(frozen=True)
-class Inquiry:
-    """A request for estimates, as the client made it.
-
-    Attributes:
-        ask: the prompt and how the samples are to be drawn; the answer is greedy.
-        length_field: of the client's request, where it says how long an answer may be.
-        answer: to be judged in place of one that is generated.
-        samples: to be taken in place of drawn ones.
-    """
-
-    ask: Ask
-    caller: Caller
-    length_field: str | None = None
-    answer: Completion | None = None
-    samples: tuple[Completion, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,7 +88,7 @@ async def prepare(
     quotes = bool(plan.asks & (Asks.QUOTES | Asks.JUDGE)) or Need.VERBALIZED_2S in plan.needs
     if quotes or inquiry.answer is not None:
         rendered = await backend.check(ask, inquiry.caller)
-    given = await _given(inquiry, rendered, backend)
+    given = await _given(inquiry, rendered, backend, limits)
     _check_given(given, settings)
     sized = replace(ask, max_tokens=_length(inquiry, plan, settings, given, limits.max_len))
     if check and (rendered is None or sized != ask):
@@ -147,13 +131,13 @@ def _text(completion: Completion, backend: Backend) -> str:
 
 
 async def _given(
-    inquiry: Inquiry, rendered: Rendered | None, backend: Backend
+    inquiry: Inquiry, rendered: Rendered | None, backend: Backend, limits: Limits
 ) -> tuple[ForcingJob, ...]:
     """The client's answer and samples, ready to be forced after the prompt."""
     if inquiry.answer is None:
         return ()
-    if obstacle := backend.limits().forcing:
-        raise RefusalError("answer", f"{obstacle}.")
+    if limits.forcing is not None:
+        raise RefusalError("answer", f"{limits.forcing}.")
     tokens = None
     prompt = inquiry.ask.prompt
     if isinstance(prompt, Chat):

@@ -18,7 +18,7 @@ from vllm.tokenizers import TokenizerLike
 
 from conf_server.serving.deltas import TraceDelta, request_tracers, traced_prompt_outputs
 from conf_server.serving.requests import ConfidenceCompletionRequest
-from conf_server.serving.tokens import openai_logprob, shown_tokens
+from conf_server.serving.tokens import ShownToken, openai_logprob, shown_tokens
 from conf_server.settings import ConfidenceSettings
 
 _EMPTY: dict[str, Any] = {"text_offset": [], "token_logprobs": [], "tokens": [], "top_logprobs": []}
@@ -108,6 +108,15 @@ class ConfidenceServingCompletion(OpenAIServingCompletion):
         return CompletionLogProbs.model_construct(**(_EMPTY | lists | delta.extras()))
 
 
+def _by_text(token: ShownToken) -> dict[str, float | None]:
+    """A token and its candidates as OpenAI has them here; of equal texts the likeliest counts."""
+    likeliest: dict[str, float] = {}
+    for text, logprob in zip(token.texts, token.logprobs, strict=True):
+        if text not in likeliest or logprob > likeliest[text]:
+            likeliest[text] = logprob
+    return {text: openai_logprob(logprob) for text, logprob in likeliest.items()}
+
+
 def _lists(
     delta: TraceDelta, shown: int, tokenizer: TokenizerLike, as_token_ids: bool, offset: int
 ) -> dict[str, list[Any]]:
@@ -122,13 +131,7 @@ def _lists(
         "text_offset": offsets,
         "token_logprobs": [openai_logprob(token.logprobs[0]) for token in tokens],
         "tokens": texts,
-        "top_logprobs": [
-            {
-                text: openai_logprob(logprob)
-                for text, logprob in zip(token.texts, token.logprobs, strict=True)
-            }
-            for token in tokens
-        ],
+        "top_logprobs": [_by_text(token) for token in tokens],
         "confidence": delta.confidence.token_confidences(rows),
     }
     if delta.confidence.metrics:

@@ -35,7 +35,11 @@ MetricName = Literal[
 class ConfidenceOptions(BaseModel):
     """How sure the model was: what to compute and what to send. All fields are optional."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={"examples": [{"mode": "stats", "metrics": ["perplexity"]}]},
+    )
 
     mode: Mode | None = Field(default=None, description="What the answer carries.")
     top_k: Annotated[int, Field(ge=1)] | None = Field(

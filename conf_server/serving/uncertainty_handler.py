@@ -6,21 +6,15 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 from fastapi import Request
 from vllm.entrypoints.generate.base.serving import GenerateBaseServing
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
-from conf_server.backends.base import Backend
-from conf_server.concurrency import in_thread
-from conf_server.gathering.gather import Gathered, Gatherer, estimate_all
-from conf_server.gathering.metered import Progress, Stages
-from conf_server.gathering.plan import Plan, Planner
-from conf_server.gathering.task import Task, prepare
-from conf_server.judges.base import Judge
+from conf_server.gathering.estimation import Estimator, Outcome, Work
+from conf_server.gathering.gather import Gathered
+from conf_server.gathering.metered import Stages
 from conf_server.refusal import RefusalError
 from conf_server.serving.confidence import finite
 from conf_server.serving.refusals import refusal_event
@@ -34,7 +28,6 @@ from conf_server.serving.uncertainty_protocol import (
     UncertaintyResponse,
     UncertaintyUsage,
 )
-from conf_server.settings import ConfidenceSettings
 from conf_server.stats.sequence import mean_logprob, sum_logprob
 from conf_server.uncertainty.estimate import Estimate
 from conf_server.uncertainty.registry import GROUPS, METHODS
@@ -46,34 +39,21 @@ _SHOWN_APART = "classes"
 class ServingUncertainty(GenerateBaseServing):
     """Handler of POST /v1/uncertainty and GET /v1/uncertainty/methods."""
 
-    def __init__(
-        self,
-        chat: Any,
-        backend: Backend,
-        judges: Mapping[str, Judge],
-        settings: ConfidenceSettings,
-    ) -> None:
+    def __init__(self, chat: Any, estimator: Estimator) -> None:
         """
         Args:
             chat: this server's chat handler: engine and models are shared.
-            judges: those that this server has, by the names that requests use.
         """
         super().__init__(
             engine_client=chat.engine_client,
             models=chat.models,
             request_logger=chat.request_logger,
         )
-        self.settings = settings
-        self._backend = backend
-        self._judges = judges
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="estimates")
-
-    def _planner(self) -> Planner:
-        return Planner(self._backend.limits(), self._judges)
+        self._estimator = estimator
 
     def methods(self) -> MethodList:
         """All methods, and which of them this server can do."""
-        planner = self._planner()
+        planner = self._estimator.planner()
         data = []
         for name, method in METHODS.items():
             reason = planner.obstacle(method, planner.default_similarity)
@@ -83,7 +63,7 @@ class ServingUncertainty(GenerateBaseServing):
                     description=method.description,
                     needs=sorted(method.needs),
                     source=method.source,
-                    higher_is=_higher_is(name),
+                    higher_is=method.higher_is,
                     groups=[group for group, names in GROUPS.items() if name in names],
                     available=reason is None,
                     reason=reason,
@@ -92,7 +72,7 @@ class ServingUncertainty(GenerateBaseServing):
         return MethodList(
             data=data,
             groups={group: list(names) for group, names in GROUPS.items()},
-            similarities=sorted(self._judges),
+            similarities=self._estimator.similarities,
             default_similarity=planner.default_similarity,
         )
 
@@ -109,55 +89,34 @@ class ServingUncertainty(GenerateBaseServing):
             return error
         request_id = f"uncertainty-{self._base_request_id(raw_request, request.request_id)}"
         inquiry = request.inquiry(request_id, _headers(raw_request))
-        options = request.uncertainty
-        plan = self._planner().plan(
-            options.methods,
-            options.similarity,
-            len(inquiry.samples) or options.n_samples,
-            inquiry.ask.prompt,
-        )
         # What vLLM refuses is a 400 for a stream too, and no event after a 200.
-        task = await prepare(
-            inquiry, plan, self._backend, self._judges, self.settings, check=request.stream
-        )
-        self._preflight(1 + plan.n_samples)
+        work = await self._estimator.prepare(inquiry, check=request.stream)
+        self._preflight(1 + work.plan.n_samples)
         if request.stream:
-            return self._events(plan, task, request)
-        return await self._answer(plan, task, request, lambda *_: None)
+            return self._events(work, request)
+        return self._response(work, request, await work.run(lambda *_: None))
 
-    async def _answer(
-        self, plan: Plan, task: Task, request: UncertaintyRequest, progress: Progress
+    def _response(
+        self, work: Work, request: UncertaintyRequest, outcome: Outcome
     ) -> UncertaintyResponse:
-        start = time.perf_counter()
-        stages = Stages(progress)
-        gathered = await Gatherer(task, self._backend, stages).gather()
-        began = time.perf_counter()
-        estimates, unavailable = await in_thread(
-            self._threads, partial(estimate_all, plan, gathered)
-        )
-        now = time.perf_counter()
-        stages.seconds["estimates"] = round(now - began, 6)
-        stages.seconds["total"] = round(now - start, 6)
         lora_request = self._maybe_get_adapters(request)  # type: ignore[arg-type]
-        model = gathered.model or self.models.model_name(lora_request)
-        fields = _fields(gathered, estimates, request.uncertainty.return_samples)
-        if unavailable:
-            fields["unavailable"] = unavailable
-        if plan.similarity:
-            fields["similarity"] = plan.similarity
+        model = outcome.gathered.model or self.models.model_name(lora_request)
+        fields = _fields(outcome, request.uncertainty.return_samples)
+        if outcome.unavailable:
+            fields["unavailable"] = outcome.unavailable
+        if work.plan.similarity:
+            fields["similarity"] = work.plan.similarity
         return UncertaintyResponse(
-            id=task.caller.request_id,
+            id=work.task.caller.request_id,
             object="uncertainty",
             created=int(time.time()),
             model=model,
-            usage=_usage(stages),
-            timings=stages.seconds,
+            usage=_usage(outcome.stages),
+            timings=outcome.stages.seconds,
             **fields,
         )
 
-    async def _events(
-        self, plan: Plan, task: Task, request: UncertaintyRequest
-    ) -> AsyncGenerator[str, None]:
+    async def _events(self, work: Work, request: UncertaintyRequest) -> AsyncGenerator[str, None]:
         """Server-sent events: `progress` as stages begin and end, then the result."""
         queue: asyncio.Queue[str | None] = asyncio.Queue()
 
@@ -165,10 +124,10 @@ class ServingUncertainty(GenerateBaseServing):
             body = {"object": "uncertainty.progress", "stage": stage, "done": done, "total": total}
             queue.put_nowait(_event(json.dumps(body)))
 
-        async def work() -> None:
+        async def answer() -> None:
             try:
-                answer = await self._answer(plan, task, request, progress)
-                queue.put_nowait(_event(answer.model_dump_json(exclude_unset=True)))
+                made = self._response(work, request, await work.run(progress))
+                queue.put_nowait(_event(made.model_dump_json(exclude_unset=True)))
             except RefusalError as error:
                 queue.put_nowait(refusal_event(error))
             except Exception as error:
@@ -176,7 +135,7 @@ class ServingUncertainty(GenerateBaseServing):
             finally:
                 queue.put_nowait(None)
 
-        worker = asyncio.create_task(work())
+        worker = asyncio.create_task(answer())
         try:
             while (event := await queue.get()) is not None:
                 yield event
@@ -189,10 +148,9 @@ def _headers(raw_request: Request | None) -> dict[str, str]:
     return {} if raw_request is None else dict(raw_request.headers)
 
 
-def _fields(
-    gathered: Gathered, estimates: Mapping[str, Estimate], return_samples: bool
-) -> dict[str, Any]:
+def _fields(outcome: Outcome, return_samples: bool) -> dict[str, Any]:
     """What was gathered and estimated, as the answer shows it."""
+    gathered, estimates = outcome.gathered, outcome.estimates
     clusters = _clusters(estimates)
     fields: dict[str, Any] = {
         "answer": AnswerText(
@@ -215,7 +173,7 @@ def _estimate(name: str, found: Estimate) -> MethodEstimate:
     if details:
         fields["details"] = details
     return MethodEstimate(
-        value=finite(found.value), exact=found.exact, higher_is=_higher_is(name), **fields
+        value=finite(found.value), exact=found.exact, higher_is=METHODS[name].higher_is, **fields
     )
 
 
@@ -251,10 +209,6 @@ def _usage(stages: Stages) -> UncertaintyUsage:
         total_tokens=prompt + completion,
         stages=stages.tokens,
     )
-
-
-def _higher_is(name: str) -> Any:
-    return "less uncertain" if name in ("renyi_neg", "fisher_rao") else "more uncertain"
 
 
 def _event(data: str) -> str:

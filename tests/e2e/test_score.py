@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from conf_server.stats.metrics import METRICS
-from tests.reference import Reference, lm_polygraph_metrics
+from tests.reference import Reference, metrics_by_definition
 from tests.server import Server
 
 LONG = "In the beginning there was a number, and the number was written down. " * 30
@@ -88,7 +88,7 @@ def test_statistics_are_those_of_the_whole_distribution(
         confidence.mean(), abs=1e-3
     )
     assert item["entropy_exact"]
-    expected = lm_polygraph_metrics(rows, ids[-item["num_tokens"] :])
+    expected = metrics_by_definition(rows, ids[-item["num_tokens"] :])
     assert set(item["uncertainty"]) == set(expected)
     for name, metric in item["uncertainty"].items():
         assert metric["exact"]
@@ -275,3 +275,60 @@ def test_an_adapter_scores_with_its_own_weights(
     assert item["mean_logprob"] == pytest.approx(expected.mean(), abs=1e-3)
     (base,) = score(server, prompt=prompt, completion=completion, model="smol")
     assert abs(item["mean_logprob"] - base["mean_logprob"]) > 0.1
+
+
+OPEN = [
+    {"role": "user", "content": "Which river does Vienna lie on?"},
+    {"role": "assistant", "content": "Vienna lies on the"},
+]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"continue_final_message": True},
+        {"continue_final_message": True, "add_generation_prompt": False},
+        {"chat_template_kwargs": {"continue_final_message": True}},
+    ],
+)
+def test_an_unfinished_turn_is_gone_on_with(
+    server: Server, reference: Reference, how: dict[str, Any]
+) -> None:
+    (item,) = score(server, messages=OPEN, completion=" Danube.", **how)
+    context = reference.tokenizer.apply_chat_template(
+        OPEN, continue_final_message=True, tokenize=True, return_dict=False
+    )
+    ids = reference.tokenizer(" Danube.")["input_ids"]
+    expected = reference.token_logprobs([*context, *ids])[-len(ids) :].sum()
+    assert item["logprob"] == pytest.approx(expected, abs=1e-2)
+    (new_turn,) = score(server, messages=OPEN, completion=" Danube.")
+    assert new_turn["logprob"] < item["logprob"] - 5
+
+
+@pytest.mark.parametrize("how", [{}, {"chat_template_kwargs": {}}])
+def test_a_prompt_that_begins_no_answer(
+    server: Server, reference: Reference, how: dict[str, Any]
+) -> None:
+    """`add_generation_prompt` beside the messages, or among the template's arguments."""
+    flag = {"add_generation_prompt": False}
+    body = {"chat_template_kwargs": flag} if how else flag
+    (item,) = score(server, messages=OPEN[:1], completion="Hello", **body)
+    context = reference.tokenizer.apply_chat_template(OPEN[:1], tokenize=True, return_dict=False)
+    ids = reference.tokenizer("Hello")["input_ids"]
+    expected = reference.token_logprobs([*context, *ids])[-len(ids) :].sum()
+    assert item["logprob"] == pytest.approx(expected, abs=1e-2)
+
+
+def test_a_finished_completion_ends_with_the_end_token(
+    server: Server, reference: Reference
+) -> None:
+    end = reference.tokenizer.eos_token_id
+    ids = reference.tokenizer(" Paris.")["input_ids"]
+    texts = [
+        {"text": " Paris.", "finished": True},
+        {"token_ids": ids, "finished": True},
+        [*ids, end],
+    ]
+    items = score(server, messages=OPEN[:1], completions=texts, mode="per_token")
+    assert [token["token_id"] for token in items[0]["tokens"]] == [*ids, end]
+    assert [item["logprob"] for item in items] == pytest.approx([items[2]["logprob"]] * 3)

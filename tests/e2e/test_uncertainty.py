@@ -12,13 +12,14 @@ import pytest
 from numpy.typing import NDArray
 
 from conf_server.judges.embedding import EmbeddingModel
-from conf_server.uncertainty import prompts
+from conf_server.uncertainty import parsing, prompts
 from conf_server.uncertainty.evidence import Evidence, Generation
 from conf_server.uncertainty.pairs import assemble, from_similarities, unique_pairs
 from conf_server.uncertainty.registry import METHODS
 from conf_server.uncertainty.words.overlap import jaccard
-from tests.reference import Reference, lm_polygraph_metrics
+from tests.reference import Reference, metrics_by_definition
 from tests.server import Server
+from tests.trace_sink import TraceSink
 
 QUESTION = "What is the capital of France?"
 CHAT = [{"role": "user", "content": QUESTION}]
@@ -98,13 +99,10 @@ def test_fast_methods_are_those_of_the_greedy_answer(server: Server, reference: 
         "num_tokens": 8,
     }
     ids = greedy["prompt_token_ids"] + greedy["token_ids"]
-    expected = lm_polygraph_metrics(reference.logprobs(ids)[-8:], greedy["token_ids"])
+    expected = metrics_by_definition(reference.logprobs(ids)[-8:], greedy["token_ids"])
     assert values(answer) == pytest.approx(expected, abs=1e-3)
-    higher = {name: estimate["higher_is"] for name, estimate in answer["estimates"].items()}
-    assert {name for name, sign in higher.items() if sign == "less uncertain"} == {
-        "renyi_neg",
-        "fisher_rao",
-    }
+    directions = {estimate["higher_is"] for estimate in answer["estimates"].values()}
+    assert directions == {"more uncertain"}
     # Nothing but the answer was worked on.
     assert set(answer["usage"]["stages"]) == {"answer"}
     assert answer["usage"]["completion_tokens"] == 8
@@ -157,7 +155,7 @@ def test_a_clients_answer_and_samples_are_forced(server: Server, reference: Refe
         samples=tuple(Generation(t, rows) for t, rows in zip(SAMPLES, samples, strict=True)),
         unconditional_logprobs=np.concatenate(([np.nan], alone)),
         judgements=assemble(texts, pairs, from_similarities(similarities), symmetric=True),
-        extracted_answers=tuple(map(prompts.extract_answer, SAMPLES)),
+        extracted_answers=tuple(map(parsing.extract_answer, SAMPLES)),
     )
     expected = {name: METHODS[name].estimate(evidence).value for name in answer["estimates"]}
     assert values(answer) == pytest.approx(expected, abs=1e-3)
@@ -442,8 +440,8 @@ def test_how_the_chat_is_rendered_holds_for_the_clients_answer_too(
 ) -> None:
     answer = ask(server, messages=CHAT, answer=ANSWER, add_generation_prompt=False)
     context = reference.tokenizer.apply_chat_template(CHAT, tokenize=True, return_dict=False)
-    expected = -forced(reference, context, ANSWER).mean()
-    assert values(answer)["perplexity"] == pytest.approx(expected, abs=1e-3)
+    expected = np.exp(-forced(reference, context, ANSWER).mean())
+    assert values(answer)["perplexity"] == pytest.approx(expected, rel=1e-3)
 
 
 def test_the_stock_client_reaches_it(server: Server) -> None:
@@ -461,3 +459,106 @@ def test_an_adapters_answer(server: Server) -> None:
     adapted, base = ask(server, **body), ask(server, **body | {"model": "smol"})
     assert (adapted["model"], base["model"]) == ("adapter", "smol")
     assert abs(values(adapted)["perplexity"] - values(base)["perplexity"]) > 0.1
+
+
+def test_our_own_answer_sent_back_gives_the_same_numbers(server: Server) -> None:
+    """The end-of-text token is one of the answer's tokens, wherever the answer comes from."""
+    methods = {"methods": ["fast"]}
+    own = ask(server, messages=CHAT, max_tokens=32, uncertainty=methods)
+    assert own["answer"]["finish_reason"] == "stop"
+    text = own["answer"]["text"]
+    finished = {"text": text, "finished": True}
+    again = ask(server, messages=CHAT, answer=finished, uncertainty=methods)
+    assert again["answer"] == own["answer"]
+    assert values(again) == pytest.approx(values(own), abs=1e-3)
+    open_ended = ask(server, messages=CHAT, answer=text, uncertainty=methods)
+    assert open_ended["answer"]["num_tokens"] == own["answer"]["num_tokens"] - 1
+    assert open_ended["answer"]["finish_reason"] is None
+
+
+def test_samples_may_be_token_ids(server: Server, reference: Reference) -> None:
+    """ " P" and "aris" are tokens that no tokenizer makes of " Paris"."""
+    ids = plain_ids(reference, " P") + plain_ids(reference, "aris")
+    assert ids != plain_ids(reference, " Paris")
+    answer = ask(
+        server,
+        prompt="The capital of France is",
+        answer={"token_ids": ids},
+        samples=[{"token_ids": ids, "finished": True}, " Paris"],
+        uncertainty={
+            "methods": ["maximum_sequence_probability", "monte_carlo_sequence_entropy"],
+            "return_samples": True,
+        },
+    )
+    context = plain_ids(reference, "The capital of France is")
+    own = reference.token_logprobs([*context, *ids])[-len(ids) :]
+    value = answer["estimates"]["maximum_sequence_probability"]["value"]
+    assert value == pytest.approx(-own.sum(), abs=1e-3)
+    assert answer["answer"]["text"] == " Paris"
+    assert [sample["text"] for sample in answer["samples"]] == [" Paris", " Paris"]
+    end = reference.tokenizer.eos_token_id
+    whole = reference.token_logprobs([*context, *ids, end])[-len(ids) - 1 :].sum()
+    assert answer["samples"][0]["logprob"] == pytest.approx(whole, abs=1e-3)
+    assert answer["samples"][0]["num_tokens"] == len(ids) + 1
+
+
+QUOTING = ["p_true", "p_true_sampling", "p_true_empirical", "verbalized_1s", "linguistic_1s"]
+
+
+def test_parts_of_a_message_are_quoted_as_they_were_rendered(server: Server) -> None:
+    parts = [{"type": "text", "text": text} for text in ("What is the capital", "of France?")]
+    whole = "What is the capital\nof France?"
+    answers = [
+        ask(
+            server,
+            messages=[{"role": "user", "content": content}],
+            answer=ANSWER,
+            samples=SAMPLES,
+            seed=1,
+            uncertainty={"methods": [*QUOTING, "deg_mat"], "similarity": "self_nli"},
+        )
+        for content in (parts, whole)
+    ]
+    tokens = [
+        {stage: spent["prompt_tokens"] for stage, spent in answer["usage"]["stages"].items()}
+        for answer in answers
+    ]
+    assert tokens[0] == tokens[1]
+    labels = ("p_true", "p_true_sampling", "deg_mat")
+    first, second = ({name: values(answer)[name] for name in labels} for answer in answers)
+    assert first == pytest.approx(second, abs=1e-3)
+
+
+def test_instructions_are_no_part_of_the_question(server: Server, reference: Reference) -> None:
+    instructions = [{"role": role, "content": "Be brief."} for role in ("system", "developer")]
+    answer = ask(
+        server,
+        messages=[*instructions, *CHAT],
+        answer=ANSWER,
+        uncertainty={"methods": ["p_true"]},
+    )
+    true, false = label_logprobs(reference, prompts.p_true(QUESTION, ANSWER))
+    assert values(answer)["p_true"] == pytest.approx(-true, abs=1e-3)
+    share = math.exp(true) / (math.exp(true) + math.exp(false))
+    details = answer["estimates"]["p_true"]["details"]
+    assert details == {"p_true": pytest.approx(share, abs=1e-3)}
+
+
+def test_work_in_the_engine_is_named_after_the_request(server: Server, traces: TraceSink) -> None:
+    ask(
+        server,
+        messages=CHAT,
+        max_tokens=4,
+        request_id="traced",
+        uncertainty={
+            "methods": ["p_true", "semantic_entropy"],
+            "similarity": "rouge_l",
+            "n_samples": 2,
+        },
+    )
+    assert traces.request_ids("uncertainty-traced", 4) == [
+        "uncertainty-traced-answer",
+        "uncertainty-traced-p_true-0",
+        "uncertainty-traced-samples",
+        "uncertainty-traced-samples",
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import CancelledError
 from typing import Any
 
 import numpy as np
@@ -10,13 +9,9 @@ import pytest
 
 from conf_server.backends.base import Ask, Chat, Completion, LabelQuestion, Plain
 from conf_server.backends.dummy import DummyBackend
-from conf_server.gathering.gather import Gathered, estimate_all
-from conf_server.gathering.plan import Plan
 from conf_server.settings import ConfidenceSettings
 from conf_server.uncertainty import prompts
-from conf_server.uncertainty.estimate import Estimate
-from conf_server.uncertainty.evidence import Evidence
-from conf_server.uncertainty.registry import METHODS, Method
+from conf_server.uncertainty.registry import METHODS
 from tests.unit.gathering.inquiries import CHAT, QUESTION, inquire
 
 
@@ -35,15 +30,17 @@ def asked(backend: DummyBackend, method: str) -> dict[str, Any]:
 
 async def test_an_answer_alone_costs_one_generation() -> None:
     backend = DummyBackend(capital)
-    outcome = await inquire(backend, ["fast"])
+    answered = await inquire(backend, ["fast"])
     ((how, caller, ask),) = backend.asked
     assert (how, caller) == ("generate", "request-answer")
     assert (ask.n, ask.temperature, ask.prompt) == (1, 0.0, CHAT)
-    rows = outcome.gathered.answer.rows
+    rows = answered.outcome.gathered.answer.rows
     expected = -float(rows.logprobs.sum())
-    assert outcome.estimates["maximum_sequence_probability"].value == pytest.approx(expected)
-    assert outcome.stages.tokens["answer"]["completion_tokens"] == 3
-    assert outcome.gathered.model == "dummy"
+    assert answered.outcome.estimates["maximum_sequence_probability"].value == pytest.approx(
+        expected
+    )
+    assert answered.outcome.stages.tokens["answer"]["completion_tokens"] == 3
+    assert answered.outcome.gathered.model == "dummy"
 
 
 async def test_samples_are_the_models_own_unless_the_client_says_otherwise() -> None:
@@ -61,9 +58,9 @@ async def test_samples_are_the_models_own_unless_the_client_says_otherwise() -> 
 async def test_every_method_can_be_had_from_a_backend_that_can_do_all() -> None:
     backend = DummyBackend(capital)
     backend.known = type(backend.known)(512, 1000, 20, has_chat_template=True)
-    outcome = await inquire(backend, ["all"], similarity="rouge_l")
-    assert not outcome.unavailable
-    assert set(outcome.estimates) == set(METHODS)
+    answered = await inquire(backend, ["all"], similarity="rouge_l")
+    assert not answered.outcome.unavailable
+    assert set(answered.outcome.estimates) == set(METHODS)
 
 
 async def test_prompts_of_ours_quote_what_the_renderer_read_without_instructions() -> None:
@@ -93,7 +90,7 @@ async def test_a_conversation_is_quoted_with_its_roles() -> None:
 
 async def test_a_client_s_texts_are_forced_in_place_of_generated_ones() -> None:
     backend = DummyBackend(capital)
-    outcome = await inquire(
+    answered = await inquire(
         backend,
         ["perplexity", "monte_carlo_sequence_entropy"],
         answer=Completion("It is Rome."),
@@ -101,51 +98,51 @@ async def test_a_client_s_texts_are_forced_in_place_of_generated_ones() -> None:
     )
     assert not asked(backend, "generate")
     assert asked(backend, "force") == {"answer": ["answer"], "samples": ["samples.0", "samples.1"]}
-    assert outcome.gathered.answer.text == "It is Rome."
-    assert [sample.finish_reason for sample in outcome.gathered.samples] == [None, "stop"]
+    assert answered.outcome.gathered.answer.text == "It is Rome."
+    assert [sample.finish_reason for sample in answered.outcome.gathered.samples] == [None, "stop"]
 
 
 async def test_token_ids_are_compared_by_their_text() -> None:
     backend = DummyBackend(capital)
     ids = tuple(backend.ids("It is Nice."))
-    outcome = await inquire(
+    answered = await inquire(
         backend,
         ["lexical_similarity_rougeL"],
         answer=Completion("It is Rome."),
         samples=[Completion(ids), Completion(ids)],
     )
-    assert [sample.text for sample in outcome.gathered.samples] == ["It is Nice."] * 2
-    assert outcome.estimates["lexical_similarity_rougeL"].value == pytest.approx(-1)
+    assert [sample.text for sample in answered.outcome.gathered.samples] == ["It is Nice."] * 2
+    assert answered.outcome.estimates["lexical_similarity_rougeL"].value == pytest.approx(-1)
 
 
 async def test_an_answer_on_its_own_has_no_first_token() -> None:
     backend = DummyBackend(capital)
-    outcome = await inquire(backend, ["mean_pointwise_mutual_information"])
-    alone = outcome.gathered.evidence.unconditional_logprobs
+    answered = await inquire(backend, ["mean_pointwise_mutual_information"])
+    alone = answered.outcome.gathered.evidence.unconditional_logprobs
     assert alone is not None
     assert np.isnan(alone[0])
-    assert alone[1:] == pytest.approx(outcome.gathered.answer.rows.logprobs[1:])
+    assert alone[1:] == pytest.approx(answered.outcome.gathered.answer.rows.logprobs[1:])
 
 
 async def test_too_much_to_compare_costs_its_methods_and_no_others() -> None:
-    outcome = await inquire(
+    answered = await inquire(
         DummyBackend(capital),
         ["perplexity", "deg_mat"],
         similarity="jaccard",
         settings=ConfidenceSettings(max_judged_characters=10),
     )
-    assert set(outcome.estimates) == {"perplexity"}
-    assert "--max-judged-characters" in outcome.unavailable["deg_mat"]
+    assert set(answered.outcome.estimates) == {"perplexity"}
+    assert "--max-judged-characters" in answered.outcome.unavailable["deg_mat"]
 
 
 async def test_pairs_are_judged_by_the_model_and_told_one_by_one() -> None:
     backend = DummyBackend(capital)
-    outcome = await inquire(backend, ["deg_mat"], similarity="self_nli")
+    answered = await inquire(backend, ["deg_mat"], similarity="self_nli")
     judged = [what for how, _, what in backend.asked if how == "labels"]
     assert len(judged) == 2  # of two distinct texts, both ways
     assert all(QUESTION in question.prompt.messages[0]["content"] for question in judged)
-    assert ("judgements", 0, 2) in outcome.progress
-    assert outcome.stages.tokens["judgements"]["prompt_tokens"] == 16
+    assert ("judgements", 0, 2) in answered.progress
+    assert answered.outcome.stages.tokens["judgements"]["prompt_tokens"] == 16
 
 
 async def test_the_second_turn_follows_the_clients_messages_and_the_answer() -> None:
@@ -170,21 +167,3 @@ async def test_a_plain_prompt_is_quoted_as_it_is() -> None:
     label: LabelQuestion = asked(backend, "labels")["p_true"]
     text = prompts.p_true("The capital of France", "It is Paris.").text
     assert label == LabelQuestion(Plain(text), (" True", " False"))
-
-
-def test_no_estimate_is_made_for_nobody() -> None:
-    made: list[str] = []
-
-    def method(name: str) -> Method:
-        def estimate(evidence: Evidence) -> Estimate:
-            made.append(name)
-            return Estimate(0.5)
-
-        return Method(name, frozenset(), estimate, "", "")
-
-    plan = Plan((method("first"), method("second")), {}, None, 0)
-    nothing: Any = None
-    gathered = Gathered(Evidence(), nothing, (), {}, frozenset(), "")
-    with pytest.raises(CancelledError):
-        estimate_all(plan, gathered, lambda: bool(made))
-    assert made == ["first"]

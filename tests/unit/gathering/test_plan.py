@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from conf_server.backends.base import Chat, Limits
 from conf_server.backends.dummy import DummyBackend
-from conf_server.gathering.plan import Planner
+from conf_server.gathering.plan import Plan, Planner
 from conf_server.judges.models import all_judges
 from conf_server.refusal import RefusalError
 from conf_server.uncertainty.registry import METHODS
-from tests.unit.gathering.inquiries import CHAT
+from tests.unit.gathering.inquiries import inquiry
 
 ALL = Limits(64, 1000, 20, has_chat_template=True)
 PICTURE = Chat(({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]},))
@@ -20,6 +22,10 @@ PICTURE = Chat(({"role": "user", "content": [{"type": "image_url", "image_url": 
 
 def planner(limits: Limits = ALL) -> Planner:
     return Planner(limits, all_judges(DummyBackend(lambda prompt, number: ""), {}))
+
+
+def plan(methods: Sequence[str], limits: Limits = ALL, **asked: Any) -> Plan:
+    return planner(limits).plan(inquiry(methods, **asked))
 
 
 @pytest.mark.parametrize(
@@ -43,10 +49,10 @@ def test_what_a_backend_cannot_do_is_said_in_its_own_words(
 ) -> None:
     assert planner(limits).obstacle(METHODS[method], "rouge_l") == reason
     assert planner(limits).obstacle(METHODS["perplexity"], "rouge_l") is None
-    plan = planner(limits).plan(["all"], "rouge_l", 2, CHAT)
-    assert plan.unavailable[method] == reason
+    found = plan(["all"], similarity="rouge_l", limits=limits)
+    assert found.unavailable[method] == reason
     with pytest.raises(RefusalError, match=method) as refused:
-        planner(limits).plan([method], "rouge_l", 2, CHAT)
+        plan([method], similarity="rouge_l", limits=limits)
     assert refused.value.field == "uncertainty.methods"
 
 
@@ -65,18 +71,19 @@ def test_the_default_judge_is_the_model_where_it_can_be_asked() -> None:
 @pytest.mark.parametrize("name", ["nli", "magic"])
 def test_an_unknown_judge_is_refused(name: str) -> None:
     with pytest.raises(RefusalError, match=f"no '{name}' here"):
-        planner().plan(["deg_mat"], name, 2, CHAT)
+        plan(["deg_mat"], similarity=name)
 
 
 def test_a_question_that_is_no_text_cannot_be_quoted() -> None:
-    plan = planner().plan(["all"], "self_nli", 2, PICTURE)
-    assert "messages.0.content.0" in plan.unavailable["p_true"]
-    assert "self_nli" in plan.unavailable["deg_mat"]
-    assert "deg_mat" not in planner().plan(["all"], "rouge_l", 2, PICTURE).unavailable
+    found = plan(["all"], similarity="self_nli", prompt=PICTURE)
+    assert "messages.0.content.0" in found.unavailable["p_true"]
+    assert "self_nli" in found.unavailable["deg_mat"]
+    by_words = plan(["all"], similarity="rouge_l", prompt=PICTURE)
+    assert "deg_mat" not in by_words.unavailable
 
 
 def test_nobody_draws_samples_that_no_method_reads() -> None:
-    assert planner().plan(["fast"], None, 10, CHAT).n_samples == 0
-    assert planner().plan(["p_true_empirical"], None, 10, CHAT).n_samples == 10
-    assert planner().plan(["deg_mat"], None, 10, CHAT).similarity == "self_nli"
-    assert planner().plan(["lexical_similarity"], None, 10, CHAT).similarity is None
+    assert plan(["fast"], n_samples=10).n_samples == 0
+    assert plan(["p_true_empirical"], n_samples=10).n_samples == 10
+    assert plan(["deg_mat"], n_samples=10).similarity == "self_nli"
+    assert plan(["lexical_similarity"], n_samples=10).similarity is None

@@ -1,0 +1,36 @@
+"""What a client wants to know, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from conf_server.backends.base import Ask, Caller, Completion
+
+
+@dataclass(frozen=True)
+class Inquiry:
+    """A request for estimates.
+
+    Attributes:
+        ask: the prompt, and how the samples are to be drawn; the answer is greedy.
+        methods: names of methods and of groups of them.
+        n_samples: how many samples to draw, where a method wants any.
+        similarity: name of the judge; None for the best that there is.
+        length_field: of the client's request, where it says how long an answer may be.
+        answer: to be judged in place of one that is generated.
+        samples: to be taken in place of drawn ones.
+    """
+
+    ask: Ask
+    caller: Caller
+    methods: tuple[str, ...]
+    n_samples: int
+    similarity: str | None = None
+    length_field: str | None = None
+    answer: Completion | None = None
+    samples: tuple[Completion, ...] = ()
+
+    @property
+    def num_samples(self) -> int:
+        """Samples that there will be, given or drawn."""
+        return len(self.samples) or self.n_samples

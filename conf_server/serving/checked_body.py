@@ -1,0 +1,60 @@
+"""Bodies whose mistakes are refused in words, also where vLLM's own checks stumble over them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Annotated, Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError, model_validator
+from vllm.exceptions import VLLMError, VLLMValidationError
+
+from conf_server.refusal import RefusalError
+from conf_server.serving.encodable import refuse_unencodable
+from conf_server.serving.refusals import refused
+
+
+class CheckedBody(BaseModel):
+    """A mixin for request models; it comes before vLLM's class.
+
+    Several validators of vLLM's look at a body before its types are checked, and fail with an
+    `AttributeError` or the like where a type is wrong. That would be a 500. Validation has no
+    other cause of errors than the body, so here it becomes a 400.
+    """
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse_in_words(cls, data: Any, handler: Any) -> Any:
+        if isinstance(data, dict):
+            for name, value in data.items():
+                refuse_unencodable(str(name), "body")
+                refuse_unencodable(value, name)
+        try:
+            return handler(data)
+        except (ValidationError, VLLMError, RefusalError):
+            raise
+        except Exception as error:
+            raise _explained(cls, data, error) from error
+
+
+def _explained(model: type[BaseModel], data: Any, error: Exception) -> VLLMValidationError:
+    """A refusal that names the first field of a wrong type, for the error of a validator."""
+    given = data if isinstance(data, dict) else {}
+    for name in model.model_fields.keys() & given.keys():
+        try:
+            _adapter(model, name).validate_python(given[name])
+        except ValidationError as wrong:
+            first = wrong.errors(include_url=False, include_input=False)[0]
+            return refused(name, f"{first['msg']}.")
+        except VLLMValidationError as refusal:
+            return refusal
+        except Exception:
+            return refused(name, "not of the right type.")
+    return VLLMValidationError(f"The request cannot be read: {type(error).__name__}: {error}")
+
+
+@lru_cache(maxsize=256)
+def _adapter(model: type[BaseModel], name: str) -> TypeAdapter[Any]:
+    info = model.model_fields[name]
+    metadata = tuple(info.metadata)
+    annotation: Any = info.annotation
+    return TypeAdapter(Annotated[(annotation, *metadata)] if metadata else annotation)
