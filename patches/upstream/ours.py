@@ -113,7 +113,7 @@ class OurCode:
         self.classes = [found for file in files for found in self._classes(file)]
 
     def unlisted(self, surface: Surface, members: Members) -> list[str]:
-        """List what our code takes from vLLM and surface.toml does not say, each with its remedy."""
+        """List what our code takes from vLLM and surface.toml lacks, each with its remedy."""
         needs, modules = {need.key: need for need in surface.entries()}, surface.modules()
         remedies: dict[str, str] = {}
         for use in self._uses(modules, members):
