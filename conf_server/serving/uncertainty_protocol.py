@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from conf_server.backends.base import Ask, Caller, Plain, Prompt
-from conf_server.gathering.inquiry import Inquiry
+from conf_server.gathering.inquiry import Inquiry, Relevance
 from conf_server.serving.checked_body import CheckedBody
 from conf_server.serving.fields import Priority, RequestId
 from conf_server.serving.given_texts import GivenText, chat_of, check_given, completion_of
@@ -65,6 +65,11 @@ class UncertaintyOptions(BaseModel):
         default=None,
         description="Who compares texts; `embedding` and `nli` need a model that the server was "
         "started with. Default: the best that this server has.",
+    )
+    relevance: Relevance = Field(
+        default="with_question",
+        description="How `token_sar` and `sar` tell how much a token matters: from the answer with "
+        "and without it, with the question in front of both, or from the answer alone.",
     )
     temperature: Annotated[float, Field(gt=0, le=2)] = Field(
         default=1.0, strict=False, description="Temperature of the samples."
@@ -168,6 +173,7 @@ class UncertaintyRequest(CheckedBody):
             methods=tuple(self.uncertainty.methods),
             n_samples=self.uncertainty.n_samples,
             similarity=self.uncertainty.similarity,
+            relevance=self.uncertainty.relevance,
             length_field=length_field,
             answer=None if self.answer is None else completion_of(self.answer),
             samples=tuple(map(completion_of, self.samples or ())),

@@ -494,15 +494,21 @@ def check_unavailable(server: Server, body: dict[str, Any]) -> None:
     assert "mean_token_entropy" in answer["unavailable"]
 
 
+def in_nats(perplexity: Any) -> Any:
+    """The logarithm of a perplexity, which exp would have magnified the rounding of."""
+    if isinstance(perplexity, dict):
+        return perplexity | {"value": in_nats(perplexity["value"])}
+    return perplexity and math.log(perplexity)
+
+
 def compare(ours: Any, theirs: Any) -> None:
     """The same structure, the same numbers up to rounding."""
     if isinstance(ours, dict):
         assert list(ours) == list(theirs)
         for key in ours:
             pair = ours[key], theirs[key]
-            if key == "perplexity" and isinstance(ours[key], float):
-                # An item's is exp(-mean_logprob), which magnifies the rounding of its nats.
-                pair = math.log(ours[key]), math.log(theirs[key])
+            if key == "perplexity":
+                pair = in_nats(ours[key]), in_nats(theirs[key])
             compare(*pair)
     elif isinstance(ours, list):
         assert len(ours) == len(theirs)

@@ -54,6 +54,10 @@ class DeferredRows:
     def __init__(self) -> None:
         self._kept: dict[str, _KeptRows] = {}
 
+    def __len__(self) -> int:
+        """How many requests have rows here."""
+        return len(self._kept)
+
     def hold(self, outputs: Iterable[EngineCoreOutput], requests: Mapping[str, Request]) -> None:
         """Take rows out of a step's outputs, and put all of an answer's into its last.
 

@@ -19,7 +19,7 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreOutput, FinishReason
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
 from vllm.v1.outputs import LogprobsLists
-from vllm.v1.request import Request
+from vllm.v1.request import Request, RequestStatus
 
 from conf_server.engine.adoption import adopt
 from conf_server.engine.core.cache_limit import CappedConnector, CappedKVCacheManager
@@ -286,3 +286,36 @@ def test_a_forgotten_requests_rows_are_gone() -> None:
     deferred.hold([last], {})
     assert last.new_logprobs is not None
     assert last.new_logprobs.logprob_token_ids.tolist() == [[8], [9]]
+
+
+def failed(name: str) -> EngineCoreOutput:
+    return EngineCoreOutput(name, [], finish_reason=FinishReason.ERROR)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        output("r", 8, last=True),
+        failed("r"),
+        output("r", 8, width=-1),
+        output("r", 8, -1, last=True),
+    ],
+    ids=["finished", "failed", "does not fit", "does not fit at its end"],
+)
+def test_nothing_is_kept_of_a_request_that_has_ended(last: EngineCoreOutput) -> None:
+    deferred = DeferredRows()
+    requests = {"r": request(SamplesMark(3, deferred=True), logprobs=0)}
+    deferred.hold([output("r", 7)], requests)
+    assert len(deferred) == 1
+    deferred.hold([last], requests)
+    assert len(deferred) == 0
+
+
+def test_nothing_is_kept_of_a_request_that_was_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = ConfidenceScheduler.__new__(ConfidenceScheduler)
+    scheduler._deferred_rows = DeferredRows()
+    aborted = request(SamplesMark(3, deferred=True), logprobs=0)
+    scheduler._deferred_rows.hold([output("r", 7)], {"r": aborted})
+    monkeypatch.setattr(Scheduler, "finish_requests", lambda self, ids, status: [aborted])
+    assert scheduler.finish_requests({"r"}, RequestStatus.FINISHED_ABORTED) == [aborted]
+    assert len(scheduler._deferred_rows) == 0

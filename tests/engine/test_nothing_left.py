@@ -1,0 +1,114 @@
+"""What is left in the processes of requests that have ended: nothing. V1, one engine."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from vllm.inputs import tokens_input
+from vllm.sampling_params import SamplingParams
+
+from conf_server.engine.client.async_llm import ConfidenceAsyncLLM
+from conf_server.engine.client.teacher_forcing import ForcedText, WantedRows, teacher_force
+from conf_server.engine.core.scheduler import ConfidenceScheduler
+from conf_server.engine.marks import SamplesMark, set_mark
+from conf_server.engine.worker.extension import StatisticsExtension
+from conf_server.stats.trace import TokenTrace
+from tests.engine.small_engine import CHUNK, answer, small_engine
+
+PROMPT = list(range(1000, 1020))
+TEXT = list(range(2000, 2000 + 5 * CHUNK))
+MANY = 200  # tokens: an answer that is not over when its client leaves
+
+
+class TellingScheduler(ConfidenceScheduler):
+    def reset_prefix_cache(self, *args: Any, **kwargs: Any) -> bool:
+        """Say whether no rows are kept: this is what a client can ask a scheduler."""
+        return not self._deferred_rows
+
+
+class TellingExtension(StatisticsExtension):
+    def requests_left(self) -> list[str]:
+        """Ids of all requests that the model runner and our parts of it know."""
+        runner = self.model_runner
+        return [*runner.requests, *runner.prompt_statistics._requests]
+
+
+@dataclass
+class Left:
+    """What each process still has.
+
+    Attributes:
+        traces: traces in the client's process.
+        states: requests in its output processor.
+        no_rows: whether the scheduler keeps no rows.
+        requests: what the worker knows.
+    """
+
+    traces: int
+    states: int
+    no_rows: bool
+    requests: list[str]
+
+
+def traces() -> int:
+    gc.collect()
+    return sum(isinstance(thing, TokenTrace) for thing in gc.get_objects())
+
+
+async def generate(engine: ConfidenceAsyncLLM, name: str, max_tokens: int) -> None:
+    params = SamplingParams(max_tokens=max_tokens, temperature=0, ignore_eos=True, logprobs=2)
+    set_mark(params, SamplesMark(3, deferred=True))
+    await answer(engine, name, PROMPT, params)
+
+
+async def force(engine: ConfidenceAsyncLLM, name: str) -> None:
+    wanted = WantedRows(3, candidates=2, statistics=True)
+    await teacher_force(engine, ForcedText(TEXT, 9), wanted, name)
+
+
+async def leave(request: Any, engine: ConfidenceAsyncLLM) -> None:
+    """Cancel the request's coroutine a few steps into its work, as a client that hangs up does."""
+    task = asyncio.create_task(request)
+    while not engine.output_processor.request_states:
+        await asyncio.sleep(0)
+    params = SamplingParams(max_tokens=2, temperature=0)
+    async for _ in engine.generate(tokens_input(PROMPT[:5]), params, "pacemaker"):
+        pass
+    assert not task.done()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def run(model: Path, how: str) -> Left:
+    extension = f"{TellingExtension.__module__}.{TellingExtension.__qualname__}"
+    scheduler = TellingScheduler
+    async with small_engine(
+        model, scheduler_cls=scheduler, worker_extension_cls=extension, async_scheduling=False
+    ) as engine:
+        before = traces()
+        if how == "finished":
+            await asyncio.gather(generate(engine, "a", 5), force(engine, "b"))
+        else:
+            await leave(generate(engine, "a", MANY), engine)
+            await leave(force(engine, "b"), engine)
+        # Workers hear of a request's end with the next step that they are given.
+        await generate(engine, "last", 1)
+        while await engine.collective_rpc("requests_left") == [["last"]]:
+            await asyncio.sleep(0.01)
+        (requests,) = await engine.collective_rpc("requests_left")
+        return Left(
+            traces() - before,
+            len(engine.output_processor.request_states),
+            await engine.reset_prefix_cache(),
+            requests,
+        )
+
+
+@pytest.mark.parametrize("how", ["finished", "aborted"])
+def test_nothing_is_left_of_requests_that_have_ended(model_path: Path, how: str) -> None:
+    assert asyncio.run(run(model_path, how)) == Left(0, 0, True, [])
