@@ -12,7 +12,7 @@ from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.sampling_params import SamplingParams
 
 from conf_server.backends.served import max_candidates
-from conf_server.serving.checked_body import CheckedBody
+from conf_server.backends.served_bodies import CheckedBody
 from conf_server.serving.confidence import Confidence, ConfidenceOptions
 from conf_server.serving.fields import RequestId
 from conf_server.serving.refusals import refused

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from vllm.entrypoints.serve.engine.protocol import PromptTokenUsageInfo
 
 from conf_server.backends.base import ForcingItem, Plain, Prompt
-from conf_server.serving.checked_body import CheckedBody
+from conf_server.backends.served_bodies import CheckedBody
 from conf_server.serving.confidence import ConfidenceOptions, MetricName
 from conf_server.serving.fields import Priority, RequestId
 from conf_server.serving.given_texts import (

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from conf_server.backends.base import Ask, Caller, Plain, Prompt
+from conf_server.backends.served_bodies import CheckedBody
 from conf_server.gathering.inquiry import Inquiry
-from conf_server.serving.checked_body import CheckedBody
 from conf_server.serving.fields import Priority, RequestId
 from conf_server.serving.given_texts import GivenText, chat_of, check_given, completion_of
 from conf_server.serving.refusals import refused
