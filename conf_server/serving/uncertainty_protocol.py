@@ -239,7 +239,7 @@ class UncertaintyResponse(BaseModel):
                     },
                     "estimates": {
                         "mean_token_entropy": {
-                            "value": 0.83,
+                            "value": 0.8284,
                             "exact": True,
                             "higher_is": "more uncertain",
                         }
@@ -248,9 +248,9 @@ class UncertaintyResponse(BaseModel):
                         "prompt_tokens": 37,
                         "completion_tokens": 8,
                         "total_tokens": 45,
-                        "stages": {"generate": {"prompt_tokens": 37, "completion_tokens": 8}},
+                        "stages": {"answer": {"prompt_tokens": 37, "completion_tokens": 8}},
                     },
-                    "timings": {"generate": 0.21, "estimates": 0.001, "total": 0.22},
+                    "timings": {"answer": 0.21, "estimates": 0.001, "total": 0.22},
                 }
             ]
         }
