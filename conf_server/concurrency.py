@@ -1,4 +1,4 @@
-"""Threads and tasks: work that ends when nobody waits for it, and work that belongs together."""
+"""Helpers for threads and tasks: work ends with those who wait for it, and with its company."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ Cancelled = Callable[[], bool]
 
 
 def never() -> bool:
-    """Somebody waits."""
+    """Say that the caller still waits: for work whose caller cannot be cancelled."""
     return False
 
 
 def raise_if(cancelled: Cancelled) -> None:
-    """Raise CancelledError (of concurrent.futures) if nobody waits."""
+    """Raise concurrent.futures.CancelledError if nobody waits any more."""
     if cancelled():
         raise CancelledError
 
 
 async def in_thread(pool: ThreadPoolExecutor, work: Callable[[Cancelled], Result]) -> Result:
-    """What `work` returns.
+    """Run `work` in a thread of the pool, and return its result.
 
     Args:
-        work: gets a function that says whether the caller was cancelled; it asks now and then.
+        work: gets a function that says whether the caller was cancelled. It should ask now and
+            then, and end when that is so.
     """
     gone = threading.Event()
     try:
@@ -38,7 +39,10 @@ async def in_thread(pool: ThreadPoolExecutor, work: Callable[[Cancelled], Result
 
 
 async def together(*work: Coroutine[Any, Any, Any]) -> list[Any]:
-    """All results, in order; the first failure cancels the rest and is raised as it is."""
+    """Run all, and return their results in order.
+
+    The first failure cancels the others and is raised as it is, not in an exception group.
+    """
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(part) for part in work]

@@ -10,13 +10,15 @@ from typing import Any
 
 from conf_server.installation import engine_problem
 from conf_server.settings import ConfidenceSettings, SettingsError, add_cli_args
+from conf_server.uncertainty.registry import MethodError, load_entry_points
 
 DRAIN_S = 30
 """Default of --shutdown-timeout: how long SIGTERM waits for running requests."""
 
 DESCRIPTION = (
     "vLLM's OpenAI server with confidence built in: conf-server --model PATH takes every flag "
-    "of vllm serve. Look further with --help=all, --help=GROUP or --help=FLAG."
+    "of vllm serve. Look further with --help=all, --help=GROUP or --help=FLAG. Other commands: "
+    "conf-server check, report, score and uncertainty, each with a --help of its own."
 )
 
 
@@ -96,10 +98,23 @@ def check_flags(args: Namespace, settings: ConfidenceSettings, environ: Mapping[
         raise SettingsError(str(error)) from error
     refuse_other_front_ends(args, environ)
     refuse_processed_logprobs(args)
+    load_methods()
     resolve_api_server_count(args)
     raise_max_logprobs(args, settings)
     ask_for_token_statistics(args)
     log_cpu_defaults(args)
+
+
+def load_methods() -> None:
+    """Find out now whether the uncertainty methods of installed packages can be registered.
+
+    Raises:
+        SettingsError: naming the entry point.
+    """
+    try:
+        load_entry_points()
+    except MethodError as error:
+        raise SettingsError(str(error)) from error
 
 
 def refuse_other_front_ends(args: Namespace, environ: Mapping[str, str]) -> None:

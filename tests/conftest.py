@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from tests.adapter import write_lora_adapter
+from tests.devices import HAS_CUDA
 from tests.reference import Reference
 from tests.server import Server
 from tests.trace_sink import TraceSink
@@ -18,6 +19,13 @@ REPOSITORY = Path(__file__).parent.parent
 
 # Hypothesis' own profile: the same examples on every machine, however long they take there.
 settings.load_profile("ci")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is marked `gpu` where there is no GPU."""
+    for item in items:
+        if not HAS_CUDA and item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,10 @@
-"""A `conf-server` process for tests."""
+"""A `conf-server` process for tests, with the clients that they ask it with."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,20 +13,15 @@ from typing import Any
 import httpx
 import openai
 
+from conf_server.server_process import ServerProcess
+
 START_TIMEOUT_S = 240
 # Several servers share the test machine: a small cache is enough for every test.
 MEMORY_FLAGS = ("--gpu-memory-utilization=0.1",)
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
-class Server:
-    """Starts on entry, answers when entry returns, is gone on exit."""
+class Server(ServerProcess):
+    """Starts on entry, answers when entry returns, and is gone on exit."""
 
     def __init__(
         self,
@@ -43,56 +33,16 @@ class Server:
         environ: Mapping[str, str] | None = None,
         module: Sequence[str] = ("conf_server",),
     ) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.api_key = api_key
-        self.log = log
-        self._environ = {**os.environ, **(environ or {})}
-        self._command = [
-            sys.executable,
-            "-m",
-            *module,
-            f"--model={model}",
-            "--host=127.0.0.1",
-            f"--port={self.port}",
-            *MEMORY_FLAGS,
-            *flags,
-        ]
-
-    def start(self) -> Server:
-        self.process = subprocess.Popen(
-            self._command,
-            stdout=self.log.open("wb"),
-            stderr=subprocess.STDOUT,
-            env=self._environ,
-            start_new_session=True,
+        super().__init__(
+            [f"--model={model}", *MEMORY_FLAGS, *flags],
+            log,
+            command=[sys.executable, "-m", *module],
+            environ={**os.environ, **(environ or {})},
         )
-        return self
+        self.api_key = api_key
 
-    def wait_until_healthy(self) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                break
-            try:
-                if self._health() == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.5)
-        raise RuntimeError(f"the server did not start:\n{self.log.read_text()[-5000:]}")
-
-    def _health(self) -> int:
-        return httpx.get(f"{self.url}/health", timeout=5).status_code
-
-    def __enter__(self) -> Server:
-        self.start()
-        try:
-            self.wait_until_healthy()
-        except BaseException:
-            self.kill()
-            raise
-        return self
+    def wait_until_healthy(self, timeout_s: float | None = START_TIMEOUT_S) -> None:
+        super().wait_until_healthy(timeout_s)
 
     def __exit__(
         self,
@@ -100,17 +50,8 @@ class Server:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        """End the server at once; the tests of a draining stop send their signals themselves."""
         self.kill()
-
-    def terminate(self) -> None:
-        """SIGTERM to the main process only, as a service manager sends it."""
-        self.process.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End the whole process group."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(timeout=30)
 
     def client(self, **options: Any) -> openai.OpenAI:
         return openai.OpenAI(

@@ -21,8 +21,9 @@ from conf_server.batch.options import (
 from conf_server.batch.output import Output, open_output
 from conf_server.batch.own_server import with_server
 from conf_server.batch.resume import chained, require_server, unanswered
-from conf_server.batch.run import Counts, Run, Signals
+from conf_server.batch.run import Counts, Run
 from conf_server.batch.streams import count_lines, input_lines, open_input
+from conf_server.signals import Signals
 from conf_server.standard_output import forget
 
 

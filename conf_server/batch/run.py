@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,50 +15,10 @@ from conf_server.batch.options import BatchOptions, StopRunError
 from conf_server.batch.output import Output
 from conf_server.batch.records import LineError, Record, parse_record
 from conf_server.concurrency import cancel_all
+from conf_server.signals import Signals
 
 GRACE_S: Final = 10.0
 """How long a signal waits for the requests under way. A second signal does not wait."""
-
-
-class Signals:
-    """SIGINT and SIGTERM: the first one stops the run gently, the second one at once.
-
-    Attributes:
-        received: the number of the first signal; None for none.
-    """
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._stop: Callable[[], object] | None = None
-
-    @contextmanager
-    def handled(self) -> Iterator[None]:
-        """Handle both signals. The task that enters this is the one that a signal cancels."""
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None
-
-        def handle(number: int) -> None:
-            stop = task.cancel if self._stop is None or self.received else self._stop
-            self.received = self.received or number
-            stop()
-
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        for number in numbers:
-            loop.add_signal_handler(number, handle, number)
-        try:
-            yield
-        finally:
-            for number in numbers:
-                loop.remove_signal_handler(number)
-
-    @contextmanager
-    def stopping(self, stop: Callable[[], object]) -> Iterator[None]:
-        """While this lasts, the first signal calls `stop` and cancels nothing."""
-        self._stop = stop
-        try:
-            yield
-        finally:
-            self._stop = None
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""`conf-server check`: engine first, then transformers, then the verdict."""
+"""`conf-server check`: it runs the engine, then transformers, and compares the two."""
 
 from __future__ import annotations
 
@@ -15,44 +15,47 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from conf_server.check.compare import compare
 from conf_server.check.expectations import cache_excuse, missing_readings
-from conf_server.check.interruption import ending_on_signals
 from conf_server.check.options import CheckOptions, parse_options
-from conf_server.check.result import Line, Report, WorstToken
+from conf_server.check.result import CheckResult, Line, WorstToken
 from conf_server.check.texts import TextsError, texts_of, tokenized
 from conf_server.check.tolerance import tolerance_for
 from conf_server.settings import ConfidenceSettings, SettingsError
+from conf_server.signals import ending_on_signals
 from conf_server.standard_output import print_result, result_alone
 
 TOP_K: Final = 20
 """Candidates compared at each token: what OpenAI's API can ask for at most."""
 
 CONTEXT_TOKENS: Final = 5
-"""Shown before the worst token."""
+"""How many tokens are shown before the worst one."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """0 within the tolerance, 1 past it, 2 for bad usage.
+    """Run the command.
+
+    Returns:
+        0 within the tolerance, 1 past it, 2 for bad usage.
 
     Raises:
-        SystemExit: 130 and 143 for SIGINT and SIGTERM.
+        SystemExit: with 130 and 143 after SIGINT and SIGTERM.
     """
     options, others = parse_options(arguments)
     try:
         with ending_on_signals(), result_alone() as stdout:
-            report = check(options, engine_flags(others))
-            text = json.dumps(report.as_json()) if options.json else report.table()
+            result = check(options, engine_flags(others))
+            text = json.dumps(result.as_json()) if options.json else result.table()
             print_result(text, stdout)
     except (SettingsError, TextsError) as error:
         print(f"conf-server check: error: {error}", file=sys.stderr)
         return 2
-    return 0 if report.ok else 1
+    return 0 if result.ok else 1
 
 
 def engine_flags(arguments: list[str]) -> Namespace:
-    """The engine's arguments, with the defaults and refusals of the server.
+    """The engine's arguments, with the defaults and the refusals of the server.
 
     Raises:
-        SettingsError: naming the flag.
+        SettingsError: a flag has a value that cannot be meant. The message names it.
     """
     from conf_server.flags import check_flags, parse_args
 
@@ -63,8 +66,10 @@ def engine_flags(arguments: list[str]) -> Namespace:
     return args
 
 
-def check(options: CheckOptions, args: Namespace) -> Report:
-    """Run the engine, stop it, run transformers: the two may not fit into memory together.
+def check(options: CheckOptions, args: Namespace) -> CheckResult:
+    """Run the engine, stop it, and only then run transformers.
+
+    The two may not fit into memory together.
 
     Raises:
         SettingsError: what was asked for does not go together with the model.
@@ -82,13 +87,13 @@ def check(options: CheckOptions, args: Namespace) -> Report:
     tokenizer = load_tokenizer(args.tokenizer or args.model, hub)
     path = options.reference or args.model
     if options.reference:
-        hub["revision"] = None  # the served model's
+        hub["revision"] = None  # It is a revision of the served model.
     require_model(path, hub)
     answers = asyncio.run(read_engine(options, args, tokenizer, extra))
     reference = Reference(TransformersScorer(path, options.reference_device, **hub))
     lines = compared(answers, reference, tokenizer)
     numerics = answers.numerics
-    return Report(
+    return CheckResult(
         model=args.model,
         reference=path,
         dtype=numerics.dtype,
@@ -114,14 +119,14 @@ def check(options: CheckOptions, args: Namespace) -> Report:
 
 @dataclass(frozen=True)
 class EngineAnswers:
-    """What the engine has said of the texts.
+    """What the engine has said about the texts.
 
     Attributes:
-        numerics: its `EngineNumerics`.
+        numerics: what it computes with, an `EngineNumerics`.
         statistics: whether its workers compute token statistics.
-        cache_excuse: why nothing need come from its prefix cache; empty where it has to.
-        texts: token ids, by name.
-        readings: its `Reading`s.
+        cache_excuse: why nothing need come from its prefix cache; empty where something must.
+        texts: the token ids of each text, by its name.
+        readings: the rows that it has given, `Reading`s.
     """
 
     numerics: Any
@@ -134,10 +139,12 @@ class EngineAnswers:
 async def read_engine(
     options: CheckOptions, args: Namespace, tokenizer: Any, extra: Mapping[str, str]
 ) -> EngineAnswers:
-    """Start the engine as the server would, and stop it: at once where something is wrong.
+    """Start the engine as the server would, read the texts, and stop it.
+
+    Where something goes wrong it is stopped at once.
 
     Raises:
-        SettingsError: the model is too short for the texts, or generates none.
+        SettingsError: the model has no room for the texts, or generates no text.
     """
     from conf_server.engine.client.start import Shutdown, engine_client
 
@@ -160,7 +167,7 @@ async def ask_engine(
     """Every reading of every text.
 
     Raises:
-        SettingsError: as `read_engine`.
+        SettingsError: the model has no room for the texts, or generates no text.
     """
     from conf_server.check.readings import KINDS, EngineNumerics, EngineReader
     from conf_server.engine.exact_statistics import install_token_statistics
@@ -182,7 +189,7 @@ async def ask_engine(
 
 
 def compared(answers: EngineAnswers, reference: Any, tokenizer: Any) -> list[Line]:
-    """One line a reading that has rows, in the order of the readings."""
+    """A line for each reading that has rows, in the order of the readings."""
     readings = answers.readings
     lines = []
     # From the back: a text's generated sequences hold its prompt, and the reference, which
@@ -197,7 +204,7 @@ def compared(answers: EngineAnswers, reference: Any, tokenizer: Any) -> list[Lin
 
 
 def worst_token(reading: Any, rows: Any, index: int, tokenizer: Any) -> WorstToken:
-    """What stands at row `index`, for people."""
+    """The token of row `index`, as people want to see it."""
     position = reading.first + index
     before = reading.token_ids[max(0, position - CONTEXT_TOKENS) : position]
     return WorstToken(

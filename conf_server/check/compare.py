@@ -1,4 +1,4 @@
-"""How far the engine's rows are from the reference's. Pure numpy."""
+"""How far the engine's rows are from the reference's. It needs numpy alone."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from conf_server.stats.trace import TraceRows
 
 @dataclass(frozen=True)
 class Difference:
-    """Engine against reference, over n tokens.
+    """The engine against the reference, over n tokens.
 
     Attributes:
         num_tokens: n.
-        mean: mean over the tokens of |log p_engine - log p_ref|, nats; inf where a value
-            is not a number on one side only, or infinite on one side only.
-        max: the largest of them.
-        kl: mean over the tokens of the Kullback-Leibler divergence from the engine to the
-            reference, cut off after the engine's w likeliest candidates: sum over them of
-            p_ref (log p_ref - log p_engine), nats. May be slightly negative, and near 0
-            although all is wrong where the reference thinks little of all w: see coverage.
-        coverage: mean over the tokens of the reference's probability of those w candidates.
-        agreement: share of the tokens where both have the same likeliest token.
+        mean: the mean over the tokens of |log p_engine - log p_ref|, in nats. It is inf where a
+            value is not a number or is infinite on one side only.
+        max: the largest of these differences, in nats.
+        kl: the mean over the tokens of the Kullback-Leibler divergence from the engine to the
+            reference, cut off after the engine's w likeliest candidates: the sum over them of
+            p_ref (log p_ref - log p_engine), in nats. Because of the cut it may be slightly
+            negative. It is also near 0 where the reference gives all w candidates a small
+            probability, which `coverage` tells.
+        coverage: the mean over the tokens of the reference's probability of those w candidates.
+        agreement: the share of the tokens where both have the same likeliest token.
         regret: the largest amount, over the tokens, by which the reference finds the engine's
-            likeliest token less likely than its own, nats; 0 is none. A near-tie that
-            rounding has turned costs little, a wrong choice much.
-        worst: index of the token with the largest difference.
-        statistics: each column of the token statistics; empty where the engine computes none.
+            likeliest token less likely than its own, in nats. Where rounding has decided between
+            two tokens that are almost equally likely it is small; a wrong choice makes it large.
+        worst: the index of the token with the largest difference.
+        statistics: the columns of the token statistics; empty where the engine computes none.
     """
 
     num_tokens: int
@@ -57,14 +58,14 @@ class Difference:
 
 
 def compare(engine: TraceRows, reference: ReferenceRows, sampled: bool) -> Difference | None:
-    """None where there is no token to compare.
+    """The engine's rows against the reference's; None where there is no token to compare.
 
     Args:
-        sampled: whether the tokens are what the engine generated greedily. Its likeliest
-            token is then the one it chose: of candidates that tie, not always the first.
+        sampled: whether the engine generated the tokens greedily. Its likeliest token is then
+            the one that it chose, which is not always the first of equally likely candidates.
 
     Raises:
-        ValueError: the two do not have the same tokens, candidates and statistics.
+        ValueError: the two do not have the same tokens, candidates and columns of statistics.
     """
     if reference.candidate_logprobs.shape != engine.candidate_ids.shape:
         raise ValueError(
@@ -107,7 +108,7 @@ def _kl_terms(engine: TraceRows, reference: ReferenceRows, mass: NDArray) -> NDA
 
 
 def pooled(differences: Sequence[Difference]) -> Difference:
-    """As if all their tokens had been compared at once. `worst` has lost its meaning: -1."""
+    """The differences as if all their tokens had been compared at once. `worst` is -1 then."""
     counts = np.array([one.num_tokens for one in differences])
 
     def mean(name: str) -> float:

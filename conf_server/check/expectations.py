@@ -1,4 +1,4 @@
-"""Which readings a check has to have: one that is missing proves nothing, and says so."""
+"""Which readings a check must have. Without them it would pass and prove nothing."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Missing:
-    """A reading that the engine was asked for, and that no row came of.
+    """A reading that the engine was asked for and that has no rows.
 
     Attributes:
         text: the text's name.
         kind: the kind of rows.
-        excuse: why it could not be expected after all; empty where it fails the check.
+        excuse: why none could be expected; empty where the check fails for the lack of them.
     """
 
     text: str
@@ -23,6 +23,7 @@ class Missing:
 
     @property
     def reason(self) -> str:
+        """What the table says in place of numbers."""
         if self.excuse:
             return self.excuse
         cached = self.kind == "cached"
@@ -30,12 +31,12 @@ class Missing:
 
 
 def expected_kinds(num_tokens: int, block_size: int) -> tuple[str, ...]:
-    """What an engine with a prefix cache has to give for a text.
+    """The kinds of rows that an engine with a prefix cache must give for a text.
 
     Args:
-        num_tokens: of the text. A row needs a token before its own; a cached one needs a
-            whole block, and the token that it is computed from.
-        block_size: tokens in a block of the prefix cache.
+        num_tokens: the text's length. Every row needs a token before its own. A cached one needs
+            a whole block in the cache, and the token that it is computed from.
+        block_size: how many tokens a block of the prefix cache holds.
     """
     prompt = ("prompt",) if num_tokens >= 2 else ()
     cached = ("cached",) if num_tokens >= block_size + 2 else ()
@@ -43,7 +44,7 @@ def expected_kinds(num_tokens: int, block_size: int) -> tuple[str, ...]:
 
 
 def cache_excuse(config: Any) -> str:
-    """Why an engine may compute anew what it has computed before; empty where it may not.
+    """Why an engine may compute again what it has computed before; empty where it may not.
 
     Args:
         config: the engine's `VllmConfig`.
@@ -67,12 +68,13 @@ def missing_readings(
     excuse: str,
     found: Collection[tuple[str, str]],
 ) -> list[Missing]:
-    """By text, what is expected of it and not found.
+    """The readings that are expected and were not found, text by text.
 
     Args:
-        texts: token ids, by name.
-        excuse: of the `cached` ones, from `cache_excuse`.
-        found: (text, kind) of every reading that was compared.
+        texts: the token ids of each text, by its name.
+        block_size: how many tokens a block of the prefix cache holds.
+        excuse: what `cache_excuse` says, for the `cached` readings.
+        found: text and kind of every reading that was compared.
     """
     return [
         Missing(name, kind, excuse if kind == "cached" else "")

@@ -1,4 +1,4 @@
-"""The check's own flags; every other word of the command line is the engine's."""
+"""The flags of `conf-server check`. Every other word of the command line is the engine's."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ DEVICES: Final = ("cpu", "cuda")
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """What the command line says of the check.
+    """What the command line says about the check.
 
     Attributes:
-        reference: what transformers loads; None for what the engine loads.
-        reference_device: where; None for a GPU if there is one.
-        texts: a file with more texts, one a line.
-        new_tokens: how many to generate for each text.
-        tolerance_mean: instead of the dtype's, nats.
-        tolerance_max: instead of the dtype's, nats.
-        tolerance_agreement: instead of the dtype's, a share.
-        json: print an object, no table.
+        reference: the model that transformers loads; None for the engine's.
+        reference_device: where transformers runs; None for a GPU if there is one.
+        texts: a file with more texts, one a line; None for none.
+        new_tokens: how many tokens to generate for each text.
+        tolerance_mean: replaces the dtype's limit, in nats; None keeps it.
+        tolerance_max: replaces the dtype's limit, in nats; None keeps it.
+        tolerance_agreement: replaces the dtype's limit, a share; None keeps it.
+        json: whether to print a JSON object in place of the table.
     """
 
     reference: str | None
@@ -38,10 +38,10 @@ class CheckOptions:
 
 
 def parse_options(arguments: Sequence[str]) -> tuple[CheckOptions, list[str]]:
-    """Ours, and what is left for vLLM's parser.
+    """The check's options, and the words that are left for vLLM's parser.
 
     Raises:
-        SystemExit: 2 for a flag of ours with a value that cannot be meant, 0 after --help.
+        SystemExit: with 2 for a flag of ours whose value cannot be meant, with 0 after --help.
     """
     given, others = _parser().parse_known_args(list(arguments))
     options = {field.name: getattr(given, field.name) for field in fields(CheckOptions)}

@@ -1,14 +1,13 @@
-"""What a running engine reports for texts, in every way in which it computes rows.
+"""What a running engine says about texts, in every way in which it computes rows.
 
-Attention, compilation and caching take different roads for a whole prompt, for what
-follows a prefix-cache hit, for one new token, and for one new token of many requests.
-Each can be wrong alone, so each is read.
+An engine runs different code for a whole prompt, for what follows a hit in its prefix cache, for
+the next token of one request, and for the next tokens of many. Each can be wrong alone, so each
+is read.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
@@ -18,6 +17,7 @@ from vllm.exceptions import GenerationError
 from vllm.inputs import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
+from conf_server.concurrency import together
 from conf_server.engine.client.teacher_forcing import teacher_force
 from conf_server.engine.marks import SamplesMark, set_mark
 from conf_server.stats.forced import ForcedText, WantedRows
@@ -29,13 +29,14 @@ KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 @dataclass(frozen=True)
 class Reading:
-    """Rows of one text.
+    """The rows that the engine has given for one text, computed in one way.
 
     Attributes:
         text: the text's name.
-        kind: prompt (teacher-forced, nothing cached), cached (teacher-forced behind a
-            prefix-cache hit), generated (greedy, alone) or batched (greedy, all texts at once).
-        token_ids: the sequence that the rows belong to, from its first token on.
+        kind: how they were computed: `prompt` (teacher-forced, with nothing in the cache),
+            `cached` (teacher-forced after a hit in the prefix cache), `generated` (greedy, one
+            text at a time) or `batched` (greedy, all texts at once).
+        token_ids: the whole sequence that the rows belong to.
         rows: one row for each of the sequence's last tokens.
     """
 
@@ -46,7 +47,7 @@ class Reading:
 
     @property
     def first(self) -> int:
-        """Position in `token_ids` of the first row's token."""
+        """The position in `token_ids` of the first row's token."""
         return len(self.token_ids) - len(self.rows)
 
     @property
@@ -60,10 +61,10 @@ class EngineNumerics:
     """What the engine computes with.
 
     Attributes:
-        dtype: of activations, without torch's prefix: float32, bfloat16, float16.
+        dtype: the type of activations without torch's prefix: float32, bfloat16 or float16.
         quantization: vLLM's name of the weights' format; None for weights in `dtype`.
-        max_model_len: longest sequence, in tokens.
-        block_size: tokens in a block of the prefix cache.
+        max_model_len: the longest sequence that it takes, in tokens.
+        block_size: how many tokens a block of the prefix cache holds.
         generates: whether the model generates text at all.
     """
 
@@ -87,10 +88,10 @@ class EngineNumerics:
 
 
 class EngineReader:
-    """Reads texts from one engine.
+    """Reads texts with one engine.
 
-    Every kind of every text has a cache salt of its own: no reading finds another's work in
-    the prefix cache, and only `cached` looks for its own.
+    Every kind of every text has a cache salt of its own, so that no reading finds another's work
+    in the prefix cache. Only `cached` uses its salt twice.
     """
 
     def __init__(
@@ -104,11 +105,11 @@ class EngineReader:
     ) -> None:
         """
         Args:
-            block_size: tokens in a block of the prefix cache.
-            width: candidates of each row.
-            new_tokens: how many to generate for each text.
-            advance: called `len(KINDS)` times for each text.
-            statistics: the workers compute token statistics, and rows are read with them.
+            block_size: how many tokens a block of the prefix cache holds.
+            width: how many candidates each row has.
+            new_tokens: how many tokens to generate for each text.
+            advance: called `len(KINDS)` times for each text, to show progress.
+            statistics: whether the workers compute token statistics, and rows have them.
         """
         self._engine = engine
         self._width = width
@@ -118,14 +119,14 @@ class EngineReader:
         self._block_size = block_size
 
     async def read(self, texts: Mapping[str, list[int]]) -> list[Reading]:
-        """Every kind of every text that has one: by text, and by kind in the order of `KINDS`."""
+        """All readings that have rows, ordered by text and then by kind as in `KINDS`."""
         alone = {name: await self._read_alone(name, ids) for name, ids in texts.items()}
         batch = (self._generated(name, ids, "batched") for name, ids in texts.items())
-        together = await asyncio.gather(*map(self._counted, batch))
+        batched = await together(*map(self._counted, batch))
         return [
             reading
-            for readings, batched in zip(alone.values(), together, strict=True)
-            for reading in (*readings, batched)
+            for readings, last in zip(alone.values(), batched, strict=True)
+            for reading in (*readings, last)
             if reading is not None
         ]
 
@@ -136,20 +137,20 @@ class EngineReader:
             await self._counted(self._generated(name, ids, "generated")),
         ]
 
-    async def _counted(self, work: Awaitable[Reading | None]) -> Reading | None:
+    async def _counted(self, work: Coroutine[Any, Any, Reading | None]) -> Reading | None:
         reading = await work
         self._advance()
         return reading
 
     async def _prompt(self, name: str, ids: list[int]) -> Reading | None:
-        """None: a text of one token, which nothing stands before."""
+        """None for a text of one token, because nothing stands before it."""
         if len(ids) < 2:
             return None
         forced = await self._force(ForcedText(ids, 0), f"{name}-prompt", f"prompt-{name}")
         return Reading(name, "prompt", ids, forced.rows)
 
     async def _cached(self, name: str, ids: list[int]) -> Reading | None:
-        """None: a text shorter than a block, or an engine without a prefix cache."""
+        """None for a text that is shorter than a block, and where nothing was cached."""
         blocks = (len(ids) - 2) // self._block_size
         if blocks < 1:
             return None

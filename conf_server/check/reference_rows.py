@@ -1,4 +1,4 @@
-"""What the reference's logits say where the engine has given rows: float64. Pure numpy."""
+"""What the reference's logits say where the engine has given rows, in float64. Numpy alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from conf_server.check.reference_statistics import ReferenceStatistics, reference_statistics
 
 _ROWS_AT_ONCE: Final = 64
-"""Rows of float64 in memory at a time: 64 of 150,000 are 77 MB, and five or six stand at once."""
+"""How many rows are taken at a time. 64 rows of 150,000 doubles are 77 MB, of which five or six
+are in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,11 @@ class ReferenceRows:
     """What the reference says about n tokens that the engine has given rows for.
 
     Attributes:
-        logprobs: (n,) log-probabilities of the tokens, nats.
-        candidate_logprobs: (n, w) those of the *engine's* candidates, nats.
-        best_ids: (n,) the reference's likeliest tokens.
-        best_logprobs: (n,) their log-probabilities, nats.
-        statistics: those of the whole vocabulary; None where the engine computes none.
+        logprobs: (n,) the log-probabilities of the tokens, in nats.
+        candidate_logprobs: (n, w) the log-probabilities of the *engine's* candidates, in nats.
+        best_ids: (n,) the tokens that the reference finds likeliest.
+        best_logprobs: (n,) the log-probabilities of these, in nats.
+        statistics: the statistics of whole rows; None where the engine computes none.
     """
 
     logprobs: NDArray
@@ -36,13 +37,13 @@ class ReferenceRows:
 def reference_rows(
     logits: NDArray, token_ids: NDArray, candidate_ids: NDArray, statistics: bool
 ) -> ReferenceRows:
-    """Rows of the tokens that these logits are the distributions of.
+    """The rows of tokens that are distributed as these logits say.
 
     Args:
         logits: (n, V) float32, n >= 1.
         token_ids: (n,) the tokens.
         candidate_ids: (n, w) the engine's candidates; w is also the k of its confidence.
-        statistics: whether to compute them.
+        statistics: whether to compute the token statistics.
     """
     given = np.column_stack((token_ids, candidate_ids)).astype(np.int64)
     top_k = candidate_ids.shape[1] if statistics else None
@@ -64,7 +65,7 @@ def _block(logits: NDArray, given: NDArray, top_k: int | None) -> ReferenceRows:
 
 
 def log_softmax(logits: NDArray) -> NDArray[np.float64]:
-    """(n, V) log-probabilities, nats."""
+    """(n, V) log-probabilities of (n, V) logits, in nats."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 

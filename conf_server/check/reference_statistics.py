@@ -1,4 +1,4 @@
-"""The reference's token statistics, and how far the engine's are from them. Pure numpy."""
+"""The reference's token statistics, and how far the engine's are from them. Numpy alone."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ReferenceStatistics:
-    """What the reference says of n rows.
+    """The token statistics of n rows.
 
     Attributes:
-        values: (n, 7) float64, columns as in `TokenStatistic`, nats.
-        sensitivities: (n, 7) float64, how far each may move where no log-probability of its
-            row moves by more than 1 nat: see `sensitivities`.
+        values: (n, 7) float64, the columns of `TokenStatistic`, in nats.
+        sensitivities: (n, 7) float64, how far each value can move where no log-probability of
+            its row moves by more than 1 nat. See the function `sensitivities`.
     """
 
     values: Floats
@@ -29,15 +29,15 @@ class ReferenceStatistics:
 
 @dataclass(frozen=True)
 class StatisticDifference:
-    """One column of token statistics, engine against reference.
+    """One column of the token statistics, the engine against the reference.
 
-    A token's difference is |engine - reference| / sensitivity: the least by which a
-    log-probability of its row must be wrong for the statistic to be so wrong.
+    The difference at a token is |engine - reference| / sensitivity. Some log-probability of the
+    row must be wrong by at least as much for the statistic to be as wrong as it is.
 
     Attributes:
-        name: the column's, in lower case.
-        mean: mean over the tokens, nats; inf where a value is no number.
-        max: the largest of them.
+        name: the column's name, in lower case.
+        mean: the mean difference over the tokens, in nats; inf where a value is not a number.
+        max: the largest difference, in nats.
     """
 
     name: str
@@ -46,10 +46,10 @@ class StatisticDifference:
 
 
 def reference_statistics(logprobs: Floats, top_k: int) -> ReferenceStatistics:
-    """`TokenStatistic`'s columns by their definitions.
+    """The columns of `TokenStatistic`, computed by their definitions.
 
     Args:
-        logprobs: (n, V), nats, V >= 2; -inf is p = 0.
+        logprobs: (n, V) log-probabilities in nats, V >= 2; -inf stands for p = 0.
         top_k: how many log-probabilities the confidence averages, 1 <= top_k <= V.
     """
     kept = max(top_k, 2)
@@ -70,18 +70,20 @@ def reference_statistics(logprobs: Floats, top_k: int) -> ReferenceStatistics:
 
 
 def sensitivities(deviation: Floats) -> Floats:
-    """(n, 7): the most that a statistic moves for each nat that log-probabilities move by.
+    """(n, 7) How far a statistic can move for each nat that log-probabilities move by.
 
-    Let no log p of a row move by more than d. Then move by no more than
-      - d: the largest log p, the second largest, and means of log p: confidence, mean_logprob;
-      - d/2 and d/4: log sum p^(1/2) and log sum p^(1/4), whose derivatives by log p are
-        non-negative and add up to 1/2 and 1/4;
-      - d E|log p + H|: the entropy H, to first order, as dH = -sum p (log p + H) dlog p.
-    A row that is all but certain has no such deviation, and rounding all the same: the
-    entropy's is at least that of a log-probability, 1.
+    Let no log p of a row move by more than d. Then
+      - the largest and the second largest log p, and all means of log p (confidence and
+        mean_logprob), move by no more than d;
+      - log sum p^(1/2) and log sum p^(1/4) move by no more than d/2 and d/4, because their
+        derivatives by log p are not negative and add up to 1/2 and 1/4;
+      - the entropy H moves by no more than d E|log p + H|, to first order, because
+        dH = -sum p (log p + H) dlog p.
+    In a row that is almost certain E|log p + H| is almost 0, but rounding is not. The entropy's
+    sensitivity is therefore at least 1, that of a log-probability.
 
     Args:
-        deviation: (n,) E|log p + H| of each row, nats.
+        deviation: (n,) E|log p + H| of each row, in nats.
     """
     out = np.ones((len(deviation), NUM_TOKEN_STATISTICS))
     out[:, TokenStatistic.LOG_SUM_P_HALF] = 1 / 2
@@ -93,10 +95,10 @@ def sensitivities(deviation: Floats) -> Floats:
 def compare_statistics(
     engine: NDArray, reference: ReferenceStatistics
 ) -> tuple[StatisticDifference, ...]:
-    """One for each column, over n >= 1 tokens.
+    """The difference of each column, over n >= 1 tokens.
 
     Args:
-        engine: (n, 7), columns as in `TokenStatistic`, nats.
+        engine: (n, 7) the columns of `TokenStatistic`, in nats.
 
     Raises:
         ValueError: the two do not have the same shape.
@@ -113,7 +115,7 @@ def compare_statistics(
 
 
 def distances(left: NDArray, right: NDArray) -> Floats:
-    """|left - right|: 0 for the same infinity, inf for what cannot be subtracted."""
+    """|left - right|. It is 0 for equal infinities, and inf where either is not a number."""
     left, right = left.astype(np.float64), right.astype(np.float64)
     with np.errstate(invalid="ignore"):
         apart = np.where(left == right, 0.0, np.abs(left - right))
@@ -123,7 +125,7 @@ def distances(left: NDArray, right: NDArray) -> Floats:
 def pooled_statistics(
     groups: Sequence[tuple[StatisticDifference, ...]], counts: Sequence[int]
 ) -> tuple[StatisticDifference, ...]:
-    """As if all their tokens had been compared at once; empty where one group is."""
+    """The columns as if all tokens had been compared at once; empty where one group is empty."""
     if not all(groups):
         return ()
     return tuple(

@@ -1,4 +1,4 @@
-"""What the check found: a table for people, an object for machines, a verdict for both."""
+"""What a check has found, as a table for people and as JSON for machines, with its verdict."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conf_server.check.expectations import Missing
 from conf_server.check.tolerance import Tolerance
 
 ALL: Final = "all"
-"""Stands for a text's name where the texts of one kind are taken together."""
+"""Stands for a text's name in the lines that take all texts of one kind together."""
 
 _HEAD: Final = (
     "text",
@@ -34,11 +34,11 @@ class WorstToken:
     """The token with the largest difference.
 
     Attributes:
-        position: in the sequence, counted from 0.
-        context: the text before it, its end.
+        position: where it stands in the sequence, counted from 0.
+        context: the end of the text before it.
         token: its own text.
-        logprob: the engine's, nats.
-        reference: transformers', nats.
+        logprob: its log-probability in the engine, in nats.
+        reference: its log-probability in transformers, in nats.
     """
 
     position: int
@@ -55,7 +55,7 @@ class WorstToken:
 
 @dataclass(frozen=True)
 class Line:
-    """One text (or `ALL`), one kind of rows; `worst` is None in the lines of `ALL`."""
+    """One kind of rows of one text, or of `ALL` texts, which have no `worst` token."""
 
     text: str
     kind: str
@@ -63,6 +63,7 @@ class Line:
     worst: WorstToken | None = None
 
     def cells(self) -> tuple[str, ...]:
+        """The line of the table."""
         apart = self.difference
         statistic = apart.worst_statistic
         return (
@@ -80,19 +81,19 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Report:
-    """The whole check.
+class CheckResult:
+    """Everything that a check has found.
 
     Attributes:
-        model: what was served.
-        reference: what transformers loaded.
-        dtype: the engine's.
-        quantization: the engine's, None for none.
-        top_k: candidates compared at each token.
-        tolerance: what was held against the lines.
-        statistics: whether the engine computes token statistics, and they were compared.
-        lines: one for each text and kind.
-        missing: what there should be a line for, and is none.
+        model: the model that the engine ran.
+        reference: the model that transformers loaded.
+        dtype: the engine's type of activations.
+        quantization: the format of the engine's weights; None for none.
+        top_k: how many candidates were compared at each token.
+        tolerance: the limits.
+        statistics: whether the engine computes token statistics, which were compared then.
+        lines: one for each text and kind of rows.
+        missing: texts and kinds that should have a line and have none.
     """
 
     model: str
@@ -107,20 +108,21 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """False, too, where nothing was compared: that proves nothing."""
+        """Whether the check passes. Where nothing was compared it does not."""
         return bool(self.lines) and not self.failures()
 
     def totals(self) -> list[Line]:
-        """For each kind, all texts together."""
+        """A line for each kind of rows, with all texts together."""
         kinds: dict[str, list[Difference]] = {}
         for line in self.lines:
             kinds.setdefault(line.kind, []).append(line.difference)
         return [Line(ALL, kind, pooled(differences)) for kind, differences in kinds.items()]
 
     def failures(self) -> list[str]:
-        """What is past the tolerance or missing, one entry a line of the table.
+        """What is past the tolerance or missing, one entry for each such line of the table.
 
-        Agreement is judged over all texts of a kind: of five tokens, one near-tie is 20%.
+        Agreement is judged over all texts of a kind: in a text of five tokens, a single pair of
+        almost equally likely tokens makes 20%.
         """
         single = [
             f"{line.text}/{line.kind}: {why}"
@@ -136,7 +138,7 @@ class Report:
         return single + together + absent
 
     def notes(self) -> list[str]:
-        """What could not be compared, and does not fail the check for it."""
+        """What could not be compared without failing the check."""
         excused = [one for one in self.missing if one.excuse]
         notes = [
             f"Not compared: {', '.join(f'{one.text}/{one.kind}' for one in group)}: {excuse}."
@@ -150,6 +152,7 @@ class Report:
         return notes
 
     def verdict(self) -> str:
+        """PASS or FAIL with the limits, and what is past them."""
         numbers = self.dtype + (f", {self.quantization}" if self.quantization else "")
         compared = f"{len(self.lines)} comparisons, {numbers}; tolerance: {self.tolerance}"
         if self.ok:
@@ -158,7 +161,7 @@ class Report:
         return f"FAIL: {compared}. Failures:\n  {found}"
 
     def table(self) -> str:
-        """Differences of log-probabilities in nats, then the verdict."""
+        """The table of differences in nats, the notes and the verdict."""
         rows = [
             _HEAD,
             *(line.cells() for line in self.lines),
@@ -171,7 +174,7 @@ class Report:
         return "\n".join([head, "", *lines, "", *self.notes(), self.verdict()])
 
     def as_json(self) -> dict[str, Any]:
-        """Finite numbers or null: JSON has no infinity."""
+        """The object that --json prints. Infinities are null there, for JSON has none."""
         return {
             "object": "check",
             "ok": self.ok,
@@ -218,7 +221,7 @@ def _cells_of_missing(one: Missing) -> tuple[str, ...]:
 
 
 def _small(number: float) -> str:
-    """One width, for differences of rounding in float32 and for large ones."""
+    """A number with as many digits as fit the column: six after the point, or three if large."""
     # Adding 0.0 turns -0.0 into 0.0.
     return f"{round(number, 6) + 0.0:.6f}" if abs(number) < 0.1 else f"{number:.3f}"
 

@@ -1,4 +1,4 @@
-"""What is read: prose, code, many scripts, a chat; and whatever the user adds."""
+"""The texts that are read: prose, code, many scripts, a chat, and what the user adds."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ class TextsError(ValueError):
 
 
 def texts_of(path: Path) -> dict[str, str]:
-    """One text a line; empty lines are left out. Names are `line N`, counted from 1.
+    """The texts of a file, one a line, named `line N` with N counted from 1.
 
-    A line ends with LF or CR LF, and with nothing else that Unicode knows to end one. A
-    byte-order mark is no part of the first.
+    Empty lines are left out. A line ends with LF or CR LF, and with none of the other characters
+    that end one in Unicode. A byte-order mark is no part of the first line.
 
     Raises:
-        TextsError: no such file, not UTF-8, or no text in it.
+        TextsError: there is no such file, it is not UTF-8, or it holds no text.
     """
     try:
         content = path.read_bytes().decode("utf-8-sig")
@@ -75,9 +75,16 @@ def texts_of(path: Path) -> dict[str, str]:
 def tokenized(
     tokenizer: Any, extra: Mapping[str, str], limit: int, block_size: int, new_tokens: int
 ) -> dict[str, list[int]]:
-    """Token ids of the fixed texts and of the user's, cut at `limit` tokens.
+    """The token ids of the fixed texts and of the user's, by the names of the texts.
 
-    Generation of the text `border` crosses from one block of the prefix cache to the next.
+    The text `border` is as long as it must be for its generation to cross from one block of the
+    prefix cache into the next.
+
+    Args:
+        extra: the user's texts by their names.
+        limit: where to cut texts, in tokens.
+        block_size: how many tokens a block of the prefix cache holds.
+        new_tokens: how many tokens will be generated for each text.
     """
     texts = {"short": SHORT, "prose": PROSE, "scripts": SCRIPTS, "code": CODE, **extra}
     ids: dict[str, list[int]] = {name: tokenizer.encode(text) for name, text in texts.items()}

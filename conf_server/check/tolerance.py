@@ -17,12 +17,12 @@ embedded model the worst column is 1.1 (float32) to 1.8 (bfloat16) times as far 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Limits of a `Difference`; what is equal to a limit is within it.
+    """The limits of a `Difference`. What is equal to a limit is within it.
 
-    The token statistics have no limits of their own. `token_statistics.sensitivities` tells
-    their differences as differences of log-probabilities: where all of a row's are within
-    `max`, so are its statistics (the entropy to first order). `mean` follows less strictly,
-    see `STATISTICS_MEAN`.
+    The token statistics have no limits of their own, because their differences are expressed as
+    differences of log-probabilities (see `reference_statistics.sensitivities`): where all
+    log-probabilities of a row are within `max`, its statistics are too, the entropy to first
+    order. The limit of their means is `STATISTICS_MEAN` times `mean`.
 
     Attributes:
         mean: of the mean difference of each text and kind, nats.

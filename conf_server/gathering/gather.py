@@ -35,7 +35,7 @@ from conf_server.stats.forced import WantedRows
 from conf_server.stats.trace import TokenTrace, TraceRows
 from conf_server.uncertainty.evidence import Evidence, Generation
 from conf_server.uncertainty.needs import Asks, Need
-from conf_server.uncertainty.prompts import extract_answer
+from conf_server.uncertainty.parsing import extract_answer
 
 Way = Callable[[], Coroutine[Any, Any, Any]]
 """How to come by what meets a need."""

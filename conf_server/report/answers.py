@@ -1,45 +1,36 @@
-"""What an output of `score` or `uncertainty` holds: a column a method, a label an answer."""
+"""What an output of `score` or `uncertainty` holds: values by method, and a label an answer."""
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
-import sys
-import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from conf_server.report.matching import Match, matches
+from conf_server.report.json_lines import ReportError, read_objects
+from conf_server.report.labels import Label, LabelError, parse_label
+from conf_server.report.labels_file import LabelsFile
+from conf_server.report.matching import Match
 
 Floats = NDArray[np.float64]
-
-FALLING: Final = frozenset({"renyi_neg", "fisher_rao"})
-"""Metrics of /v1/score whose values fall as the model becomes less sure: see docs/api.md."""
 
 SIGNS: Final = {"more uncertain": 1, "less uncertain": -1}
 """`higher_is` of an estimate."""
 
 
-class ReportError(ValueError):
-    """A file that cannot be reported on. The message names it."""
-
-
 @dataclass
 class Column:
-    """A method's values.
+    """The values of one method.
 
     Attributes:
-        sign: 1 where higher = more uncertain, -1 where higher = surer.
-        values: one an answer, NaN where it has none.
-        inexact: how many are from less than they should be (`"exact": false`).
+        sign: 1 where higher values = less sure, -1 where higher = surer.
+        values: one for each answer, NaN where an answer has none.
+        inexact: how many values are marked `"exact": false`.
     """
 
     sign: int
@@ -47,7 +38,7 @@ class Column:
     inexact: int = 0
 
     def uncertainty(self) -> Floats:
-        """(n,) higher = more uncertain, NaN where there is none."""
+        """(n,) the values, turned so that higher = less sure; NaN where there is none."""
         return self.sign * np.array(self.values)
 
 
@@ -56,13 +47,17 @@ class Answers:
     """All answers of a file.
 
     Attributes:
-        columns: by method.
-        correct: one an answer; None where it is not known.
-        matched: how many labels come from a reference.
-        failed: lines with an error instead of an answer.
-        unlabelled: why answers have no label, and how many.
-        unavailable: methods that the server could not do, with its reasons, and how often.
-        models: names of the models that answered.
+        columns: the values by method.
+        correct: whether each answer is correct; None where that is not known.
+        matched: how many labels come from a comparison with a reference.
+        failed: how many lines hold an error instead of an answer.
+        unlabelled: why answers have no label, and how many have none for that reason.
+        bad_labels: why labels cannot be meant, and the lines of the file that hold them; their
+            answers count as unlabelled too.
+        repeated: lines of the file that answer what a line before them has answered. They do
+            not count.
+        unavailable: methods that the server could not compute with its reasons, and how often.
+        models: the names of the models that answered.
     """
 
     columns: dict[str, Column] = field(default_factory=dict)
@@ -70,6 +65,8 @@ class Answers:
     matched: int = 0
     failed: int = 0
     unlabelled: Counter[str] = field(default_factory=Counter)
+    bad_labels: dict[str, array[int]] = field(default_factory=dict)
+    repeated: array[int] = field(default_factory=lambda: array("Q"))
     unavailable: Counter[tuple[str, str]] = field(default_factory=Counter)
     models: set[str] = field(default_factory=set)
 
@@ -77,11 +74,12 @@ class Answers:
         return len(self.correct)
 
     def labels(self) -> Floats:
-        """(n,) 1 correct, 0 wrong, NaN not known."""
+        """(n,) whether the answers are correct: 1 yes, 0 no, NaN not known."""
         return np.array([math.nan if one is None else float(one) for one in self.correct])
 
     def add(self, estimates: Mapping[str, Estimate], correct: bool | None) -> None:
-        """
+        """Add one answer with the values of its methods.
+
         Raises:
             ValueError: a method has changed its direction.
         """
@@ -100,42 +98,58 @@ class Answers:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A method's value of one answer; None where it has none."""
+    """A method's value for one answer.
+
+    Attributes:
+        value: None where the method has none.
+        exact: whether it is computed from all that its definition asks for.
+        sign: as of `Column`.
+    """
 
     value: float | None
     exact: bool
     sign: int
 
 
-def read_answers(path: str, match: Match) -> Answers:
-    """
+def read_answers(path: str, match: Match, labels_file: LabelsFile | None = None) -> Answers:
+    """Read an output of `score` or `uncertainty`.
+
+    Args:
+        match: when an answer agrees with a reference.
+        labels_file: labels in place of those of the lines.
+
     Raises:
-        ReportError: it cannot be read, or a line is not an output line, or has a label that
-            cannot be meant.
+        ReportError: the file cannot be read, a line is not one of an output, or the labels of
+            the other file do not fit.
     """
     answers = Answers()
-    try:
-        with _open(path) as file:
-            for number, text in enumerate(file, 1):
-                try:
-                    _add_line(answers, json.loads(text), match)
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
-                    why = f"no {error}" if isinstance(error, KeyError) else str(error)
-                    raise ReportError(f"{path}: line {number}: {why}") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise ReportError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    seen: set[int] = set()
+    for number, line in read_objects(path):
+        try:
+            if _is_repeated(line, seen):
+                answers.repeated.append(number)
+                continue
+            labelled = labels_file.applied_to(line) if labels_file else line
+            _add_line(answers, number, labelled, match)
+        except ReportError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            why = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise ReportError(f"{path}: line {number}: {why}") from error
     return answers
 
 
-def _open(path: str) -> IO[bytes]:
-    if path == "-":
-        return sys.stdin.buffer
-    return cast(IO[bytes], gzip.open(path)) if path.endswith(".gz") else Path(path).open("rb")
+def _is_repeated(line: Mapping[str, Any], seen: set[int]) -> bool:
+    """Whether the same server's answer to the same request and line was there before."""
+    if "request" not in line:
+        return False
+    key = hash((line.get("line"), line["request"], line.get("server")))
+    repeated = key in seen
+    seen.add(key)
+    return repeated
 
 
-def _add_line(answers: Answers, line: object, match: Match) -> None:
-    if not isinstance(line, dict):
-        raise ValueError("not a JSON object")
+def _add_line(answers: Answers, number: int, line: Mapping[str, Any], match: Match) -> None:
     if "error" in line:
         answers.failed += 1
         return
@@ -143,28 +157,44 @@ def _add_line(answers: Answers, line: object, match: Match) -> None:
     answers.models.add(str(result.get("model")))
     answers.unavailable.update((result.get("unavailable") or {}).items())
     rows = list(_rows(line, result))
+    try:
+        label = parse_label(line, len(rows))
+    except LabelError as error:
+        answers.bad_labels.setdefault(str(error), array("Q")).append(number)
+        label = None
     for index, (estimates, text) in enumerate(rows):
-        correct, why = _label(line, index, len(rows), text, match)
-        if why:
-            answers.unlabelled[why] += 1
-        elif line.get("correct") is None:
-            answers.matched += 1
+        correct = None if label is None else _correct(answers, label, index, text, match)
         answers.add(estimates, correct)
+
+
+def _correct(answers: Answers, label: Label, index: int, text: object, match: Match) -> bool | None:
+    """Whether an answer is correct, with a note in `answers` on how that is known."""
+    correct, why = label.of(index, text, match)
+    if why:
+        answers.unlabelled[why] += 1
+    elif not label.says(index):
+        answers.matched += 1
+    return correct
 
 
 def _rows(
     line: Mapping[str, Any], result: Mapping[str, Any]
 ) -> Iterator[tuple[dict[str, Estimate], object]]:
-    """Estimates and text of each answer of a line."""
+    """The estimates and the text of each answer of a line."""
     kind = result.get("object")
     if kind == "uncertainty":
         yield _uncertainty_estimates(result["estimates"]), result["answer"].get("text")
     elif kind == "score":
         texts = line.get("completions") or [line.get("completion")] * len(result["data"])
         for scored, text in zip(result["data"], texts, strict=True):
-            yield _score_estimates(scored), text
+            yield _score_estimates(scored), _text_of(text)
     else:
         raise ValueError(f"object {kind!r} is neither 'score' nor 'uncertainty'")
+
+
+def _text_of(completion: object) -> object:
+    """The text of a completion that may be an object with more than its text."""
+    return completion.get("text") if isinstance(completion, dict) else completion
 
 
 def _uncertainty_estimates(estimates: Mapping[str, Any]) -> dict[str, Estimate]:
@@ -179,7 +209,7 @@ def _uncertainty_estimates(estimates: Mapping[str, Any]) -> dict[str, Estimate]:
 
 def _score_estimates(scored: Mapping[str, Any]) -> dict[str, Estimate]:
     found = {
-        name: Estimate(_number(given["value"]), given["exact"], -1 if name in FALLING else 1)
+        name: Estimate(_number(given["value"]), given["exact"], 1)
         for name, given in (scored.get("uncertainty") or {}).items()
     }
     for name, value in (scored.get("confidence_summary") or {}).items():
@@ -190,31 +220,12 @@ def _score_estimates(scored: Mapping[str, Any]) -> dict[str, Estimate]:
 def _number(value: object) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{value!r} is not a number")
-    return float(value)
-
-
-def _label(
-    line: Mapping[str, Any], index: int, count: int, text: object, match: Match
-) -> tuple[bool | None, str | None]:
-    """Whether the answer is correct; or None, and why that is not known."""
-    correct, reference = line.get("correct"), line.get("reference")
-    if isinstance(correct, list) and len(correct) == count:
-        correct = correct[index]
-    elif isinstance(correct, bool) and count > 1:
-        raise ValueError(f"one `correct` for {count} completions; give a list")
-    if isinstance(correct, bool):
-        return correct, None
-    if correct is not None:
-        raise ValueError(f"`correct` must be true or false, got {correct!r}")
-    if reference is None:
-        return None, "neither `correct` nor `reference`"
-    references = [reference] if isinstance(reference, str) else reference
-    if not isinstance(references, list) or not all(isinstance(one, str) for one in references):
-        raise ValueError("`reference` must be a text or a list of texts")
-    if not references:
-        return None, "an empty list of references"
-    if not isinstance(text, str):
-        return None, "a `reference`, but no answer text"
-    return matches(text, references, match), None
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError("a number that no double can hold")
+    return number

@@ -1,4 +1,4 @@
-"""`conf-server report`: read, compute, draw."""
+"""`conf-server report`: reads answers, computes figures, prints a table and writes a page."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ import sys
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import Final
 
-from conf_server.report.answers import ReportError, read_answers
+from conf_server.report.answers import Answers, read_answers
 from conf_server.report.evaluation_metrics import RESAMPLES
 from conf_server.report.figures import MethodFigures, correlations, method_figures
+from conf_server.report.json_lines import STANDARD_INPUT, ReportError
+from conf_server.report.labels_file import read_labels_file
 from conf_server.report.page import EXPLANATION, page
 from conf_server.report.plots import (
     SIZE,
     Draw,
     correlation_map,
     distribution,
+    has_distribution,
     map_size,
     png,
     reliability_diagram,
@@ -27,10 +31,17 @@ from conf_server.report.plots import (
     svg,
 )
 from conf_server.report.table import as_text, notes
+from conf_server.standard_output import print_result
+
+NO_PLOTS: Final = "No plots: matplotlib is not installed (pip install 'conf-server[report]')."
 
 
 def main(arguments: Sequence[str]) -> int:
-    """0 for a report, 2 for bad usage or a file that is not what it should be."""
+    """Run the command.
+
+    Returns:
+        0 for a report, 2 for bad usage or for a file that is not what it should be.
+    """
     options = _parser().parse_args(arguments)
     try:
         _report(options)
@@ -55,6 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-o", "--output", metavar="FILE", default="report.html", help="Default: report.html."
     )
+    parser.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="Labels in place of those in the lines: JSON lines with `correct` or `reference`, and "
+        "`line` or `id` to say of which answer; or the input of the run with its labels mended.",
+    )
     parser.add_argument("--png", metavar="FOLDER", type=Path, help="Write the plots there too.")
     parser.add_argument("--title", help="Of the page. Default: names the input.")
     parser.add_argument(
@@ -75,24 +92,59 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _report(options: argparse.Namespace) -> None:
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ReportError("matplotlib is not installed: pip install 'conf-server[report]'")
-    if _same_file(options.input, options.output):
-        raise ReportError(f"-o {options.output}: it is the input")
-    answers = read_answers(options.input, options.match)
+    _check(options)
+    labels_file = read_labels_file(options.labels) if options.labels else None
+    answers = read_answers(options.input, options.match, labels_file)
     if not answers.columns:
         failed = f" ({answers.failed} failed lines)" if answers.failed else ""
         raise ReportError(f"{options.input}: no estimates in it{failed}")
+    if labels_file and not labels_file.used:
+        raise ReportError(f"--labels {options.labels}: no label of an answer in {options.input}")
     methods = method_figures(answers, options.seed, progress=options.progress)
-    remarks = notes(answers, methods, options.match)
-    drawings = {method.name: _drawings(method) for method in methods}
+    remarks = [*notes(answers, methods, options.match, labels_file), *_plot_notes(methods)]
+    _write_page(options, answers, methods, remarks)
+    print_result(f"{as_text(methods, remarks)}\n\n{options.output}")
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.png is not None and not _can_draw():
+        raise ReportError(f"--png: {NO_PLOTS[len('No plots: ') :]}")
+    for name, path in (("it is the input", options.input), ("it has the labels", options.labels)):
+        if path and _same_file(path, options.output):
+            raise ReportError(f"-o {options.output}: {name}")
+    if options.input == options.labels == STANDARD_INPUT:
+        raise ReportError("--labels -: standard input has the answers")
+
+
+def _can_draw() -> bool:
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def _plot_notes(methods: Sequence[MethodFigures]) -> list[str]:
+    """Why there are plots missing."""
+    if not _can_draw():
+        return [NO_PLOTS]
+    names = [one.name for one in methods if one.values.size and not has_distribution(one)]
+    return [f"No distribution: values too large to be drawn ({', '.join(names)})."] if names else []
+
+
+def _write_page(
+    options: argparse.Namespace,
+    answers: Answers,
+    methods: Sequence[MethodFigures],
+    remarks: Sequence[str],
+) -> None:
+    """Write the page, and the plots one by one where they are asked for."""
+    drawings: dict[str, dict[str, Draw]] = {}
+    heat_map = None
     names, values = correlations(answers)
-    heat_map = correlation_map(names, values) if len(names) > 1 else None
+    if _can_draw():
+        drawings = {method.name: _drawings(method) for method in methods}
+        heat_map = correlation_map(names, values) if len(names) > 1 else None
     if options.png is not None:
         _write_pngs(options.png, drawings, heat_map, len(names))
-    title = options.title or f"Uncertainty: {Path(options.input).name}"
     text = page(
-        title,
+        options.title or f"Uncertainty: {Path(options.input).name}",
         [*remarks, f"Model: {', '.join(sorted(answers.models))}."],
         methods,
         {name: _svgs(name, figures) for name, figures in drawings.items()},
@@ -100,8 +152,6 @@ def _report(options: argparse.Namespace) -> None:
         EXPLANATION.format(seed=options.seed, resamples=RESAMPLES),
     )
     Path(options.output).write_text(text, encoding="utf-8")
-    print(as_text(methods, remarks))
-    print(f"\n{options.output}")
 
 
 def _same_file(left: str, right: str) -> bool:
@@ -109,9 +159,9 @@ def _same_file(left: str, right: str) -> bool:
 
 
 def _drawings(method: MethodFigures) -> dict[str, Draw]:
-    """By caption, what can be drawn."""
+    """The plots of a method by their captions, those that can be drawn."""
     found: dict[str, Draw] = {}
-    if method.values.size:
+    if has_distribution(method):
         found["distribution"] = distribution(method)
     if method.labelled:
         found["risk-coverage"] = risk_coverage_curve(method)

@@ -1,8 +1,8 @@
-"""How well an uncertainty tells wrong answers from right ones. Pure numpy.
+"""Metrics that say how well an uncertainty tells wrong answers from right ones. Pure numpy.
 
-Ties are never broken: every figure is its expectation over the orders of tied answers.
-Values that only rounding tells apart are tied, see `levels_of`.
-What is not defined raises `UndefinedError`; no figure has a value that stands for that.
+Ties are never broken: every metric is its expectation over all orders of tied answers. Values
+that differ by no more than rounding are tied; `levels_of` says how.
+A metric that is not defined raises `UndefinedError`; none has a value that stands for that.
 """
 
 from __future__ import annotations
@@ -22,11 +22,16 @@ BINS: Final = 10
 RESAMPLES: Final = 1000
 LEVEL: Final = 0.95
 ROUNDING: Final = 1e-9
-"""How far rounding may carry a value, of the largest one; a confidence, out of [0, 1]."""
+"""Values that differ by this share of the largest one may be equal but for rounding, and a
+confidence may be outside [0, 1] by as much."""
+
+
 LEAST_SCALE: Final = 1e-4
-"""Of values that should all be 0, the largest is rounding too: no scale is less than this."""
+"""The largest value is taken to be at least this: where all should be 0, it is rounding too."""
+
+
 MAX_UNDEFINED: Final = 0.05
-"""Share of resamples that may have no figure before the interval has none."""
+"""The share of resamples that may be undefined before there is no interval."""
 
 
 class UndefinedError(ValueError):
@@ -35,11 +40,11 @@ class UndefinedError(ValueError):
 
 @dataclass(frozen=True)
 class Levels:
-    """n answers by their g levels of uncertainty, the surest first.
+    """n answers by their g levels of uncertainty, the surest level first.
 
     Attributes:
         right: (g,) how many correct answers have this level.
-        wrong: (g,) how many wrong ones.
+        wrong: (g,) how many wrong answers have it.
     """
 
     right: Floats
@@ -47,9 +52,10 @@ class Levels:
 
     @staticmethod
     def of(uncertainty: ArrayLike, wrong: ArrayLike) -> Levels:
-        """
+        """Sort answers into levels.
+
         Args:
-            uncertainty: (n,) finite numbers, higher = more uncertain.
+            uncertainty: (n,) finite numbers, higher = less sure.
             wrong: (n,) bool.
         """
         cells, count = _cells(uncertainty, wrong)
@@ -64,11 +70,12 @@ def levels_of(values: ArrayLike) -> NDArray[np.intp]:
     """(n,) the level of each of n finite numbers, from 0, in ascending order.
 
     Neighbours share a level where they differ by at most 1e-9 of the largest absolute
-    value: eigenvalues of one graph in another order of its nodes do by some 1e-15.
+    value: the eigenvalues of one graph differ by about 1e-15 with the order of its nodes.
     """
     distinct, place = np.unique(np.asarray(values, np.float64), return_inverse=True)
     scale = max(LEAST_SCALE, np.abs(distinct).max(initial=0.0))
-    steps = np.diff(distinct, prepend=distinct[:1]) > ROUNDING * scale
+    with np.errstate(over="ignore"):  # Values near both ends of the doubles are far apart.
+        steps = np.diff(distinct, prepend=distinct[:1]) > ROUNDING * scale
     return np.cumsum(steps)[place]
 
 
@@ -104,7 +111,7 @@ def auroc(levels: Levels) -> float:
     (Mann-Whitney U; Fawcett 2006, doi 10.1016/j.patrec.2005.10.010, section 7).
 
     Raises:
-        UndefinedError: one class only, or all values equal.
+        UndefinedError: all answers are correct, all are wrong, or all values are equal.
     """
     _require_order(levels)
     surer = np.cumsum(levels.right) - levels.right
@@ -121,7 +128,7 @@ def prediction_rejection_area(levels: Levels) -> float:
     sum_j (r + jq)/(s + j) = mq + (r - sq)(H(s+m) - H(s)), H the harmonic numbers.
 
     Raises:
-        UndefinedError: no answer.
+        UndefinedError: there is no answer.
     """
     present = levels.total > 0
     if not present.any():
@@ -150,7 +157,7 @@ def prr(levels: Levels) -> float:
     expectation, which is the share of correct answers.
 
     Raises:
-        UndefinedError: one class only, or all values equal.
+        UndefinedError: all answers are correct, all are wrong, or all values are equal.
     """
     _require_order(levels)
     right, wrong = levels.right.sum(), levels.wrong.sum()
@@ -167,7 +174,7 @@ def risk_coverage(levels: Levels) -> tuple[Floats, Floats]:
         ascending to 1; and (g,) risk, the share of wrong ones among them.
 
     Raises:
-        UndefinedError: no answer.
+        UndefinedError: there is no answer.
     """
     if not levels.total.any():
         raise UndefinedError("no labelled answer")
@@ -177,12 +184,12 @@ def risk_coverage(levels: Levels) -> tuple[Floats, Floats]:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Confidence against accuracy, of the bins that hold an answer.
+    """Confidence against accuracy in the b bins that hold an answer.
 
     Attributes:
-        confidence: (b,) mean confidence.
-        accuracy: (b,) share of correct answers.
-        count: (b,) answers.
+        confidence: (b,) the mean confidence in each bin.
+        accuracy: (b,) the share of correct answers in each bin.
+        count: (b,) how many answers each bin holds.
     """
 
     confidence: Floats
@@ -191,14 +198,14 @@ class Reliability:
 
 
 def reliability(confidence: ArrayLike, correct: ArrayLike, bins: int = BINS) -> Reliability:
-    """Answers in `bins` bins of equal width over [0, 1]; the last one holds 1.
+    """Sort answers into `bins` bins of equal width over [0, 1]; the last one includes 1.
 
     Args:
         confidence: (n,) in [0, 1], higher = surer.
         correct: (n,) bool.
 
     Raises:
-        UndefinedError: no answer, or a confidence outside [0, 1].
+        UndefinedError: there is no answer, or a confidence is outside [0, 1].
     """
     x, y = np.asarray(confidence, np.float64), np.asarray(correct, bool)
     if not x.size:
@@ -242,7 +249,7 @@ def spearman(left: ArrayLike, right: ArrayLike) -> float:
     """Rank correlation: Pearson's of the midranks, -1 to 1.
 
     Raises:
-        UndefinedError: fewer than two pairs, or all values of one side equal.
+        UndefinedError: there are fewer than two pairs, or all values of one side are equal.
     """
     x, y = midranks(left), midranks(right)
     if x.size < 2:
@@ -263,8 +270,8 @@ def bootstrap_intervals(
     """95 % percentile intervals over answers drawn with replacement (Efron 1979).
 
     Returns:
-        (low, high) of each metric, all from the same resamples; None where more than 5 % of
-        them have no figure.
+        (low, high) of each metric, all from the same resamples; None where the metric is not
+        defined for more than 5 % of them.
     """
     cells, count = _cells(uncertainty, wrong)
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""The figures of each method, with the reason where one is not defined."""
+"""What the report says of each method in numbers, with the reason where one is not defined."""
 
 from __future__ import annotations
 
@@ -25,35 +25,10 @@ from conf_server.report.evaluation_metrics import (
     risk_coverage,
     spearman,
 )
+from conf_server.uncertainty.registry import METHODS
 
 Floats = NDArray[np.float64]
 
-
-def _exponential(nats: Floats) -> Floats:
-    return np.exp(-nats)
-
-
-def _complement(uncertainty: Floats) -> Floats:
-    return 1 - uncertainty
-
-
-PROBABILITIES: Final[dict[str, Callable[[Floats], Floats]]] = {
-    **dict.fromkeys(
-        ("perplexity", "maximum_sequence_probability", "p_true", "p_true_sampling"), _exponential
-    ),
-    **dict.fromkeys(
-        ("p_true_empirical", "verbalized_1s", "verbalized_2s", "linguistic_1s"), _complement
-    ),
-    **dict.fromkeys(("probability_gap", "deg_mat"), _complement),
-    "claim_conditioned_probability": np.negative,
-}
-"""From a method's value to a confidence in [0, 1], where its definition gives one.
-
-Minus log-probabilities (of a token of the answer, their geometric mean; of the answer; of
-"True"), one minus a probability that the model has stated or that was counted, one minus a
-share of probability or similarity, and minus a probability. Any other method would need a
-map fitted to these very answers, whose calibration would then say nothing.
-"""
 
 NOT_A_PROBABILITY: Final = "its values are no probabilities"
 NO_INTERVAL: Final = "too few answers of one class for an interval"
@@ -61,7 +36,14 @@ NO_INTERVAL: Final = "too few answers of one class for an interval"
 
 @dataclass(frozen=True)
 class Figure:
-    """A number, or why there is none; and its interval, or why there is none."""
+    """A number with its interval.
+
+    Attributes:
+        value: None where it is not defined.
+        reason: why it is not.
+        interval: its lower and upper end; None where there is none.
+        no_interval: why there is none although there is a value.
+    """
 
     value: float | None
     reason: str = ""
@@ -71,17 +53,19 @@ class Figure:
 
 @dataclass(frozen=True)
 class MethodFigures:
-    """What is known of a method.
+    """What the answers of a file say about one method.
 
     Attributes:
-        name: of the method.
-        sign: of its values, see `Column`.
-        values: (n,) those that are there, as the server gave them.
-        correct: (n,) 1 correct, 0 wrong, NaN not known.
-        inexact: how many of the n are from less than they should be.
-        levels: of the labelled ones.
-        reliability: of the labelled ones; None where there are none.
-        is_probability: whether its confidence is a probability, else a percentile.
+        name: the method's name.
+        sign: 1 where higher values = less sure, -1 where higher = surer.
+        values: (n,) the values of the answers that have one, as the server gave them.
+        correct: (n,) whether these answers are correct: 1 yes, 0 no, NaN not known.
+        inexact: how many of the n values are marked `"exact": false`.
+        levels: the labelled answers by their uncertainty.
+        reliability: confidence against accuracy of the labelled answers; None where there are
+            none.
+        is_probability: whether the method's confidence is a probability; it is a percentile
+            among these answers otherwise.
     """
 
     name: str
@@ -107,10 +91,12 @@ class MethodFigures:
 def method_figures(
     answers: Answers, seed: int, resamples: int = RESAMPLES, progress: bool | None = False
 ) -> list[MethodFigures]:
-    """Of every method, the best AUROC first, those without one last.
+    """The figures of every method, the best AUROC first, those without one last.
 
     Args:
-        progress: show a bar on stderr; None where that is a terminal.
+        seed: of the bootstrap.
+        resamples: how many resamples the bootstrap draws.
+        progress: whether to show a bar on stderr; None shows it where stderr is a terminal.
     """
     labels = answers.labels()
     columns = tqdm(
@@ -127,21 +113,30 @@ def _figures_of(
     present = ~np.isnan(uncertainty)
     labelled = present & ~np.isnan(labels)
     unsure, wrong = uncertainty[labelled], labels[labelled] == 0
-    bins, calibration = _calibration(name, unsure, ~wrong)
-    ranking = _with_intervals((auroc, prr), unsure, wrong, seed, resamples)
+    confidence = METHODS[name].confidence if name in METHODS else None
+    bins, calibration = _calibration(confidence, column.sign, unsure, ~wrong)
+    ranks = _told_apart(name, unsure)
+    ranking = _with_intervals((auroc, prr), ranks, wrong, seed, resamples)
     return MethodFigures(
         name=name,
         sign=column.sign,
         values=column.sign * uncertainty[present],
         correct=labels[present],
         inexact=column.inexact,
-        levels=Levels.of(unsure, wrong),
+        levels=Levels.of(ranks, wrong),
         reliability=bins,
-        is_probability=name in PROBABILITIES,
+        is_probability=confidence is not None,
         auroc=ranking[0],
         prr=ranking[1],
         ece=calibration,
     )
+
+
+def _told_apart(name: str, uncertainty: Floats) -> Floats:
+    """Numbers in the same order whose differences say which of the values are equal."""
+    if name in METHODS and METHODS[name].is_ratio and (uncertainty > 0).all():
+        return np.log(uncertainty)
+    return uncertainty
 
 
 def _with_intervals(
@@ -151,7 +146,7 @@ def _with_intervals(
     seed: int,
     resamples: int,
 ) -> list[Figure]:
-    """Of metrics that are defined for the same answers."""
+    """The figures of metrics that are defined for the same answers."""
     levels = Levels.of(uncertainty, wrong)
     try:
         values = [metric(levels) for metric in metrics]
@@ -165,29 +160,34 @@ def _with_intervals(
 
 
 def _calibration(
-    name: str, uncertainty: Floats, correct: NDArray[np.bool_]
+    confidence: Callable[[Floats], Floats] | None,
+    sign: int,
+    uncertainty: Floats,
+    correct: NDArray[np.bool_],
 ) -> tuple[Reliability | None, Figure]:
+    """The reliability of a method's confidence, or of its percentile where it has none."""
     if not uncertainty.size:
         return None, Figure(None, "no labelled answer")
-    if name not in PROBABILITIES:
+    if confidence is None:
         return reliability(confidence_percentile(uncertainty), correct), Figure(
             None, NOT_A_PROBABILITY
         )
     try:
-        bins = reliability(PROBABILITIES[name](uncertainty), correct)
+        with np.errstate(over="ignore", divide="ignore"):  # What overflows is no probability.
+            bins = reliability(confidence(sign * uncertainty), correct)
     except UndefinedError as error:
         return None, Figure(None, str(error))
     return bins, Figure(ece(bins))
 
 
 def correlations(answers: Answers) -> tuple[list[str], Floats]:
-    """Spearman's of the uncertainties of each two methods, over answers with both.
+    """Spearman's rank correlation of every two methods, over the answers that have both.
 
     Returns:
-        names of the methods, and (m, m), NaN where it is not defined.
+        the names of the m methods, and (m, m) correlations, NaN where one is not defined.
     """
     names = list(answers.columns)
-    columns = [answers.columns[name].uncertainty() for name in names]
+    columns = [_told_apart(name, answers.columns[name].uncertainty()) for name in names]
     found = np.full((len(names), len(names)), np.nan)
     for row, left in enumerate(columns):
         for place, right in enumerate(columns[: row + 1]):

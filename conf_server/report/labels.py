@@ -33,6 +33,10 @@ class Label:
     correct: tuple[bool | None, ...] = ()
     references: tuple[str, ...] = ()
 
+    def says(self, index: int) -> bool:
+        """Whether `correct` says of one answer whether it is correct."""
+        return index < len(self.correct) and self.correct[index] is not None
+
     def of(self, index: int, text: object, match: Match) -> tuple[bool | None, str]:
         """Whether one answer is correct; or None, and why that is not known.
 
@@ -40,7 +44,7 @@ class Label:
             index: which of the line's answers.
             text: the answer. Anything but a string cannot be compared with a reference.
         """
-        if index < len(self.correct) and self.correct[index] is not None:
+        if self.says(index):
             return self.correct[index], ""
         if not self.references:
             return None, "neither `correct` nor `reference`"

@@ -1,4 +1,4 @@
-"""Is an answer the reference? Normalised exact match, or the reference as words in the answer."""
+"""Whether an answer agrees with a reference: normalised exact match, or words in the answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ARTICLE: Final = re.compile(r"^(?:an?|the) (?=.)")
 
 
 def normalized(text: str) -> str:
-    """What two answers that say the same have in common.
+    """The form of a text that is equal for two answers that say the same.
 
     NFKC and casefold; 1,000 as 1000; punctuation goes, but for a number's point and sign;
     a symbol (Unicode's S: + = $ ° ` and such) is a word of its own; white space is one
@@ -51,7 +51,7 @@ def matches(answer: str, references: Sequence[str], match: Match) -> bool:
     """Whether the answer equals one of the references, or contains its words in a row.
 
     Raises:
-        ValueError: a reference of which nothing is left to compare.
+        ValueError: nothing is left of a reference that could be compared.
     """
     said = normalized(answer)
     for reference in references:

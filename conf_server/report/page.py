@@ -1,4 +1,4 @@
-"""The report as one HTML file: no script, nothing to fetch."""
+"""The report as one HTML file, without scripts and without anything to fetch."""
 
 from __future__ import annotations
 
@@ -46,10 +46,15 @@ def page(
     correlation: str | None,
     explanation: str,
 ) -> str:
-    """
+    """The whole file.
+
     Args:
-        plots: by method, captions and their SVG elements.
-        correlation: an SVG element; None for fewer than two methods.
+        title: of the page.
+        remarks: sentences about the answers; the first one stands above the table.
+        methods: the rows of the table.
+        plots: by method, SVG elements by their captions.
+        correlation: the SVG element of the correlation map; None for no map.
+        explanation: what the figures mean.
     """
     return "\n".join(
         [

@@ -1,4 +1,4 @@
-"""Plots, as SVG for a page in any colours and as PNG on white."""
+"""Plots, as SVG for a page in any colours and as PNG on white. They need matplotlib."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ RIGHT: Final = "#2a9d6f"
 WRONG: Final = "#d1495b"
 NEUTRAL: Final = "#4a7fb5"
 INK: Final = "#010203"
-"""No plot uses it for anything but ink, so that a page may replace it by its own."""
+"""The colour of text and axes, and of nothing else: a page replaces it by its own."""
 
 BARS: Final = 30
+LARGEST_DRAWN: Final = 1e300
+"""No axis reaches further: the width of a wider one, with its margins, is no double."""
+
 MOST_POINTS: Final = 500
 SIZE: Final = (4.2, 3.0)
 
@@ -40,10 +43,10 @@ INKED: Final = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color"
 
 
 def svg(draw: Draw, label: str, size: tuple[float, float] = SIZE) -> str:
-    """An element for a page, in the colour of its text on nothing.
+    """The plot as an element of a page. It has the colour of the page's text, and no background.
 
     Args:
-        label: says in words what it shows; must be free of markup.
+        label: what the plot shows, in words and free of markup.
     """
     text = io.StringIO()
     style = STYLE | dict.fromkeys(INKED, INK)
@@ -54,6 +57,7 @@ def svg(draw: Draw, label: str, size: tuple[float, float] = SIZE) -> str:
 
 
 def png(draw: Draw, path: Path, size: tuple[float, float] = SIZE) -> None:
+    """Write the plot to a file, on white."""
     _save(draw, size, STYLE, path, format="png", dpi=160, facecolor="white")
 
 
@@ -67,6 +71,11 @@ def _save(
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.add_subplot())
         figure.savefig(target, **options)
+
+
+def has_distribution(method: MethodFigures) -> bool:
+    """Whether there are values to draw, and an axis can hold them."""
+    return bool(method.values.size) and bool(np.abs(method.values).max() <= LARGEST_DRAWN)
 
 
 def distribution(method: MethodFigures) -> Draw:
@@ -89,7 +98,7 @@ def distribution(method: MethodFigures) -> Draw:
 
 
 def _span(values: Floats) -> tuple[float, float]:
-    """From the least to the largest; wider where there is one level, which has no bars else."""
+    """From the least to the largest value, and wider where all are equal: bars need a width."""
     low, high = float(values.min()), float(values.max())
     if levels_of([low, high])[1]:
         return low, high
@@ -112,7 +121,7 @@ def risk_coverage_curve(method: MethodFigures) -> Draw:
 
 
 def reliability_diagram(method: MethodFigures) -> Draw:
-    """Share of correct answers by confidence, dots by the number of answers in the bin."""
+    """Share of correct answers by confidence. A dot's area grows with the answers in its bin."""
     bins = method.reliability
     assert bins is not None
     area = 15 + 150 * bins.count / bins.count.max()
@@ -129,7 +138,7 @@ def reliability_diagram(method: MethodFigures) -> Draw:
 
 
 def correlation_map(names: list[str], values: Floats) -> Draw:
-    """Rank correlations, each with its number."""
+    """A heat map of rank correlations, each with its number."""
 
     def draw(axes: Any) -> None:
         axes.imshow(values, vmin=-1, vmax=1, cmap="coolwarm")
@@ -150,6 +159,6 @@ def correlation_map(names: list[str], values: Floats) -> Draw:
 
 
 def map_size(count: int) -> tuple[float, float]:
-    """Of a correlation map of that many methods, inches."""
+    """Width and height in inches of a correlation map of `count` methods."""
     side = 2.4 + 0.42 * count
     return (side + 0.6, side)

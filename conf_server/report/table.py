@@ -1,4 +1,4 @@
-"""The figures as a table: cells, notes, and lines for a terminal."""
+"""The figures as a table, and in sentences what the table leaves open."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Final
 
 from conf_server.report.answers import Answers
 from conf_server.report.figures import Figure, MethodFigures
+from conf_server.report.labels_file import LabelsFile
 from conf_server.report.matching import Match
 
 NONE: Final = "–"
@@ -19,8 +20,9 @@ MATCH_NAMES: Final = {
 
 
 def cells(method: MethodFigures) -> tuple[str, ...]:
-    """In the order of `HEAD`."""
-    mean = f"{method.values.mean():.4g}" if method.values.size else NONE
+    """One row of the table, in the order of `HEAD`."""
+    # The sum of values near the largest double is infinite, and their mean is not.
+    mean = f"{(method.values / method.values.size).sum():.4g}" if method.values.size else NONE
     return (
         method.name + ("*" if method.inexact else ""),
         "less sure" if method.sign > 0 else "surer",
@@ -40,13 +42,26 @@ def _figure_text(figure: Figure) -> str:
     return text + (f" [{NONE}]" if figure.no_interval else "")
 
 
-def notes(answers: Answers, methods: Sequence[MethodFigures], match: Match) -> list[str]:
+def notes(
+    answers: Answers,
+    methods: Sequence[MethodFigures],
+    match: Match,
+    labels_file: LabelsFile | None = None,
+) -> list[str]:
     """What the table leaves open, in sentences."""
     labels = [one for one in answers.correct if one is not None]
-    found = [_labels_note(len(answers), labels)]
+    found = [_labels_note(len(answers), labels), *_labels_file_notes(labels_file)]
     if answers.matched:
         found.append(f"{answers.matched} labels by {MATCH_NAMES[match]} with a reference.")
     found += [f"{count} without a label: {why}." for why, count in answers.unlabelled.items()]
+    found += [
+        f"Labels that cannot be meant, and count as none, in {_lines(places)}: {why}."
+        for why, places in answers.bad_labels.items()
+    ]
+    if answers.repeated:
+        found.append(
+            f"Not counted, because the file has the same answer before: {_lines(answers.repeated)}."
+        )
     found += [
         f"{name} was not available for {count} answers: {why}"
         for (name, why), count in answers.unavailable.items()
@@ -58,6 +73,22 @@ def notes(answers: Answers, methods: Sequence[MethodFigures], match: Match) -> l
         counts = ", ".join(f"{one.name} {one.inexact} of {one.values.size}" for one in inexact)
         found.append(f"* marked as not exact by the server: {counts}.")
     return found + _reasons(methods)
+
+
+def _labels_file_notes(labels_file: LabelsFile | None) -> list[str]:
+    if labels_file is None:
+        return []
+    found = [f"{len(labels_file.used)} lines have their labels from {labels_file.path}."]
+    if unused := labels_file.unused:
+        found.append(f"{labels_file.path}: no answer for the labels of {_lines(unused)}.")
+    return found
+
+
+def _lines(places: Sequence[int]) -> str:
+    """`line 3`, or `5 lines, the first one 3`."""
+    if len(places) == 1:
+        return f"line {places[0]}"
+    return f"{len(places)} lines, the first one {places[0]}"
 
 
 def _labels_note(count: int, labels: Sequence[bool]) -> str:
@@ -73,7 +104,7 @@ def _labels_note(count: int, labels: Sequence[bool]) -> str:
 
 
 def _reasons(methods: Sequence[MethodFigures]) -> list[str]:
-    """Why there are dashes, the methods with the same reason together."""
+    """Why there are dashes in the table. Methods with the same reason share a sentence."""
     who: dict[str, list[str]] = {}
     for method in methods:
         for name, figure in (("AUROC", method.auroc), ("PRR", method.prr), ("ECE", method.ece)):
@@ -91,7 +122,7 @@ def _reasons(methods: Sequence[MethodFigures]) -> list[str]:
 
 
 def as_text(methods: Sequence[MethodFigures], remarks: Sequence[str]) -> str:
-    """For a terminal."""
+    """Table and remarks as lines of text."""
     rows = [HEAD, *map(cells, methods)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [

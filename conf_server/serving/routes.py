@@ -46,6 +46,7 @@ from conf_server.serving.uncertainty_protocol import (
     UncertaintyResponse,
 )
 from conf_server.settings import ConfidenceSettings, SettingsError
+from conf_server.uncertainty.registry import MethodError, load_entry_points
 
 router = APIRouter()
 """Routes of a model that generates."""
@@ -185,8 +186,12 @@ def init_confidence_state(state: State, settings: ConfidenceSettings) -> None:
 
     Raises:
         SettingsError: a similarity model cannot be loaded, or the engine has fewer candidates
-            than --confidence-top-k wants.
+            than --confidence-top-k wants, or a package's method cannot be registered.
     """
+    try:
+        load_entry_points()
+    except MethodError as error:
+        raise SettingsError(str(error)) from error
     limit = max_candidates(state.openai_serving_chat.model_config)
     if settings.top_k > limit:
         raise SettingsError(

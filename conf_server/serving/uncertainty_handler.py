@@ -63,7 +63,7 @@ class ServingUncertainty(GenerateBaseServing):
                     description=method.description,
                     needs=sorted(method.needs),
                     source=method.source,
-                    higher_is=_higher_is(name),
+                    higher_is=method.higher_is,
                     groups=[group for group, names in GROUPS.items() if name in names],
                     available=reason is None,
                     reason=reason,
@@ -173,7 +173,7 @@ def _estimate(name: str, found: Estimate) -> MethodEstimate:
     if details:
         fields["details"] = details
     return MethodEstimate(
-        value=finite(found.value), exact=found.exact, higher_is=_higher_is(name), **fields
+        value=finite(found.value), exact=found.exact, higher_is=METHODS[name].higher_is, **fields
     )
 
 
@@ -209,10 +209,6 @@ def _usage(stages: Stages) -> UncertaintyUsage:
         total_tokens=prompt + completion,
         stages=stages.tokens,
     )
-
-
-def _higher_is(name: str) -> Any:
-    return "less uncertain" if name in ("renyi_neg", "fisher_rao") else "more uncertain"
 
 
 def _event(data: str) -> str:

@@ -1,8 +1,8 @@
 """Uncertainty of one answer from its tokens' statistics, by lm-polygraph's names.
 
-Every metric is a value for each token and a way to reduce them; higher = more uncertain,
-save two where lm-polygraph's sign is followed.
-Natural logarithms. A token without a value (NaN: nothing stood before it) is left out.
+A metric has a value for each token and one for the whole answer. The value of a token is that of
+an answer which consists of it alone. Higher = more uncertain, for every metric. Logarithms are
+natural. A token without a log-probability (NaN: nothing stood before it) is left out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf_server.stats.columns import TokenStatistic
-from conf_server.stats.sequence import top_k_entropy
+from conf_server.stats.sequence import perplexity, sum_logprob, top_k_entropy
 from conf_server.stats.trace import TraceRows
 
 Floats = NDArray[np.float64]
@@ -22,11 +22,11 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is computed.
+    """How a metric of the engine's statistics is computed.
 
     Attributes:
         tokens: (statistics (n, s) float64, log V) -> (n,), one value a token.
-        reduce: (m,) -> the answer's value; m >= 1.
+        reduce: (m,) -> the answer's value, from the values of its m >= 1 tokens.
     """
 
     tokens: Callable[[Floats, float], Floats]
@@ -38,10 +38,11 @@ class MetricValues:
     """A metric of one answer.
 
     Attributes:
-        tokens: (n,) one value a token, NaN where it has none.
-        value: of the whole answer; None where no token has one.
-        exact: False where it is computed from less than the whole vocabulary; with all
-            NaN, where it cannot be computed from less at all.
+        tokens: (n,) one value a token, NaN where the token has none. A token to which the model
+            gives no probability has an infinite one.
+        value: that of the whole answer, which may be infinite too; None where no token has one.
+        exact: False where the metric is computed from less than the whole vocabulary. Where it
+            cannot be computed from less at all, `tokens` are all NaN and `value` is None.
     """
 
     tokens: Floats
@@ -54,33 +55,37 @@ def _column(column: TokenStatistic) -> Callable[[Floats, float], Floats]:
 
 
 def _self_certainty(statistics: Floats, log_v: float) -> Floats:
-    """(1/V) sum log p + log V: minus KL(uniform || p) (arXiv 2502.18581; lm-polygraph's sign)."""
+    """(1/V) sum log p + log V: minus KL(flat || p), at most 0 (arXiv 2502.18581)."""
     return statistics[:, TokenStatistic.MEAN_LOGPROB] + log_v
 
 
 def _log_sum_root(statistics: Floats) -> Floats:
-    """log sum q^(1/2), q = softmax(log p / 2): q = p^(1/2) / sum p^(1/2)."""
+    """log sum q^(1/2), where q = softmax(log p / 2) is p at temperature 2."""
     half = statistics[:, TokenStatistic.LOG_SUM_P_HALF]
     return statistics[:, TokenStatistic.LOG_SUM_P_QUARTER] - half / 2
 
 
 def _renyi_neg(statistics: Floats, log_v: float) -> Floats:
-    """lm-polygraph's RenyiNeg with its defaults, alpha 1/2 and temperature 2 (arXiv 2212.09171).
+    """Minus the Rényi divergence of order 1/2 between q and the flat distribution, in nats.
 
-    (log sum q^a - (a-1) log V) / (a-1) at a = 1/2. Its sign is lm-polygraph's too, which
-    says higher = more uncertain although a flat distribution has the lowest value.
+    q is p at temperature 2. -D = 2 log sum q^(1/2) - log V lies in [-log V, 0] and is 0 where the
+    model's distribution is flat (arXiv 2212.09171). lm-polygraph's RenyiNeg returns
+    D - 2 log V instead: its sign of the term with log V is wrong.
     """
-    return -2 * _log_sum_root(statistics) - log_v
+    # Rounding may carry a flat distribution past 0.
+    return np.minimum(2 * _log_sum_root(statistics) - log_v, 0.0)
 
 
 def _fisher_rao(statistics: Floats, log_v: float) -> Floats:
-    """lm-polygraph's FisherRao at its temperature 2: (2/pi) arccos sum (q/V)^(1/2).
+    """Minus the Fisher-Rao distance between q and the flat distribution.
 
-    The distance from the flat distribution, so lowest there: see `_renyi_neg` for the sign.
+    q is p at temperature 2. -(2/pi) arccos sum (q/V)^(1/2) lies in [-1, 0] and is 0 where the
+    model's distribution is flat (arXiv 2212.09171). lm-polygraph's FisherRao returns
+    the distance itself.
     """
     cosine = np.exp(_log_sum_root(statistics) - log_v / 2)
-    # Rounding may carry a flat distribution past 1.
-    return 2 / np.pi * np.arccos(np.minimum(cosine, 1.0))
+    # Rounding may carry the cosine past 1, and 0.0 - makes no negative zero.
+    return 0.0 - 2 / np.pi * np.arccos(np.minimum(cosine, 1.0))
 
 
 def _probability_gap(statistics: Floats, _log_v: float) -> Floats:
@@ -98,24 +103,55 @@ _FROM_STATISTICS: dict[str, Metric] = {
     "fisher_rao": Metric(_fisher_rao, np.mean),
     "probability_gap": Metric(_probability_gap, np.mean),
 }
-_FROM_LOGPROB: dict[str, Callable[[Floats], np.floating]] = {
-    "perplexity": np.mean,
-    "maximum_sequence_probability": np.sum,
+
+
+def _negative(logprobs: Floats) -> Floats:
+    return 0.0 - logprobs  # 0.0 -: no negative zero
+
+
+def _inverse_probability(logprobs: Floats) -> Floats:
+    with np.errstate(over="ignore"):  # beyond 709 nats a float64 is infinite
+        return np.exp(-logprobs)
+
+
+def _negative_sum(logprobs: Floats) -> float | None:
+    total = sum_logprob(logprobs)
+    return None if total is None else 0.0 - total
+
+
+@dataclass(frozen=True)
+class LogprobMetric:
+    """How a metric of the tokens' own log-probabilities is computed.
+
+    Attributes:
+        tokens: (n,) log-probabilities -> (n,) values.
+        answer: (n,) log-probabilities -> the answer's value, None where all are NaN.
+    """
+
+    tokens: Callable[[Floats], Floats]
+    answer: Callable[[Floats], float | None]
+
+
+_FROM_LOGPROB: dict[str, LogprobMetric] = {
+    "perplexity": LogprobMetric(_inverse_probability, perplexity),
+    "maximum_sequence_probability": LogprobMetric(_negative, _negative_sum),
 }
 _FROM_TOP_K = ("mean_token_entropy", "max_token_entropy")
 
 LOGPROB_METRICS = tuple(_FROM_LOGPROB)
-"""Those of the tokens' own log-probabilities."""
+"""Names of the metrics that are computed from the tokens' own log-probabilities."""
 METRICS = (*_FROM_LOGPROB, *_FROM_STATISTICS)
-"""Every name `metrics` may hold."""
+"""Names of all metrics: what the field `metrics` of a request may hold."""
 TOP_K_METRICS = (*_FROM_LOGPROB, *_FROM_TOP_K)
-"""Those that have a value without the engine's statistics."""
+"""Names of the metrics that have a value without the engine's statistics."""
 
 
 def metric_values(rows: TraceRows, name: str, top_k: int, vocab_size: int) -> MetricValues:
     """A metric of an answer.
 
     Args:
+        rows: of the answer's tokens.
+        name: one of `METRICS`.
         top_k: how many candidates an inexact entropy is computed from.
         vocab_size: V.
 
@@ -124,8 +160,8 @@ def metric_values(rows: TraceRows, name: str, top_k: int, vocab_size: int) -> Me
     """
     exact = rows.statistics is not None
     if name in _FROM_LOGPROB:
-        tokens = 0.0 - rows.logprobs.astype(np.float64)
-        return MetricValues(tokens, _reduce(tokens, _FROM_LOGPROB[name]), True)
+        of_logprobs, logprobs = _FROM_LOGPROB[name], rows.logprobs.astype(np.float64)
+        return MetricValues(of_logprobs.tokens(logprobs), of_logprobs.answer(logprobs), True)
     metric = _FROM_STATISTICS[name]
     if rows.statistics is not None:
         tokens = metric.tokens(rows.statistics.astype(np.float64), float(np.log(vocab_size)))

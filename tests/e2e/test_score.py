@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from conf_server.stats.metrics import METRICS
-from tests.reference import Reference, lm_polygraph_metrics
+from tests.reference import Reference, metrics_by_definition
 from tests.server import Server
 
 LONG = "In the beginning there was a number, and the number was written down. " * 30
@@ -88,7 +88,7 @@ def test_statistics_are_those_of_the_whole_distribution(
         confidence.mean(), abs=1e-3
     )
     assert item["entropy_exact"]
-    expected = lm_polygraph_metrics(rows, ids[-item["num_tokens"] :])
+    expected = metrics_by_definition(rows, ids[-item["num_tokens"] :])
     assert set(item["uncertainty"]) == set(expected)
     for name, metric in item["uncertainty"].items():
         assert metric["exact"]

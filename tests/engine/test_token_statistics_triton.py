@@ -1,12 +1,10 @@
 """The Triton kernel against the definitions in float64 and the torch implementation.
 
-Triton's interpreter runs it on the CPU, in a process of its own: a process is in interpreter
-mode or it is not. One such process answers every case of this file. With
-CONF_SERVER_TEST_DEVICE=cuda it is compiled and runs on the GPU.
+On a GPU it is compiled and runs there. Without one, Triton's interpreter runs it on the CPU. One
+process answers every case of this file.
 """
 
 import math
-import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -19,6 +17,7 @@ from torch.testing import assert_close
 
 from conf_server.engine.worker.token_statistics import statistics_torch
 from conf_server.stats.columns import TokenStatistic
+from tests.devices import TRITON_DEVICES, TritonDevice
 from tests.unit.engine.test_token_statistics import reference
 
 pytestmark = pytest.mark.skipif(
@@ -26,9 +25,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 ROOT = Path(__file__).parents[2]
-TRITON_CPU = ROOT / "tests" / "triton_cpu"
-DEVICE = os.environ.get("CONF_SERVER_TEST_DEVICE", "cpu")
-INTERPRETER = {"TRITON_INTERPRET": "1"} if DEVICE == "cpu" else {}
 INF, NAN = math.inf, math.nan
 
 RUN_CASES = """
@@ -64,6 +60,7 @@ def make_cases() -> dict[str, Case]:
     bad[0, 7], bad[1, 1000], bad[2, 0], bad[3] = NAN, -NAN, INF, -INF
     bad[4] = NAN
     padded = torch.randn(3, 900)
+    vocabulary = torch.randn(2, 128_256) * 3  # Llama 3's, in the blocks that the server uses
     cases: dict[str, Case] = {
         "one_block": (noise, top_k, 1024),
         "small_blocks": (noise, top_k, 256),
@@ -81,6 +78,8 @@ def make_cases() -> dict[str, Case]:
         "no_such_k": (noise[:3], [0, 1002, -1], 1024),
         "no_distribution": (bad, [20, 20, 20, 20, 20, 0, 3], 512),
         "strided_rows": (padded[:, :800], [3, 4, 5], 512),
+        "large_vocabulary": (vocabulary, [20, 20], 4096),
+        "large_vocabulary_bfloat16": (vocabulary.bfloat16(), [20, 20], 4096),
         "column_major": (padded.t().contiguous().t(), [3, 4, 5], 512),
     }
     for i in range(4):
@@ -91,15 +90,17 @@ def make_cases() -> dict[str, Case]:
 CASES = make_cases()
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+@pytest.fixture(scope="module", params=TRITON_DEVICES)
+def results(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Tensor]:
+    device: TritonDevice = request.param
     folder = tmp_path_factory.mktemp("triton")
     torch.save(CASES, folder / "cases.pt")
-    stub = [str(TRITON_CPU)] if DEVICE == "cpu" else []
-    path = [*stub, str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
-        [sys.executable, "-c", RUN_CASES, folder / "cases.pt", folder / "results.pt", DEVICE],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path), **INTERPRETER},
+        [sys.executable, "-c", RUN_CASES, folder / "cases.pt", folder / "results.pt", device.name],
+        env=device.environment(),
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=300,

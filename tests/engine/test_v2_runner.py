@@ -1,8 +1,8 @@
 """Log-probabilities from vLLM's V2 model runner, which GPUs use by default.
 
-V2's own code is Triton kernels. Here Triton's interpreter runs them on the CPU: slow, but
-the same sampler and the same prompt log-probabilities. One engine answers every request.
-With CONF_SERVER_TEST_DEVICE=cuda the engine runs on the GPU, without the interpreter.
+V2's own code is Triton kernels. On a GPU they run as they are. Without one, Triton's interpreter
+runs them on the CPU: this is slow, but it is the same sampler and the same prompt
+log-probabilities. One engine answers every request.
 """
 
 import json
@@ -21,6 +21,7 @@ import pytest
 from numpy.typing import NDArray
 
 from conf_server.stats.confidence import token_confidence
+from tests.devices import TRITON_DEVICES, TritonDevice
 from tests.reference import Reference, token_statistics
 
 pytestmark = pytest.mark.skipif(
@@ -28,9 +29,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 HERE = Path(__file__).parent
-TRITON_CPU = HERE.parent / "triton_cpu"
 START_AND_ANSWER_S = 400
-DEVICE = os.environ.get("CONF_SERVER_TEST_DEVICE", "cpu")
 RUNNER = {
     "cpu": "vllm.v1.worker.cpu.model_runner.CPUModelRunner",
     "cuda": "vllm.v1.worker.gpu.model_runner.GPUModelRunner",
@@ -77,8 +76,18 @@ class Run:
     answers: dict[str, Answer]
 
 
+@pytest.fixture(scope="module", params=TRITON_DEVICES)
+def device(request: pytest.FixtureRequest) -> TritonDevice:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def run(model_path: Path, reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(
+    device: TritonDevice,
+    model_path: Path,
+    reference: Reference,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Run:
     """One V2 engine that has answered every request of this file, in this order."""
     encode = reference.tokenizer.encode
     context = encode(CONTEXT)
@@ -116,7 +125,7 @@ def run(model_path: Path, reference: Reference, tmp_path_factory: pytest.TempPat
         "max_num_seqs": 4,
     }
     task = {"engine_args": engine_args, "requests": requests}
-    result = run_engine(task, tmp_path_factory.mktemp("v2"))
+    result = run_engine(task, device, tmp_path_factory.mktemp("v2"))
     answers = {
         name: Answer(
             num_cached_tokens=answer["num_cached_tokens"],
@@ -127,16 +136,11 @@ def run(model_path: Path, reference: Reference, tmp_path_factory: pytest.TempPat
     return Run(result["names"], prompts, answers)
 
 
-def run_engine(task: dict[str, Any], folder: Path) -> dict[str, Any]:
+def run_engine(task: dict[str, Any], device: TritonDevice, folder: Path) -> dict[str, Any]:
     """Run `v2_engine.py` on a task; nothing it has started outlives this call."""
     (folder / "task.json").write_text(json.dumps(task))
     command = [sys.executable, HERE / "v2_engine.py", folder / "task.json", folder / "result.json"]
-    environment = {**os.environ, "VLLM_USE_V2_MODEL_RUNNER": "1"}
-    if DEVICE == "cpu":
-        path = [str(TRITON_CPU), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment |= {"PYTHONPATH": os.pathsep.join(path), "TRITON_INTERPRET": "1"}
-    else:
-        environment |= {"TRITON_F32_DEFAULT": "ieee"}  # float32 products, not TF32's
+    environment = device.environment() | {"VLLM_USE_V2_MODEL_RUNNER": "1"}
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             command, env=environment, stdout=log, stderr=log, start_new_session=True
@@ -165,9 +169,9 @@ def assert_matches(answer: Answer, expected: NDArray[np.float64], top: int = TOP
     np.testing.assert_allclose(answer.ranks, (expected >= own).sum(axis=1), rtol=1e-3)
 
 
-def test_v2_is_in_use(run: Run) -> None:
+def test_v2_is_in_use(run: Run, device: TritonDevice) -> None:
     assert run.names == {
-        "model_runner": RUNNER[DEVICE],
+        "model_runner": RUNNER[device.name],
         "sampler": "vllm.v1.worker.gpu.sample.sampler.Sampler",
         "prompt_logprobs_worker": "vllm.v1.worker.gpu.sample.prompt_logprob.PromptLogprobsWorker",
     }

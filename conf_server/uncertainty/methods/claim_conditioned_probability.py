@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -17,10 +18,11 @@ _BY_TIE: Final = np.array([_ENTAIL, _CONTRADICT, _NEUTRAL])
 
 
 def claim_conditioned_probability(evidence: Evidence) -> Estimate:
-    """-prod_t p(alternatives that mean the token's own) / p(those or their opposite).
+    """-prod_t p(alternatives that mean the token's own) / p(those or their opposite), in [-1, 0].
 
-    In [-1, 0]. lm-polygraph's ClaimConditionedProbability: of the alternatives at a
-    position those that the judge finds neutral are left out of both sums.
+    Alternatives that the judge finds neutral are left out of both sums: lm-polygraph's
+    ClaimConditionedProbability. Where a token of the answer is part of a character, nothing is
+    judged; its factor is then 1 and the estimate is not exact.
     """
     claims = required(evidence.claims, "alternatives of the answer's tokens")
     logprobs = np.concatenate([alternatives.logprobs for alternatives in claims])
@@ -30,11 +32,15 @@ def claim_conditioned_probability(evidence: Evidence) -> Estimate:
     same = np.where(verdicts == _ENTAIL, logprobs, -np.inf)
     told_apart = np.where(verdicts != _NEUTRAL, logprobs, -np.inf)
     shares = np.logaddexp.reduceat(same, firsts) - np.logaddexp.reduceat(told_apart, firsts)
-    return estimate(-float(np.exp(shares.sum())))
+    found = estimate(-float(np.exp(shares.sum())))
+    return replace(found, exact=all(alternatives.readable for alternatives in claims))
 
 
 def _combined(claims: Sequence[Alternatives]) -> NDArray[np.int64]:
-    """Verdict on each alternative: neutral gives way, entail against contradict is neutral."""
+    """The verdict on each alternative from those of both directions.
+
+    A neutral one gives way to the other; entailment against contradiction is neutral.
+    """
     forward = _verdicts([alternatives.forward for alternatives in claims])
     backward = _verdicts([alternatives.backward for alternatives in claims])
     opposed = (forward != backward) & (forward != _NEUTRAL) & (backward != _NEUTRAL)

@@ -1,4 +1,7 @@
-"""Uncertainty that the model states of its own answer. Prompts and parsers: `prompts`."""
+"""Uncertainty that the model states of its own answer.
+
+The questions that it is asked stand in `prompts`, the readers of its replies in `parsing`.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,23 @@ import math
 
 from conf_server.uncertainty.estimate import Estimate, estimate
 from conf_server.uncertainty.evidence import Evidence, required
-from conf_server.uncertainty.prompts import parse_expression, parse_probability
+from conf_server.uncertainty.parsing import parse_expression, parse_probability
 
 
 def p_true(evidence: Evidence) -> Estimate:
     """-log p("True"), nats (arXiv 2207.05221): lm-polygraph's PTrue.
 
-    `details` has p("True") / (p("True") + p("False")).
+    `details["p_true"]` is p("True") / (p("True") + p("False")), in [0, 1], or None where neither
+    has a probability: how far the model prefers one verdict, however likely it is to give any.
     """
     return _p_true(required(evidence.p_true_logprobs, "log-probabilities of True and False"))
 
 
 def p_true_sampling(evidence: Evidence) -> Estimate:
-    """`p_true` when the prompt also shows the samples: lm-polygraph's PTrueSampling."""
+    """`p_true`, with the same details, of a prompt that also shows the samples.
+
+    lm-polygraph's PTrueSampling.
+    """
     return _p_true(
         required(
             evidence.p_true_sampling_logprobs,
@@ -52,9 +59,16 @@ def linguistic_1s(evidence: Evidence) -> Estimate:
 
 
 def _p_true(logprobs: tuple[float, float]) -> Estimate:
-    log_true, log_false = logprobs
-    total = math.exp(log_true) + math.exp(log_false)
-    return estimate(0.0 - log_true, p_true=math.exp(log_true) / total if total > 0 else None)
+    log_true, _ = logprobs
+    return estimate(0.0 - log_true, p_true=_share_of_first(*logprobs))
+
+
+def _share_of_first(first: float, second: float) -> float | None:
+    """exp(first) / (exp(first) + exp(second)), also where both exponentials are 0 in floats."""
+    largest = max(first, second)
+    if math.isnan(first + second) or math.isinf(largest):
+        return None
+    return math.exp(first - largest) / (math.exp(first - largest) + math.exp(second - largest))
 
 
 def _complement(confidence: float | None) -> Estimate:

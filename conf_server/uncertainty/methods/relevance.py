@@ -1,6 +1,8 @@
 """Uncertainty weighted by relevance: Shifting Attention to Relevance (arXiv 2307.01379).
 
-A judge's entailment serves as the sentence similarity, lm-polygraph's is a cross-encoder's.
+The judge's entailment serves as the similarity of texts, which the paper and lm-polygraph take
+from a cross-encoder. Tokens are compared with the question in front, sentences without it: see
+`pairs.relevance_pairs`.
 """
 
 from __future__ import annotations
@@ -24,10 +26,11 @@ _TEMPERATURE: Final = 0.001
 
 
 def token_sar(evidence: Evidence) -> Estimate:
-    """-sum_t w_t log p_t, nats, w_t a token's share of relevance (section 4.1).
+    """-sum_t w_t log p_t, nats, where w_t is a token's share of relevance (section 4.1).
 
-    Relevance is 1 - similarity of the text with and without the token; undefined where no
-    token has any. lm-polygraph's TokenSAR.
+    A token's relevance is 1 - similarity of the text with and without it. The only token of an
+    answer has all of it; otherwise the value is undefined where no token has any. lm-polygraph's
+    TokenSAR.
     """
     similarity = required(evidence.answer_token_similarity, "the answer's token similarities")
     return estimate(_token_sar(answer_logprobs(evidence), similarity))
@@ -36,15 +39,16 @@ def token_sar(evidence: Evidence) -> Estimate:
 def sentence_sar(evidence: Evidence) -> Estimate:
     """-mean_i log (p_i + sum_{j != i} s_ij p_j / 0.001), nats (section 4.2).
 
-    lm-polygraph's SentenceSAR, in logarithms: a long text's p does not underflow.
+    lm-polygraph's SentenceSAR. It is computed in logarithms, so that the probability of a long
+    text does not underflow.
     """
     return estimate(_shifted_entropy(sequence_logprobs(evidence), _sentences(evidence)))
 
 
 def sar(evidence: Evidence) -> Estimate:
-    """`sentence_sar` with exp(-token_sar) of each sample for its probability (section 4.3).
+    """`sentence_sar` with exp(-token_sar) of each sample in place of its probability.
 
-    lm-polygraph's SAR.
+    Section 4.3 of the paper and lm-polygraph's SAR.
     """
     similarities = required(evidence.sample_token_similarity, "the samples' token similarities")
     logprobs = [
@@ -61,7 +65,7 @@ def _sentences(evidence: Evidence) -> Floats:
 def _token_sar(logprobs: Floats, similarity: Floats) -> float:
     if similarity.shape != logprobs.shape:
         raise ValueError(f"{len(similarity)} token similarities for {len(logprobs)} tokens")
-    relevance = 1 - similarity
+    relevance = 1 - similarity if len(similarity) > 1 else np.ones(1)
     total = relevance.sum()
     return float(-(logprobs * relevance).sum() / total) if total > 0 else float("nan")
 

@@ -1,8 +1,9 @@
 """Uncertainty from the graph of samples that a judge finds alike.
 
-W is the (m, m) matrix of entailment, averaged over both directions; for a similarity it is
-the similarity itself. Here a text entails itself with certainty, where lm-polygraph asks
-its judge about that too.
+The graph's weights W (m, m) are the judge's entailment, averaged over both directions; where the
+judge knows only a similarity, they are the similarity. The methods that end in `_contra` take
+1 - contradiction instead: what lm-polygraph calls affinity "contra". A text entails itself with
+certainty here, where lm-polygraph asks its judge about that too.
 """
 
 from __future__ import annotations
@@ -19,9 +20,14 @@ _HEAT: Final = 0.3
 _ZERO_EIGENVALUE: Final = 1e-8
 
 
-def _similarity(evidence: Evidence) -> Floats:
+def _entailment(evidence: Evidence) -> Floats:
     entail = sample_judgements(evidence).entail
     return (entail + entail.T) / 2
+
+
+def _no_contradiction(evidence: Evidence) -> Floats:
+    contradict = sample_judgements(evidence).contradict
+    return 1 - (contradict + contradict.T) / 2
 
 
 def _normalized_laplacian(weights: Floats) -> Floats:
@@ -58,18 +64,36 @@ def _components(tied: np.ndarray) -> list[int]:
 def deg_mat(evidence: Evidence) -> Estimate:
     """Mean dissimilarity trace(m I - D) / m^2 (arXiv 2305.19187), in [0, 1].
 
-    lm-polygraph's DegMat with its affinity "entail".
+    D has the sums of W's rows on its diagonal. lm-polygraph's DegMat.
     """
-    return estimate(float(1 - _similarity(evidence).mean()))
+    return _deg_mat(_entailment(evidence))
+
+
+def deg_mat_contra(evidence: Evidence) -> Estimate:
+    """`deg_mat` of the graph of samples that do not contradict each other."""
+    return _deg_mat(_no_contradiction(evidence))
+
+
+def _deg_mat(weights: Floats) -> Estimate:
+    return estimate(float(1 - weights.mean()))
 
 
 def eccentricity(evidence: Evidence) -> Estimate:
     """How far the samples lie from their centre in the graph's spectral embedding.
 
     The norm of all centred eigenvectors of the normalised Laplacian with eigenvalues under
-    0.9 (arXiv 2305.19187); lm-polygraph's Eccentricity with its affinity "entail".
+    0.9 (arXiv 2305.19187). lm-polygraph's Eccentricity.
     """
-    values, vectors = np.linalg.eigh(_normalized_laplacian(_similarity(evidence)))
+    return _eccentricity(_entailment(evidence))
+
+
+def eccentricity_contra(evidence: Evidence) -> Estimate:
+    """`eccentricity` of the graph of samples that do not contradict each other."""
+    return _eccentricity(_no_contradiction(evidence))
+
+
+def _eccentricity(weights: Floats) -> Estimate:
+    values, vectors = np.linalg.eigh(_normalized_laplacian(weights))
     kept = vectors[:, values < _ECCENTRICITY_EIGENVALUES]
     return estimate(float(np.linalg.norm(kept - kept.mean(axis=0))))
 
@@ -77,9 +101,18 @@ def eccentricity(evidence: Evidence) -> Estimate:
 def eig_val_laplacian(evidence: Evidence) -> Estimate:
     """Sum of max(0, 1 - eigenvalue) of the normalised Laplacian (arXiv 2305.19187), 1 to m.
 
-    A smooth count of meanings. lm-polygraph's EigValLaplacian with its affinity "entail".
+    A smooth count of meanings. lm-polygraph's EigValLaplacian.
     """
-    values = np.linalg.eigvalsh(_normalized_laplacian(_similarity(evidence)))
+    return _eig_val_laplacian(_entailment(evidence))
+
+
+def eig_val_laplacian_contra(evidence: Evidence) -> Estimate:
+    """`eig_val_laplacian` of the graph of samples that do not contradict each other."""
+    return _eig_val_laplacian(_no_contradiction(evidence))
+
+
+def _eig_val_laplacian(weights: Floats) -> Estimate:
+    values = np.linalg.eigvalsh(_normalized_laplacian(weights))
     return estimate(float(np.maximum(0, 1 - values).sum()))
 
 

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from conf_server.stats.metrics import METRICS, TOP_K_METRICS, metric_values
 from conf_server.stats.row_layout import ColumnGroup
+from conf_server.stats.sequence import perplexity
 from conf_server.stats.trace import TokenTrace, TraceRows
-from tests.reference import lm_polygraph_metrics, token_statistics
+from tests.reference import metrics_by_definition, token_statistics
 
 VOCABULARY = 50
 K = 4
@@ -37,16 +38,17 @@ def test_with_statistics_every_metric_is_exact(name: str) -> None:
     rows, tokens = distributions(6), [3, 1, 4, 1, 5, 9]
     metric = metric_values(rows_of(rows, tokens, True), name, K, VOCABULARY)
     assert metric.exact
-    assert metric.value == pytest.approx(lm_polygraph_metrics(rows, tokens)[name], abs=1e-5)
+    assert metric.value == pytest.approx(metrics_by_definition(rows, tokens)[name], abs=1e-5)
     for value, row, token in zip(metric.tokens, rows, tokens, strict=True):
-        assert value == pytest.approx(lm_polygraph_metrics(row[None], [token])[name], abs=1e-5)
+        expected = metrics_by_definition(row[None], [token])[name]
+        assert value == pytest.approx(expected, rel=1e-6, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_without_them_only_what_the_top_k_can_tell_has_a_value(name: str) -> None:
     rows, tokens = distributions(6), [3, 1, 4, 1, 5, 9]
     metric = metric_values(rows_of(rows, tokens, False), name, K, VOCABULARY)
-    exact = lm_polygraph_metrics(rows, tokens)[name]
+    exact = metrics_by_definition(rows, tokens)[name]
     if name in ("perplexity", "maximum_sequence_probability"):
         assert metric.exact
         assert metric.value == pytest.approx(exact, abs=1e-5)
@@ -70,15 +72,45 @@ def test_tokens_without_numbers_are_left_out(name: str) -> None:
 
 
 def test_a_flat_distribution() -> None:
-    # fisher_rao and renyi_neg are lm-polygraph's: distances from the flat one, so lowest here.
     flat = np.full((1, VOCABULARY), -np.log(VOCABULARY))
     rows = rows_of(flat, [0], True)
     values = {name: metric_values(rows, name, K, VOCABULARY).value for name in METRICS}
+    assert values["perplexity"] == pytest.approx(VOCABULARY, rel=1e-5)
     assert values["fisher_rao"] == pytest.approx(0, abs=1e-3)
-    assert values["renyi_neg"] == pytest.approx(-2 * np.log(VOCABULARY), abs=1e-5)
+    assert values["renyi_neg"] == pytest.approx(0, abs=1e-5)
     assert values["self_certainty"] == pytest.approx(0, abs=1e-5)
     assert values["probability_gap"] == pytest.approx(1, abs=1e-5)
     assert values["mean_token_entropy"] == pytest.approx(np.log(VOCABULARY), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_flatter_distribution_is_less_sure(name: str) -> None:
+    likeliest = distributions(1).argmax()
+    flattened = [np.log(np.exp(distributions(1) * sharpness)) for sharpness in (2, 1, 0.5, 0)]
+    flattened = [rows - np.log(np.exp(rows).sum()) for rows in flattened]
+    values = [
+        metric_values(rows_of(rows, [likeliest], True), name, K, VOCABULARY).value
+        for rows in flattened
+    ]
+    assert values == sorted(values)
+    assert len(set(values)) == len(values)
+
+
+def test_perplexity_is_one_number_wherever_it_is_shown() -> None:
+    logprobs = np.log([0.5, 0.125, 0.25])
+    rows = TraceRows(np.zeros((3, 1), np.int32), logprobs[:, None], np.zeros(3, np.int32), None)
+    found = metric_values(rows, "perplexity", 0, VOCABULARY)
+    assert found.value == pytest.approx(perplexity(logprobs)) == pytest.approx(4)
+    assert found.tokens == pytest.approx([2, 8, 4])
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_perplexity_beyond_floats_is_infinite_for_its_token_alone() -> None:
+    logprobs = np.array([-1000.0, 0.0, 0.0, 0.0])
+    rows = TraceRows(np.zeros((4, 1), np.int32), logprobs[:, None], np.zeros(4, np.int32), None)
+    found = metric_values(rows, "perplexity", 0, VOCABULARY)
+    assert found.tokens.tolist() == [np.inf, 1, 1, 1]
+    assert found.value == pytest.approx(np.exp(250))
 
 
 def test_an_unknown_metric_is_an_error() -> None:

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from conf_server.uncertainty.evidence import Alternatives, Evidence, Generation, Judgements
-from conf_server.uncertainty.pairs import assemble, unique_pairs
-from conf_server.uncertainty.prompts import extract_answer
+from conf_server.uncertainty.pairs import assemble, relevance_pairs, unique_pairs
+from conf_server.uncertainty.parsing import extract_answer
 from conf_server.uncertainty.registry import METHODS
+from conf_server.uncertainty.words.overlap import jaccard
 from tests.unit.uncertainty.vectors.cases import cases
 
 CASES = cases()
+METHODS_FIELD = {"p_true": "p_true_logprobs", "p_true_sampling": "p_true_sampling_logprobs"}
 TEXTS = ("Paris", "Paris it is", "in Paris, France", "Lyon", "Lyon of course", "I do not know")
 JUDGED = ("num_sem_sets", "deg_mat", "eccentricity", "eig_val_laplacian", "kernel_language_entropy")
 UNORDERED = (
@@ -167,10 +169,80 @@ def test_what_lm_polygraph_lacks_by_its_definition(case: Any) -> None:
     assert value("probability_gap", case.evidence) == pytest.approx(sum(gaps) / len(gaps))
 
 
+def test_no_token_of_a_split_character_is_weightless() -> None:
+    # As a byte-level vocabulary has it: three tokens a character, or one.
+    tokens = ("", "", "日", "本", "", "", "の", "", "", "首", "<|end|>")
+    logprobs = -np.arange(1.0, len(tokens) + 1)
+    answer = Generation("日本の首", logprobs, tokens=tokens)
+    pairs = relevance_pairs(answer, "日本")
+    similarity = np.array([1.0 if a == b else jaccard([(a, b)])[0] for a, b in pairs])
+    found = value("token_sar", Evidence(answer=answer, answer_token_similarity=similarity))
+    # Every removal leaves another word, so all tokens but the end weigh the same.
+    assert found == pytest.approx(-logprobs[:-1].mean())
+
+
+def test_the_only_token_has_all_relevance() -> None:
+    answer = Generation("Paris", np.array([-0.5]))
+    evidence = Evidence(answer=answer, answer_token_similarity=np.array([1.0]))
+    assert value("token_sar", evidence) == 0.5
+
+
+def test_a_claim_in_parts_of_characters_is_not_exact() -> None:
+    whole = Alternatives(np.log([0.6, 0.3]), np.eye(3)[[0, 2]], np.eye(3)[[0, 2]])
+    part = replace(whole, forward=np.eye(3)[[0, 1]], backward=np.eye(3)[[0, 1]], readable=False)
+    method = METHODS["claim_conditioned_probability"]
+    judged = method.estimate(Evidence(claims=(whole,)))
+    assert (judged.value, judged.exact) == (pytest.approx(-2 / 3), True)
+    partly = method.estimate(Evidence(claims=(whole, part)))
+    assert (partly.value, partly.exact) == (pytest.approx(-2 / 3), False)
+
+
+def test_meanings_by_how_many_samples_have_them() -> None:
+    meaning = np.array([9, 0, 0, 1, 0, 2, 1, 0])
+    same = (meaning[:, None] == meaning).astype(float)
+    samples = tuple(Generation(str(i), np.array([-40.0])) for i in range(7))
+    evidence = Evidence(samples=samples, judgements=judged(same, np.zeros_like(same)))
+    shares = [4 / 7, 2 / 7, 1 / 7]
+    entropy = -sum(share * math.log(share) for share in shares)
+    assert value("semantic_entropy_empirical", evidence) == pytest.approx(entropy)
+    assert value("label_prob", evidence) == pytest.approx(3 / 7)
+    # What is not normalised is far above the logarithm of the number of samples.
+    unnormalised = value("semantic_entropy", evidence)
+    assert unnormalised is not None
+    assert unnormalised > 38 > math.log(7)
+
+
+def test_repeated_samples_count_once_or_every_time() -> None:
+    texts, logprobs = ("a", "a", "b"), np.log([0.5, 0.5, 0.25])
+    same = np.ones((4, 4))
+    samples = tuple(Generation(text, lp[None]) for text, lp in zip(texts, logprobs, strict=True))
+    evidence = Evidence(samples=samples, judgements=judged(same, np.zeros_like(same)))
+    assert value("semantic_entropy", evidence) == pytest.approx(-math.log(1.25))
+    assert value("semantic_entropy_unique", evidence) == pytest.approx(-math.log(0.75))
+
+
 def test_p_true_also_tells_the_share_of_true() -> None:
     found = METHODS["p_true"].estimate(Evidence(p_true_logprobs=(math.log(0.6), math.log(0.2))))
     assert found.value == pytest.approx(-math.log(0.6))
     assert found.details == {"p_true": pytest.approx(0.75)}
+
+
+@pytest.mark.parametrize(
+    ("logprobs", "share"),
+    [
+        ((-900.0, -900.0 - math.log(3)), 0.75),  # both exponentials are 0 in floats
+        ((-math.inf, -1.0), 0),
+        ((-1.0, -math.inf), 1),
+        ((-math.inf, -math.inf), None),
+        ((math.nan, -1.0), None),
+    ],
+)
+def test_the_share_of_true_is_plain_json(
+    logprobs: tuple[float, float], share: float | None
+) -> None:
+    for name in ("p_true", "p_true_sampling"):
+        found = METHODS[name].estimate(Evidence(**{METHODS_FIELD[name]: logprobs}))
+        assert found.details == {"p_true": share if share is None else pytest.approx(share)}
 
 
 def test_the_first_token_needs_no_log_probability_without_the_prompt() -> None:

@@ -17,6 +17,7 @@ from conf_server.uncertainty.pairs import (
     assemble,
     assemble_alternatives,
     from_similarities,
+    relevance_pairs,
     token_removals,
     unique_pairs,
 )
@@ -171,10 +172,42 @@ def test_the_text_without_each_token() -> None:
     assert token_removals(text) == [", yes", "Yes yes", "Yes,", "Yes, yes"]
 
 
-@given(st.lists(st.text(max_size=3), max_size=6).map(tuple))
+@given(st.lists(st.text(min_size=1, max_size=3), max_size=6).map(tuple))
 def test_what_is_removed_is_the_token(tokens: tuple[str, ...]) -> None:
     removals = token_removals(generation("".join(tokens), tokens))
     assert removals == ["".join(tokens[:i] + tokens[i + 1 :]) for i in range(len(tokens))]
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens", "removals"),
+    [
+        # A character of three bytes, each a token of its own.
+        ("日本", ("", "", "日", "本"), ["本", "本", "本", "日"]),
+        ("本日!", ("本", "", "日", "!"), ["日!", "本!", "本!", "本日"]),
+        # A blank may share a token with the first bytes of a character.
+        ("a é", ("a", "", " é"), [" é", "a", "a"]),
+        # A character that was cut off is not in the text; nor is the end of the sequence.
+        ("ok", ("ok", "", ""), ["", "ok", "ok"]),
+        ("é", ("", "é", "", "<|end|>"), ["", "", "é", "é"]),
+        # No character is split where nothing beyond ASCII follows.
+        ("ab", ("", "a", "b"), ["ab", "b", "a"]),
+        ("", ("", ""), ["", ""]),
+    ],
+)
+def test_every_token_of_a_split_character_takes_it_away(
+    text: str, tokens: tuple[str, ...], removals: list[str]
+) -> None:
+    assert token_removals(generation(text, tokens)) == removals
+
+
+def test_tokens_are_compared_with_the_question_in_front_or_alone() -> None:
+    text = generation("It is", ("It", " is", "<|end|>"))
+    assert relevance_pairs(text) == [("It is", " is"), ("It is", "It"), ("It is", "It is")]
+    assert relevance_pairs(text, "Is it?") == [
+        ("Is it? It is", "Is it?  is"),
+        ("Is it? It is", "Is it? It"),
+        ("Is it? It is", "Is it? It is"),
+    ]
 
 
 def test_removals_want_the_tokens_of_the_text() -> None:
@@ -195,3 +228,22 @@ def test_alternatives_are_judged_as_words_against_the_answers_own() -> None:
     assert found.backward.argmax(axis=1).tolist() == [0, 0, 1, 2, 1]
     with pytest.raises(ValueError, match="pairs"):
         assemble_alternatives(tokens, -np.arange(5), pairs[:2], verdicts[:2])
+
+
+def test_part_of_a_character_is_no_blank_and_means_nothing() -> None:
+    tokens = [" ", "\n", "", "\ufffd", " no"]
+    pairs = alternative_pairs(tokens)
+    assert pairs == [("", "no"), ("no", "")]
+    found = assemble_alternatives(tokens, -np.arange(5), pairs, np.eye(3)[[2, 2]])
+    # The blank line means what the blank does, which the parts of characters do not.
+    assert found.forward.argmax(axis=1).tolist() == [0, 0, 1, 1, 2]
+    assert found.backward.argmax(axis=1).tolist() == [0, 0, 1, 1, 2]
+    assert found.readable
+
+
+def test_nothing_is_judged_where_the_answers_own_token_is_part_of_a_character() -> None:
+    tokens = ["", "", " Paris"]
+    assert alternative_pairs(tokens) == []
+    found = assemble_alternatives(tokens, -np.arange(3), [], [])
+    assert found.forward[1:].argmax(axis=1).tolist() == [1, 1]
+    assert not found.readable

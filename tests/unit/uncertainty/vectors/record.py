@@ -195,6 +195,11 @@ ESTIMATORS: dict[str, Callable[[], Any]] = {
     "monte_carlo_sequence_entropy": estimators.MonteCarloSequenceEntropy,
     "monte_carlo_normalized_sequence_entropy": estimators.MonteCarloNormalizedSequenceEntropy,
     "semantic_entropy": estimators.SemanticEntropy,
+    "semantic_entropy_unique": lambda: estimators.SemanticEntropy(use_unique_responses=True),
+    "semantic_entropy_empirical": lambda: estimators.SemanticEntropy(
+        class_probability_estimation="frequency"
+    ),
+    "label_prob": estimators.LabelProb,
     "semantic_density": lambda: estimators.SemanticDensity(concat_input=False),
     "lexical_similarity_rouge1": lambda: estimators.LexicalSimilarity("rouge1"),
     "lexical_similarity_rouge2": lambda: estimators.LexicalSimilarity("rouge2"),
@@ -202,8 +207,11 @@ ESTIMATORS: dict[str, Callable[[], Any]] = {
     "lexical_similarity_bleu": lambda: estimators.LexicalSimilarity("BLEU"),
     "num_sem_sets": estimators.NumSemSets,
     "deg_mat": estimators.DegMat,
+    "deg_mat_contra": lambda: estimators.DegMat(affinity="contra"),
     "eccentricity": estimators.Eccentricity,
+    "eccentricity_contra": lambda: estimators.Eccentricity(affinity="contra"),
     "eig_val_laplacian": estimators.EigValLaplacian,
+    "eig_val_laplacian_contra": lambda: estimators.EigValLaplacian(affinity="contra"),
     "kernel_language_entropy": estimators.KernelLanguageEntropy,
     "luq": estimators.LUQ,
     "token_sar": estimators.TokenSAR,

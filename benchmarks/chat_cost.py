@@ -1,0 +1,164 @@
+"""Table 1: what an answer's log-probabilities cost, by the way they are asked for."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks.load_client import Client, Label, Results, Sample
+from benchmarks.servers import CONF, MODEL_NAME, OLD, STOCK, Server, ServerError
+
+PATH = "/v1/chat/completions"
+NOTHING = "no logprobs"
+TOP_20 = "top_logprobs=20"
+STREAMED, WHOLE = "streamed", "whole"
+SUBJECTS = ("a lighthouse", "two rivers", "the night train", "an old clock", "a paper boat")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to ask; `sign` are bytes that an answer has to hold, or was not what we asked for."""
+
+    server: str
+    name: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    sign: bytes = b""
+    stream: bool = False
+
+    @property
+    def label(self) -> Label:
+        return (self.server, self.name, STREAMED if self.stream else WHOLE)
+
+    def body(self, prompt: str, max_tokens: int) -> bytes:
+        # Greedy: no random numbers, so that log-probabilities are all there is to differ.
+        request = {
+            "model": MODEL_NAME,
+            "messages": [{"role": "user", "content": prompt}],
+            "max_tokens": max_tokens,
+            "ignore_eos": True,
+            "temperature": 0,
+            "stream": self.stream,
+            **self.fields,
+        }
+        return json.dumps(request).encode()
+
+    def check(self, answers: Sequence[bytes], max_tokens: int) -> None:
+        """A fast answer to another question is not a result."""
+        for answer in answers:
+            complete = b'"finish_reason":"length"' in answer
+            if complete and not self.stream:
+                complete = json.loads(answer)["usage"]["completion_tokens"] == max_tokens
+            if not complete or self.sign not in answer:
+                raise ServerError(f"{self.label} answered {answer[-1000:]!r}")
+
+
+def _ours(mode: str, sign: bytes, **fields: Any) -> tuple[str, dict[str, Any], bytes]:
+    return mode, {"logprobs": True, **fields, "confidence": {"mode": mode}}, sign
+
+
+_SUMMARY = b'"mean_confidence":'
+_CANDIDATES = {"logprobs": True, "top_logprobs": 20}
+_WAYS: Mapping[str, Sequence[tuple[str, dict[str, Any], bytes]]] = {
+    STOCK: [(NOTHING, {}, b""), (TOP_20, _CANDIDATES, b'"top_logprobs":[{')],
+    OLD: [(NOTHING, {}, b""), ("stats", _CANDIDATES, _SUMMARY)],
+    CONF: [
+        (NOTHING, {}, b""),
+        _ours("stats", _SUMMARY),
+        _ours("summary", _SUMMARY),
+        _ours("per_token", b'"top_logprobs":[{', top_logprobs=20),
+    ],
+}
+METHODS = tuple(
+    Method(server, *way, stream)
+    for stream in (False, True)
+    for server, ways in _WAYS.items()
+    for way in ways
+)
+
+
+def method(server: str, name: str) -> Method:
+    """The method of that name that does not stream."""
+    return next(m for m in METHODS if m.label == (server, name, WHOLE))
+
+
+def baseline(label: Label) -> Label:
+    """What a ratio is against: no log-probabilities, on the same server, sent the same way."""
+    return (label[0], NOTHING, *label[2:])
+
+
+def prompts(count: int, number: int) -> list[str]:
+    """Short and distinct; the same for every method of a round."""
+    return [
+        f"Tell me story {index} of evening {number}, about {SUBJECTS[index % len(SUBJECTS)]}."
+        for index in range(count)
+    ]
+
+
+async def sample(
+    client: Client,
+    server: Server,
+    how: Method,
+    *,
+    requests: int,
+    concurrency: int,
+    max_tokens: int,
+    number: int,
+) -> Sample:
+    """Time one batch of `requests` answers of `max_tokens` tokens each."""
+    bodies = [how.body(prompt, max_tokens) for prompt in prompts(requests, number)]
+    taken, answers = await client.measure(
+        server,
+        PATH,
+        bodies,
+        concurrency=concurrency,
+        tokens=requests * max_tokens,
+        items=requests,
+    )
+    how.check(answers, max_tokens)
+    return taken
+
+
+async def warm_up(client: Client, servers: Mapping[str, Server], requests: int) -> None:
+    """Caches, allocators and code paths that the first requests of a kind would pay for."""
+    for how in METHODS:
+        if server := servers.get(how.server):
+            bodies = [how.body(prompt, 8) for prompt in prompts(requests, 0)]
+            how.check(await client.send(server, PATH, bodies, requests), 8)
+
+
+async def run(
+    client: Client,
+    servers: Mapping[str, Server],
+    bar: tqdm,
+    *,
+    rounds: int,
+    concurrency: int,
+    max_tokens: int,
+) -> Results:
+    """Every method once a round, in another order each round."""
+    results: Results = {how.label: [] for how in METHODS}
+    for number in range(1, rounds + 1):
+        for how in random.Random(number).sample(METHODS, len(METHODS)):
+            bar.set_postfix_str(f"chat: {' '.join(how.label)}")
+            taken = await sample(
+                client,
+                servers[how.server],
+                how,
+                requests=concurrency,
+                concurrency=concurrency,
+                max_tokens=max_tokens,
+                number=number,
+            )
+            results[how.label].append(taken)
+            bar.update()
+    return results
+
+
+def steps(rounds: int) -> int:
+    """How often `run` moves the progress bar."""
+    return rounds * len(METHODS)

@@ -1,0 +1,103 @@
+"""A server on a GPU against transformers on the same GPU: an answer, and a given text.
+
+In float32 the numbers have to agree. In bfloat16, compiled and with CUDA graphs, which is how a
+GPU is used, they only have to be near those of transformers in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from conf_server.stats.confidence import token_confidence
+from tests.devices import FLOAT32_PRODUCTS
+from tests.reference import Reference
+from tests.server import Server
+
+pytestmark = pytest.mark.gpu
+
+TOP_K = 20
+CONTEXT = "The capital of France is"
+COMPLETION = " Paris, a city on the Seine that more people visit than any other in Europe."
+QUESTION = "What is the capital of France?"
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the model is served.
+
+    Attributes:
+        tolerance: nats that a mean over tokens may be away from transformers'.
+    """
+
+    flags: tuple[str, ...]
+    tolerance: float
+
+
+WAYS = {
+    "float32": Way(("--dtype=float32", "--enforce-eager"), 1e-3),
+    "bfloat16": Way(("--dtype=bfloat16", "--no-enforce-eager"), 0.1),
+}
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def way(request: pytest.FixtureRequest) -> Way:
+    return WAYS[request.param]
+
+
+@pytest.fixture(scope="module")
+def gpu_server(
+    way: Way, model_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    flags = ["--served-model-name=smol", "--max-model-len=2048", *way.flags]
+    log = tmp_path_factory.mktemp("gpu") / "log"
+    with Server(model_path, flags, log, environ=FLOAT32_PRODUCTS) as server:
+        yield server
+
+
+def post(server: Server, path: str, request: dict[str, Any]) -> dict[str, Any]:
+    response = server.post(path, {"model": "smol", **request})
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def mean_confidence(rows: NDArray[np.float64]) -> float:
+    return float(token_confidence(-np.sort(-rows, axis=1)[:, :TOP_K], TOP_K).mean())
+
+
+def test_an_answers_confidence(gpu_server: Server, way: Way, reference: Reference) -> None:
+    request = {
+        "messages": [{"role": "user", "content": QUESTION}],
+        "max_tokens": 32,
+        "temperature": 0,
+        "logprobs": True,
+        "return_token_ids": True,
+        "confidence": {"mode": "stats", "top_k": TOP_K},
+    }
+    answer = post(gpu_server, "/v1/chat/completions", request)
+    (choice,) = answer["choices"]
+    assert "Paris" in choice["message"]["content"]
+    ids = choice["token_ids"]
+    rows = reference.logprobs([*answer["prompt_token_ids"], *ids])[-len(ids) :]
+    got = choice["logprobs"]["confidence_summary"]["mean_confidence"]
+    assert got == pytest.approx(mean_confidence(rows), rel=0, abs=way.tolerance)
+
+
+def test_a_given_texts_numbers(gpu_server: Server, way: Way, reference: Reference) -> None:
+    context = reference.tokenizer.encode(CONTEXT)
+    completion = reference.tokenizer.encode(COMPLETION)
+    request = {"prompt": context, "completion": completion}
+    (item,) = post(gpu_server, "/v1/score", request)["data"]
+    assert item["num_tokens"] == len(completion)
+    rows = reference.logprobs([*context, *completion])[-len(completion) :]
+    own = rows[np.arange(len(rows)), completion]
+    near = {"rel": 0, "abs": way.tolerance}
+    assert item["mean_logprob"] == pytest.approx(own.mean(), **near)
+    got = item["confidence_summary"]["mean_confidence"]
+    assert got == pytest.approx(mean_confidence(rows), **near)

@@ -1,0 +1,168 @@
+"""The package in a fresh environment with its base dependencies: what works without vLLM.
+
+The wheel is built from the checkout and installed by pip. Its dependencies, and theirs, are not
+fetched: the environment sees those of this one, and nothing else of it. So an import of anything
+that pyproject.toml does not declare fails here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Iterator
+from importlib.metadata import Distribution, distribution
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from conf_server import __version__
+from tests.unit.batch.fake_server import FakeServer
+
+ROOT = Path(__file__).parents[2]
+SOURCES = ("pyproject.toml", "README.md", "LICENSE")
+
+
+def pip(*words: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "--disable-pip-version-check", *words],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def build_wheel(folder: Path) -> Path:
+    """The wheel of the checkout, built from a copy: setuptools leaves its traces beside it."""
+    sources = folder / "sources"
+    shutil.copytree(
+        ROOT / "conf_server", sources / "conf_server", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    for name in SOURCES:
+        shutil.copy(ROOT / name, sources)
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(sources))
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def with_dependencies(requirements: list[str]) -> dict[str, Distribution]:
+    """The distributions that are needed, with all that they need themselves, without extras."""
+    found: dict[str, Distribution] = {}
+    wanted = [Requirement(one) for one in requirements]
+    while wanted:
+        requirement = wanted.pop()
+        name = canonicalize_name(requirement.name)
+        applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if applies and name not in found:
+            found[name] = distribution(name)
+            wanted += [Requirement(one) for one in found[name].requires or ()]
+    return found
+
+
+def link(one: Distribution, site_packages: Path) -> None:
+    """Make a distribution visible in another environment."""
+    for top in {file.parts[0] for file in one.files or () if file.parts[0] != ".."}:
+        source = Path(str(one.locate_file(top)))
+        if source.exists() and top != "__pycache__" and not (site_packages / top).exists():
+            (site_packages / top).symlink_to(source)
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a fresh environment in which the package is installed."""
+    folder = tmp_path_factory.mktemp("base")
+    wheel = build_wheel(folder)
+    environment = folder / "environment"
+    venv.create(environment, symlinks=True)
+    python = environment / "bin" / "python"
+    pip("--python", str(python), "install", "--no-index", "--no-deps", str(wheel))
+    (site_packages,) = environment.glob("lib/python*/site-packages")
+    (metadata,) = site_packages.glob("conf_server-*.dist-info")
+    for one in with_dependencies(Distribution.at(metadata).requires or []).values():
+        link(one, site_packages)
+    return python
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    with FakeServer() as server:
+        yield server
+
+
+def conf_server(python: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [str(python.parent / "conf-server"), *words]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environ, cwd=python.parent, timeout=120
+    )
+
+
+def test_the_environment_has_neither_vllm_nor_torch_nor_matplotlib(python: Path) -> None:
+    for name in ("vllm", "torch", "matplotlib", "fastapi", "transformers", "yaml"):
+        code = f"import {name}"
+        done = subprocess.run([python, "-c", code], capture_output=True, cwd=python.parent)
+        assert b"ModuleNotFoundError" in done.stderr, name
+
+
+def test_version_and_help_say_what_is_missing(python: Path) -> None:
+    done = conf_server(python, "--version")
+    assert done.stdout.startswith(f"conf-server {__version__} (no vLLM, Python 3.")
+    done = conf_server(python, "--help")
+    assert done.returncode == 0
+    assert "vLLM is not installed: pip install 'conf-server[cuda]'" in done.stdout
+    assert "conf-server report FILE" in done.stdout
+
+
+@pytest.mark.parametrize("words", [["--model", "m"], ["serve", "m"], [], ["check", "--model", "m"]])
+def test_what_needs_an_engine_is_refused_in_one_line(python: Path, words: list[str]) -> None:
+    done = conf_server(python, *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("see docs/install.md")
+    assert "error: vLLM is not installed" in line
+
+
+@pytest.mark.parametrize("command", ["score", "uncertainty"])
+def test_requests_are_sent_to_a_server(
+    python: Path, server: FakeServer, tmp_path: Path, command: str
+) -> None:
+    given, answers = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    given.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "c", "completion": "d"}\n')
+    done = conf_server(python, command, str(given), "-o", str(answers), "--url", server.url)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == f"conf-server {command}: 2 answered, 0 failed: {answers}\n"
+    assert len(answers.read_text().splitlines()) == 2
+
+
+def test_a_model_cannot_be_served_and_the_run_says_why(python: Path, tmp_path: Path) -> None:
+    given = tmp_path / "in.jsonl"
+    given.write_text('{"prompt": "a", "completion": "b"}\n')
+    done = conf_server(python, "score", str(given), "-o", str(tmp_path / "out"), "--model", "m")
+    assert done.returncode == 1
+    assert "the server ended with status 2" in done.stderr
+    assert "error: vLLM is not installed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_report_has_its_table_and_page(python: Path, tmp_path: Path) -> None:
+    answers, page = tmp_path / "answers.jsonl", tmp_path / "report.html"
+    with answers.open("w") as file:
+        for number in range(1, 21):
+            estimate = {"value": number, "exact": True, "higher_is": "more uncertain"}
+            result = {
+                "object": "uncertainty",
+                "answer": {"text": "Paris"},
+                "estimates": {"perplexity": estimate},
+            }
+            line = {"line": number, "request": "1", "correct": number < 12, "result": result}
+            file.write(json.dumps(line) + "\n")
+    done = conf_server(python, "report", str(answers), "-o", str(page))
+    assert done.returncode == 0, done.stderr
+    assert "perplexity  less sure       20        20  10.5  1.000 [1.000, 1.000]" in done.stdout
+    assert "No plots: matplotlib is not installed" in done.stdout
+    assert "1.000 [1.000, 1.000]" in page.read_text()

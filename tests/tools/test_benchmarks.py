@@ -1,0 +1,89 @@
+"""benchmarks: what a command line plans, and what the tables say of made-up samples."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import plan, scoring_cost
+from benchmarks.load_client import Sample
+from benchmarks.plan import arguments, planned
+from benchmarks.results import Report
+from benchmarks.servers import CONF, OLD, STOCK
+from benchmarks.worker_kernels import KernelTimes
+
+
+@pytest.fixture
+def on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "runs_on_cuda", lambda: True)
+
+
+def test_a_shape_is_served_without_weights() -> None:
+    made = planned(arguments(["--shape", "8B", "--server-args=--max-num-seqs=8"]))
+    assert made.model.endswith("/8B")
+    assert made.server_flags[0] == "--load-format=dummy"
+    assert made.server_flags[-1] == "--max-num-seqs=8"
+    assert not made.transformers  # which would have no weights to load
+
+
+@pytest.mark.usefixtures("on_cuda")
+def test_a_gpu_is_measured_as_it_is_used() -> None:
+    made = planned(arguments([]))
+    assert "--dtype=bfloat16" in made.server_flags
+    assert "--enforce-eager" not in made.server_flags
+    assert (made.concurrency, max(made.concurrencies)) == (256, 256)
+
+
+@pytest.mark.parametrize(
+    ("tables", "servers"),
+    [("1,2", [CONF, STOCK, OLD]), ("3,5", [CONF, STOCK]), ("4", [CONF]), ("5", [])],
+)
+def test_only_servers_that_the_tables_need_are_started(tables: str, servers: list[str]) -> None:
+    assert planned(arguments(["--tables", tables])).servers == servers
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--tables", "6"], "--tables takes 1, 2, 3, 4, 5"),
+        (["--rounds", "0"], "must be positive"),
+        (["--shape", "1B", "--model", "x"], "--shape takes the place of --model"),
+        (["--shape", "70B"], "invalid choice"),
+    ],
+)
+def test_a_wrong_command_is_refused(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as error:
+        arguments(argv)
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def samples(*seconds: float) -> list[Sample]:
+    return [Sample(taken, {"api": 0.002}, tokens=1000, items=2, received=10) for taken in seconds]
+
+
+def test_ratios_are_within_a_round_and_figures_are_medians() -> None:
+    report = Report({})
+    report.score = {
+        (CONF, scoring_cost.PREFILL): samples(1.0, 2.0, 4.0),
+        (CONF, scoring_cost.COLD): samples(1.1, 2.0, 4.4),
+    }
+    text = report.markdown()
+    assert "| conf-server | /v1/score, cold | 2.00 | 1.10 | 1.00 | 1.00 | 5 | 1.00 |" in text
+    assert "| /v1/score cold, seconds, × prefill | ≤ 1.15 | 1.10 | 1.00 to 1.10 | yes |" in text
+
+
+def test_kernels_are_compared_with_the_quicker_of_vllms() -> None:
+    report = Report({})
+    times = {"statistics": 0.2, "top-20, V1": 2.0, "top-20, V2": 0.5, "argmax": 0.1}
+    report.kernels = [KernelTimes("bfloat16", 32, 128_256, times)]
+    text = report.markdown()
+    assert "| bfloat16 | 128,256 | 32 | 0.2 | 2 | 0.5 | 0.1 | 0.40 |" in text
+    assert "| ≤ 0.25 | 0.40 | 0.40 to 0.40 | no |" in text
+
+
+def test_a_trial_is_not_held_against_the_aims() -> None:
+    report = Report({}, trial=True)
+    report.score = {(CONF, scoring_cost.PREFILL): samples(1.0)}
+    assert "### Aims" not in report.markdown()

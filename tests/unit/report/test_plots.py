@@ -1,0 +1,49 @@
+"""The plots of a report."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from tests.unit.report.files import good_lines, uncertainty
+from tests.unit.report.pages import report
+
+
+def test_plots_as_png(tmp_path: Path) -> None:
+    report(tmp_path, *good_lines(), flags=("--png", str(tmp_path / "plots")))
+    found = sorted(path.name for path in (tmp_path / "plots").iterdir())
+    assert len(found) == 3 * 3 + 1
+    assert "correlations.png" in found
+    assert "perplexity_risk-coverage.png" in found
+    for path in (tmp_path / "plots").iterdir():
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "values", [[0.3, 0.30000000000000004], [0.0, 1e-17], [1e17, 1e17 + 16], [-5.0, -5.0]]
+)
+def test_one_level_is_drawn_and_not_ranked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], values: list[float]
+) -> None:
+    lines = [uncertainty(estimates={"a": value}, correct=value > min(values)) for value in values]
+    page = report(tmp_path, *lines, uncertainty(estimates={"a": values[0]}, correct=True))
+    assert page.tags.count("svg") == 3
+    assert page.rows[1][5:7] == ["–", "–"]
+    assert "no AUROC: all values are equal" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("values", [[-1e308, 1e308], [1.7e308, 1.7e308], [0.0, 1.7e308]])
+def test_values_that_no_axis_can_hold_are_ranked_and_not_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], values: list[float]
+) -> None:
+    lines = [uncertainty(estimates={"perplexity": one}, correct=one < 1) for one in values]
+    page = report(tmp_path, *lines, uncertainty(estimates={"perplexity": 0.5}, correct=True))
+    assert "<figcaption>risk-coverage<" in (tmp_path / "r.html").read_text()
+    assert "<figcaption>distribution<" not in (tmp_path / "r.html").read_text()
+    assert page.rows[1][5].startswith("1.000")
+    assert math.isfinite(float(page.rows[1][4]))
+    out = capsys.readouterr().out
+    assert "No distribution: values too large to be drawn (perplexity)." in out
