@@ -25,7 +25,8 @@ class CheckedBody(BaseModel):
 
     Several validators of vLLM's look at a body before its types are checked, and fail with an
     `AttributeError` or the like where a type is wrong. That would be a 500. Validation has no
-    other cause of such errors than the body, so here it becomes a refusal.
+    other cause of such errors than the body, so here it becomes a refusal. Text that UTF-8 cannot
+    hold is refused as well, and a `request_id` of null is taken for none.
     """
 
     @model_validator(mode="wrap")
@@ -35,6 +36,8 @@ class CheckedBody(BaseModel):
             for name, value in data.items():
                 refuse_unencodable(str(name), "body")
                 refuse_unencodable(value, name)
+            if data.get("request_id", "") is None:
+                data = {name: value for name, value in data.items() if name != "request_id"}
         try:
             return handler(data)
         except _STUMBLES as error:
