@@ -195,6 +195,37 @@ VALUES: list[Any] = [
 ]
 
 
+OF_TYPE: dict[str, list[Any]] = {
+    "integer": [0, 1, 2, -1, 5, 20, 100, 49_151, 49_152, 2**31 - 1, 2**63 - 1],
+    "number": [0, 0.5, 1, 1.5, -1, 2.5, 1e-300, 1e308, -1e308],
+    "string": ["", "x", "auto", "none", "smol", "é b", "\0", "a" * 300],
+    "boolean": [True, False],
+    "array": [[], [0], [1, 5], ["x"], ["a", "b"], [""], [49_152], [2**31], [[5, 6]], [{}]],
+    "object": [
+        {},
+        {"x": 1},
+        {"5": 1},
+        {"5": 101},
+        {"999999999": 1},
+        {"include_usage": True},
+        {"type": "text"},
+        {"type": "json_object"},
+        {"json": {"type": "object"}},
+        {"json": "{"},
+        {"choice": ["a", ""]},
+        {"choice": []},
+        {"regex": "a{1,3}"},
+        {"regex": "("},
+        {"grammar": "root ::= "},
+    ],
+    "null": [None],
+}
+"""Values that a field of a JSON type takes, and whose meaning may still be wrong."""
+
+Fields = dict[str, list[Any]]
+"""Values of the right types by field."""
+
+
 @dataclass
 class Case:
     """One request."""
@@ -229,25 +260,29 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from places(part, (*path, key))
 
 
-def spoil(body: Any, names: list[str], rng: random.Random) -> Any:
+def spoil(body: Any, fields: Fields, rng: random.Random) -> Any:
     """One change of `body`, somewhere."""
     kind, value = rng.random(), copy.deepcopy(rng.choice(VALUES))
+    names = list(fields)
     inner = [path for path in places(body) if path]
     if kind < 0.02 or not inner:
         return value
-    if kind < 0.37 and isinstance(body, dict):  # A field that may or may not exist.
-        name = rng.choice(names) if rng.random() < 0.95 else rng.choice(["bogus", HALF, ""])
-        body[name] = value
+    if kind < 0.6 and isinstance(body, dict):  # A field that may or may not exist.
+        if rng.random() < 0.05:
+            body[rng.choice(["bogus", HALF, ""])] = value
+        else:
+            name = rng.choice(names)
+            body[name] = rng.choice([value, *[copy.deepcopy(rng.choice(fields[name]))] * 3])
         return body
     *parents, last = rng.choice(inner)
     inside = body
     for key in parents:
         inside = inside[key]
-    if kind < 0.75:
+    if kind < 0.85:
         inside[last] = value
-    elif kind < 0.83:
+    elif kind < 0.9:
         del inside[last]
-    elif kind < 0.91:
+    elif kind < 0.95:
         inside[last] = [inside[last]] * rng.choice([1, 2])
     else:
         inside[last] = {rng.choice([*names, "x"]): inside[last]}
@@ -271,11 +306,11 @@ def as_bytes(body: Any, rng: random.Random) -> bytes:
     return content
 
 
-def cases(count: int, seed: int, fields: dict[str, list[str]]) -> Iterator[Case]:
+def cases(count: int, seed: int, fields: dict[str, Fields]) -> Iterator[Case]:
     """The requests of a run.
 
     Args:
-        fields: the names of the fields that each route knows, from the server's OpenAPI.
+        fields: of each route, from the server's OpenAPI document.
     """
     rng = random.Random(seed)
     paths = [*SEEDS, *OURS * 2]
@@ -290,9 +325,9 @@ def cases(count: int, seed: int, fields: dict[str, list[str]]) -> Iterator[Case]
         length = LENGTHS.get(path)
         if length is not None:
             body[length] = 2
-        names = fields.get(path) or list(body)
+        known = fields.get(path) or dict.fromkeys(body, VALUES)
         for _ in range(rng.choice([1, 1, 1, 2, 3])):
-            body = spoil(body, names, rng)
+            body = spoil(body, known, rng)
         if length is not None and isinstance(body, dict) and body.get(length) is None:
             body[length] = 2
         headers = {"content-type": "application/json"}
@@ -307,20 +342,31 @@ def cases(count: int, seed: int, fields: dict[str, list[str]]) -> Iterator[Case]
         yield Case("POST", path, as_bytes(body, rng), headers)
 
 
-def known_fields(document: dict[str, Any]) -> dict[str, list[str]]:
-    """Names of the fields of each route's body, from an OpenAPI document."""
+def known_fields(document: dict[str, Any]) -> dict[str, Fields]:
+    """The fields of each route's body, from an OpenAPI document."""
     models = document["components"]["schemas"]
 
-    def names(schema: dict[str, Any]) -> set[str]:
-        found = set(schema.get("properties", ()))
+    def resolved(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
         if "$ref" in schema:
-            found |= names(models[schema["$ref"].rsplit("/", 1)[1]])
-        for part in schema.get("anyOf", ()):
-            found |= names(part)
-        return found
+            yield from resolved(models[schema["$ref"].rsplit("/", 1)[1]])
+        elif "anyOf" in schema:
+            for part in schema["anyOf"]:
+                yield from resolved(part)
+        else:
+            yield schema
+
+    def values(schema: dict[str, Any]) -> list[Any]:
+        parts = list(resolved(schema))
+        chosen = [value for part in parts for value in part.get("enum", ())]
+        typed = [v for part in parts for v in OF_TYPE.get(part.get("type", ""), ())]
+        return [*chosen, *typed] or VALUES
 
     return {
-        path: sorted(names(media["schema"]))
+        path: {
+            name: values(field)
+            for model in resolved(media["schema"])
+            for name, field in sorted(model.get("properties", {}).items())
+        }
         for path, methods in document["paths"].items()
         if (body := methods.get("post", {}).get("requestBody"))
         and (media := body["content"].get("application/json"))

@@ -36,7 +36,7 @@ _Entry = TypeVar("_Entry", ChatCompletionLogProb, ChatCompletionLogProbsContent)
 
 
 class ConfidenceServingChat(OpenAIServingChat):
-    """vLLM's chat handler; its answers say how sure the model was."""
+    """vLLM's chat handler, whose answers say how sure the model was."""
 
     confidence_settings: ConfidenceSettings
 
@@ -118,7 +118,7 @@ class ConfidenceServingChat(OpenAIServingChat):
 
 
 async def summaries_in_deltas(chunks: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
-    """`chunks`, the last of each choice with the answer's summary in its delta, too.
+    """Pass on `chunks`; the last one of each choice gets the answer's summary into its delta.
 
     `chat.completions.stream()` of the openai client puts an answer together from the deltas, with
     all their fields; of `logprobs` it keeps `content` and `refusal` only.
@@ -143,7 +143,7 @@ def _with_summaries(event: str) -> str:
 def _content(
     delta: TraceDelta, shown: int, tokenizer: TokenizerLike, as_token_ids: bool
 ) -> list[ChatCompletionLogProbsContent]:
-    """`logprobs.content` of a delta: OpenAI's entries, each with its `confidence`."""
+    """The `logprobs.content` of a delta: OpenAI's entries, each with its `confidence`."""
     rows = delta.rows()
     tokens = shown_tokens(rows, shown, tokenizer, delta.context(), as_token_ids)
     extras: list[dict[str, Any]] = [

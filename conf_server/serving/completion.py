@@ -1,4 +1,4 @@
-"""/v1/completions with confidence: base models have no chat template."""
+"""/v1/completions with confidence."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _EMPTY: dict[str, Any] = {"text_offset": [], "token_logprobs": [], "tokens": [],
 
 
 class ConfidenceServingCompletion(OpenAIServingCompletion):
-    """vLLM's completion handler; its answers say how sure the model was."""
+    """vLLM's completion handler, whose answers say how sure the model was."""
 
     confidence_settings: ConfidenceSettings
 
@@ -109,7 +109,10 @@ class ConfidenceServingCompletion(OpenAIServingCompletion):
 
 
 def _by_text(token: ShownToken) -> dict[str, float | None]:
-    """A token and its candidates as OpenAI has them here; of equal texts the likeliest counts."""
+    """Log-probabilities of a token and its candidates, by text.
+
+    Of several tokens with one text, the likeliest counts.
+    """
     likeliest: dict[str, float] = {}
     for text, logprob in zip(token.texts, token.logprobs, strict=True):
         if text not in likeliest or logprob > likeliest[text]:
@@ -120,7 +123,7 @@ def _by_text(token: ShownToken) -> dict[str, float | None]:
 def _lists(
     delta: TraceDelta, shown: int, tokenizer: TokenizerLike, as_token_ids: bool, offset: int
 ) -> dict[str, list[Any]]:
-    """OpenAI's four parallel lists of a completion's log-probabilities, and `confidence`."""
+    """OpenAI's four parallel lists of log-probabilities, and `confidence` as a fifth."""
     rows = delta.rows()
     tokens = shown_tokens(rows, shown, tokenizer, delta.context(), as_token_ids)
     texts = [token.texts[0] for token in tokens]

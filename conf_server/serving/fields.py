@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field, WithJsonSchema
 from vllm.utils import random_uuid
-
-
-def _new_if_null(value: Any) -> Any:
-    return random_uuid() if value is None else value
-
 
 RequestId = Annotated[
     str,
-    BeforeValidator(_new_if_null, json_schema_input_type=str | None),
+    # `CheckedBody` takes null for absent.
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "null"}]}),
     Field(
         default_factory=random_uuid,
         description="The client's name for this request. Null or absent: the server makes one up.",

@@ -12,7 +12,7 @@ from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.sampling_params import SamplingParams
 
 from conf_server.backends.served import max_candidates
-from conf_server.serving.checked_body import CheckedBody
+from conf_server.backends.served_bodies import CheckedBody
 from conf_server.serving.confidence import Confidence, ConfidenceOptions
 from conf_server.serving.fields import RequestId
 from conf_server.serving.refusals import refused
@@ -20,7 +20,7 @@ from conf_server.settings import ConfidenceSettings
 
 
 class ConfidenceRequest(CheckedBody):
-    """What both requests share; mixed in before vLLM's class."""
+    """What both requests share. It is mixed in before vLLM's class."""
 
     request_id: RequestId
 
@@ -33,14 +33,14 @@ class ConfidenceRequest(CheckedBody):
 
     @classmethod
     def from_stock(cls, request: BaseModel) -> Self:
-        """The same request, for callers that know vLLM's model only."""
+        """Take a request from a caller that knows vLLM's model only."""
         if isinstance(request, cls):
             return request
         return cls.model_validate(request.model_dump(exclude_unset=True))
 
     @property
     def resolved_confidence(self) -> Confidence | None:
-        """None: an answer exactly as vLLM gives it."""
+        """What the request gets; with None, the answer is exactly as vLLM gives it."""
         return self._resolved
 
     def preset_confidence(self, confidence: Confidence) -> None:
@@ -49,7 +49,7 @@ class ConfidenceRequest(CheckedBody):
         self._ask_for_logprobs()
 
     def resolve_confidence(self, settings: ConfidenceSettings, model_config: ModelConfig) -> None:
-        """Decide what this request gets; before the engine sees it.
+        """Decide what this request gets. The engine has not seen it yet.
 
         Raises:
             VLLMValidationError: confidence is asked for beside an option that excludes it, or
@@ -69,7 +69,7 @@ class ConfidenceRequest(CheckedBody):
         self._ask_for_logprobs()
 
     def _check_shown(self, model_config: ModelConfig) -> None:
-        """The engine checks what it is asked for, and some modes ask it for nothing."""
+        """Refuse more candidates than the engine gives, in every mode: some ask it for none."""
         limit, shown = max_candidates(model_config), self.shown_candidates
         if shown > limit or (shown == -1 and limit < model_config.get_vocab_size()):
             raise refused(self.shown_field, f"must be at most {limit} (--max-logprobs).", shown)

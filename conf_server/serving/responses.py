@@ -145,10 +145,10 @@ class ConfidenceCompletionResponse(CompletionResponse):
                             "finish_reason": "length",
                             "logprobs": {
                                 "text_offset": [0],
-                                "token_logprobs": [-1.5],
+                                "token_logprobs": [-0.2606],
                                 "tokens": [" Paris"],
-                                "top_logprobs": [{" Paris": -1.5}],
-                                "confidence": [5.5],
+                                "top_logprobs": [{" Paris": -0.2606}],
+                                "confidence": [5.0741],
                             },
                         }
                     ],

@@ -1,4 +1,4 @@
-"""Our routes, and how they get into an app that vLLM has built."""
+"""Our routes, and how they are put into an app that vLLM has built."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ from conf_server.settings import ConfidenceSettings, SettingsError
 from conf_server.uncertainty.registry import MethodError, load_entry_points
 
 router = APIRouter()
-"""Routes of a model that generates."""
+"""Routes that need a model that generates text."""
 
 server_router = APIRouter()
-"""Routes of any server."""
+"""Routes that every server has."""
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status.value: {"model": ErrorResponse}
@@ -68,7 +68,7 @@ _EVENT_STREAM: dict[str, Any] = {"content": {"text/event-stream": {}}}
 
 
 def _answer(model: type[BaseModel], **more: Any) -> dict[int | str, dict[str, Any]]:
-    """The 200 of a route that makes its own response, for OpenAPI.
+    """What OpenAPI says of the 200 of a route that makes its own response.
 
     FastAPI validates nothing against it. With a `response_model` it would: `with_cancellation`
     returns None when a client has left, which is no answer of that model, and each such client
@@ -85,7 +85,7 @@ def _answer(model: type[BaseModel], **more: Any) -> dict[int | str, dict[str, An
 async def create_chat_completion(
     request: ConfidenceChatCompletionRequest, raw_request: Request
 ) -> Response:
-    """OpenAI's chat completions; `confidence` says how sure the model was."""
+    """Answer a chat as OpenAI does, and with `confidence` say how sure the model was."""
     return await chat_router.create_chat_completion(request, raw_request)
 
 
@@ -95,7 +95,7 @@ async def create_chat_completion(
     responses=_ERRORS | _answer(ConfidenceCompletionResponse, **_EVENT_STREAM),
 )
 async def create_completion(request: ConfidenceCompletionRequest, raw_request: Request) -> Response:
-    """OpenAI's completions; `confidence` says how sure the model was."""
+    """Complete a prompt as OpenAI does, and with `confidence` say how sure the model was."""
     return await completion_router.create_completion(request, raw_request)
 
 
@@ -107,7 +107,7 @@ async def create_completion(request: ConfidenceCompletionRequest, raw_request: R
 @with_cancellation
 @load_aware_call
 async def create_score(request: ScoreRequest, raw_request: Request) -> Response:
-    """Log-probability and confidence of given completions, by teacher forcing."""
+    """Score given completions: their log-probability and confidence, by teacher forcing."""
     handler: ServingScore = raw_request.app.state.conf_server_score
     answer = await handler.create_score(request, raw_request)
     if isinstance(answer, ErrorResponse):
@@ -123,7 +123,7 @@ async def create_score(request: ScoreRequest, raw_request: Request) -> Response:
 @with_cancellation
 @load_aware_call
 async def create_uncertainty(request: UncertaintyRequest, raw_request: Request) -> Response:
-    """An answer, and how sure the model is of it by the methods asked for."""
+    """Answer, or take an answer, and estimate how sure the model is of it."""
     handler: ServingUncertainty = raw_request.app.state.conf_server_uncertainty
     answer = await handler.create_uncertainty(request, raw_request)
     if isinstance(answer, ErrorResponse):
@@ -135,14 +135,14 @@ async def create_uncertainty(request: UncertaintyRequest, raw_request: Request) 
 
 @router.get("/v1/uncertainty/methods", responses=_answer(MethodList))
 async def list_uncertainty_methods(raw_request: Request) -> Response:
-    """Every method: what it needs, where it comes from, whether this server can do it."""
+    """List all methods: what each needs, where it comes from, whether this server can do it."""
     handler: ServingUncertainty = raw_request.app.state.conf_server_uncertainty
     return Response(handler.methods().model_dump_json(), media_type="application/json")
 
 
 @server_router.get("/v1/models/{model_id:path}", responses=_answer(ModelCard) | _ERRORS)
 async def retrieve_model(model_id: str, raw_request: Request) -> Response:
-    """One of the models of `GET /v1/models`, by its id."""
+    """Describe one of the models of `GET /v1/models`."""
     models: OpenAIServingModels = raw_request.app.state.openai_serving_models
     for card in (await models.show_available_models()).data:
         if card.id == model_id:
@@ -155,12 +155,12 @@ async def retrieve_model(model_id: str, raw_request: Request) -> Response:
 
 @server_router.get("/version")
 async def show_version() -> dict[str, str]:
-    """vLLM's version, as in a stock server, and conf-server's."""
+    """Tell vLLM's version, as a stock server does, and conf-server's."""
     return {"version": vllm_version, "conf_server_version": __version__}
 
 
 def install_routes(app: FastAPI, added: APIRouter) -> None:
-    """Add routes to an app; a route of vLLM's with the same path and method gives way."""
+    """Add routes to an app, in place of vLLM's routes with the same path and method."""
     ours = {(route.path, method) for route in _api_routes(added) for method in route.methods}
     kept = []
     for route in app.router.routes:
@@ -182,7 +182,7 @@ def _api_routes(router: APIRouter) -> list[APIRoute]:
 
 
 def init_confidence_state(state: State, settings: ConfidenceSettings) -> None:
-    """Replace vLLM's handlers by ours; after vLLM's own `init_app_state`.
+    """Replace vLLM's handlers by ours. vLLM's own `init_app_state` has to run before.
 
     Raises:
         SettingsError: a similarity model cannot be loaded, or the engine has fewer candidates

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from vllm.entrypoints.serve.engine.protocol import PromptTokenUsageInfo
 
 from conf_server.backends.base import ForcingItem, Plain, Prompt
-from conf_server.serving.checked_body import CheckedBody
+from conf_server.backends.served_bodies import CheckedBody
 from conf_server.serving.confidence import ConfidenceOptions, MetricName
 from conf_server.serving.fields import Priority, RequestId
 from conf_server.serving.given_texts import (
@@ -267,18 +267,18 @@ class ScoreResponse(BaseModel):
                         {
                             "index": 0,
                             "num_tokens": 1,
-                            "logprob": -1.5,
-                            "mean_logprob": -1.5,
-                            "perplexity": 4.48,
+                            "logprob": -0.2606,
+                            "mean_logprob": -0.2606,
+                            "perplexity": 1.2977,
                             "is_greedy": True,
                             "confidence_summary": {
-                                "mean_confidence": 5.5,
-                                "tail_2048_mean_conf": 5.5,
-                                "min_sliding_2048_mean_conf": 5.5,
-                                "bottom_0.1_sliding_2048_mean_conf": 5.5,
-                                "bottom_0.5_sliding_2048_mean_conf": 5.5,
+                                "mean_confidence": 5.0741,
+                                "tail_2048_mean_conf": 5.0741,
+                                "min_sliding_2048_mean_conf": 5.0741,
+                                "bottom_0.1_sliding_2048_mean_conf": 5.0741,
+                                "bottom_0.5_sliding_2048_mean_conf": 5.0741,
                             },
-                            "uncertainty": {"mean_token_entropy": {"value": 3.1, "exact": True}},
+                            "uncertainty": {"mean_token_entropy": {"value": 1.4962, "exact": True}},
                         }
                     ],
                     "usage": {

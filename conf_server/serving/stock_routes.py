@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError, create_model, model_validator
 from starlette.exceptions import HTTPException
 
-from conf_server.serving.checked_body import CheckedBody
+from conf_server.backends.served_bodies import CheckedBody
 from conf_server.serving.refusals import refused
 from conf_server.serving.requests import (
     ConfidenceChatCompletionRequest,

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from conf_server.backends.base import Ask, Caller, Plain, Prompt
+from conf_server.backends.served_bodies import CheckedBody
 from conf_server.gathering.inquiry import Inquiry, Relevance
-from conf_server.serving.checked_body import CheckedBody
 from conf_server.serving.fields import Priority, RequestId
 from conf_server.serving.given_texts import GivenText, chat_of, check_given, completion_of
 from conf_server.serving.refusals import refused
@@ -245,7 +245,7 @@ class UncertaintyResponse(BaseModel):
                     },
                     "estimates": {
                         "mean_token_entropy": {
-                            "value": 0.83,
+                            "value": 0.8284,
                             "exact": True,
                             "higher_is": "more uncertain",
                         }
@@ -254,9 +254,9 @@ class UncertaintyResponse(BaseModel):
                         "prompt_tokens": 37,
                         "completion_tokens": 8,
                         "total_tokens": 45,
-                        "stages": {"generate": {"prompt_tokens": 37, "completion_tokens": 8}},
+                        "stages": {"answer": {"prompt_tokens": 37, "completion_tokens": 8}},
                     },
-                    "timings": {"generate": 0.21, "estimates": 0.001, "total": 0.22},
+                    "timings": {"answer": 0.21, "estimates": 0.001, "total": 0.22},
                 }
             ]
         }

@@ -232,6 +232,7 @@ def test_half_a_surrogate_pair_is_no_text(server: Server, path: str, body: Any, 
         ("/v1/completions", COMPLETION),
         ("/v1/score", SCORE),
         ("/v1/uncertainty", UNCERTAINTY),
+        ("/v1/responses", {"input": "Hi", "max_output_tokens": 2}),
     ],
 )
 def test_a_null_request_id_is_none(server: Server, path: str, body: dict[str, Any]) -> None:

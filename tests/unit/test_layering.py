@@ -101,7 +101,7 @@ ROOMS = {
 """Each room, and those that it may look into."""
 COMMON = {"settings", "refusal", "concurrency", "server_process", "signals", "standard_output"}
 """Modules that every room may use; they use none."""
-SEAM = ("served.py", "served_rows.py", "served_tokens.py")
+SEAM = ("served.py", "served_bodies.py", "served_rows.py", "served_tokens.py")
 """Modules of `backends` that are made of vLLM's handlers."""
 
 

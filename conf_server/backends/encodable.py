@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from conf_server.serving.refusals import refused
+from conf_server.refusal import RefusalError
 
 
 def refuse_unencodable(value: Any, path: str) -> None:
@@ -15,7 +15,7 @@ def refuse_unencodable(value: Any, path: str) -> None:
         path: of its field.
 
     Raises:
-        VLLMValidationError: naming the first text in it that UTF-8 cannot hold, or the object
+        RefusalError: naming the first text in it that UTF-8 cannot hold, or the object
             that has such a name in it.
     """
     rest = [(path, value)]
@@ -40,4 +40,5 @@ def _check(text: str, path: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise refused(path, "no Unicode text, but half of a surrogate pair.") from None
+        message = "it is no Unicode text, but has half of a surrogate pair in it."
+        raise RefusalError(path, message) from None

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from vllm.exceptions import VLLMValidationError
 
+from conf_server.backends.served_rows import RowsChatRequest, RowsCompletionRequest
+from conf_server.refusal import RefusalError
 from conf_server.serving.requests import (
     ConfidenceChatCompletionRequest,
     ConfidenceCompletionRequest,
@@ -29,14 +30,16 @@ NAMED_TOOL = {"type": "function", "function": {"name": "x"}}
         ({"bogus": {"\ud800": 1}}, "bogus"),
     ],
 )
-def test_both_requests(body: dict[str, Any], field: str) -> None:
+def test_every_request_of_ours(body: dict[str, Any], field: str) -> None:
     for model, right in (
         (ConfidenceChatCompletionRequest, CHAT),
         (ConfidenceCompletionRequest, COMPLETION),
+        (RowsChatRequest, CHAT),
+        (RowsCompletionRequest, COMPLETION),
     ):
-        with pytest.raises(VLLMValidationError) as caught:
+        with pytest.raises(RefusalError) as caught:
             model.model_validate(right | body)
-        assert caught.value.parameter == field
+        assert caught.value.field == field
 
 
 @pytest.mark.parametrize(
@@ -47,9 +50,9 @@ def test_both_requests(body: dict[str, Any], field: str) -> None:
     ],
 )
 def test_tools(body: dict[str, Any], field: str) -> None:
-    with pytest.raises(VLLMValidationError) as caught:
+    with pytest.raises(RefusalError) as caught:
         ConfidenceChatCompletionRequest.model_validate(CHAT | body)
-    assert caught.value.parameter == field
+    assert caught.value.field == field
 
 
 def test_a_null_request_id_is_none() -> None:

@@ -1,4 +1,4 @@
-"""Bodies whose mistakes are refused in words, also where vLLM's own checks stumble over them."""
+"""Request models of vLLM's, whose mistakes are refused in words where vLLM stumbles over them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError, model_validator
-from vllm.exceptions import VLLMError, VLLMValidationError
 
+from conf_server.backends.encodable import refuse_unencodable
 from conf_server.refusal import RefusalError
-from conf_server.serving.encodable import refuse_unencodable
-from conf_server.serving.refusals import refused
+
+_STUMBLES = (
+    AttributeError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+    RecursionError,
+)
 
 
 class CheckedBody(BaseModel):
@@ -18,7 +25,8 @@ class CheckedBody(BaseModel):
 
     Several validators of vLLM's look at a body before its types are checked, and fail with an
     `AttributeError` or the like where a type is wrong. That would be a 500. Validation has no
-    other cause of errors than the body, so here it becomes a 400.
+    other cause of such errors than the body, so here it becomes a refusal. Text that UTF-8 cannot
+    hold is refused as well, and a `request_id` of null is taken for none.
     """
 
     @model_validator(mode="wrap")
@@ -28,33 +36,33 @@ class CheckedBody(BaseModel):
             for name, value in data.items():
                 refuse_unencodable(str(name), "body")
                 refuse_unencodable(value, name)
+            if data.get("request_id", "") is None:
+                data = {name: value for name, value in data.items() if name != "request_id"}
         try:
             return handler(data)
-        except (ValidationError, VLLMError, RefusalError):
-            raise
-        except Exception as error:
+        except _STUMBLES as error:
             raise _explained(cls, data, error) from error
 
 
-def _explained(model: type[BaseModel], data: Any, error: Exception) -> VLLMValidationError:
+def _explained(model: type[BaseModel], data: Any, error: Exception) -> RefusalError:
     """A refusal that names the first field of a wrong type, for the error of a validator."""
     given = data if isinstance(data, dict) else {}
-    for name in model.model_fields.keys() & given.keys():
+    for name in model.model_fields:
+        if name not in given:
+            continue
         try:
             _adapter(model, name).validate_python(given[name])
         except ValidationError as wrong:
             first = wrong.errors(include_url=False, include_input=False)[0]
-            return refused(name, f"{first['msg']}.")
-        except VLLMValidationError as refusal:
-            return refusal
-        except Exception:
-            return refused(name, "not of the right type.")
-    return VLLMValidationError(f"The request cannot be read: {type(error).__name__}: {error}")
+            return RefusalError(name, f"{first['msg']}.")
+        except _STUMBLES:
+            return RefusalError(name, "it is not of the right type.")
+    return RefusalError(None, f"The request cannot be read: {type(error).__name__}: {error}")
 
 
 @lru_cache(maxsize=256)
 def _adapter(model: type[BaseModel], name: str) -> TypeAdapter[Any]:
     info = model.model_fields[name]
-    metadata = tuple(info.metadata)
     annotation: Any = info.annotation
+    metadata = tuple(info.metadata)
     return TypeAdapter(Annotated[(annotation, *metadata)] if metadata else annotation)
