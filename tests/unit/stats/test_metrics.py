@@ -113,6 +113,18 @@ def test_a_perplexity_beyond_floats_is_infinite_for_its_token_alone() -> None:
     assert found.value == pytest.approx(np.exp(250))
 
 
+@pytest.mark.parametrize("rounding", [0, 1e-3, -1e-3])
+def test_tokens_that_stand_out_share_their_probability(rounding: float) -> None:
+    """The engine may round a token's log-probability otherwise than its statistics."""
+    likely = np.array([0.45, 0.4, *[0.01] * 15])
+    rows = np.log(np.tile(likely, (3, 1)))
+    own = np.log(likely[:3, None]) + rounding
+    trace = TraceRows(np.arange(3)[:, None], own, np.zeros(3, np.int32), token_statistics(rows, K))
+    found = metric_values(trace, "boosted_prob_sequence", K, len(likely))
+    assert found.tokens == pytest.approx([-0.85, -0.85, -0.01], rel=2e-3)
+    assert found.value == pytest.approx(-(0.85 + 0.85 + 0.01) / 3, rel=2e-3)
+
+
 def test_an_unknown_metric_is_an_error() -> None:
     with pytest.raises(KeyError):
         metric_values(rows_of(distributions(1), [0], True), "magic", K, VOCABULARY)
