@@ -62,6 +62,11 @@ def test_a_file_that_is_named_is_there(page: str, path: str) -> None:
     assert known or ("/" not in path and list((ROOT / "conf_server").rglob(path)))
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_merge_has_left_its_marks(page: Path) -> None:
+    assert not re.search(r"^(<<<<<<<|>>>>>>>)", page.read_text(), flags=re.MULTILINE)
+
+
 def test_every_page_is_in_the_index() -> None:
     index = (ROOT / "docs/README.md").read_text()
     listed = {(ROOT / "docs" / target).resolve() for target in re.findall(r"\]\(([^)]+)\)", index)}

@@ -183,7 +183,7 @@ _MIN_EXPONENT: Final = np.float32(-126)  # 2^-126 is the smallest normal float32
 _ZERO: Final[Any] = np.float32(0)
 _SIGN: Final = np.int32(31)
 _MAGNITUDE: Final = np.int32(0x7FFFFFFF)
-_LOG_LEAST: Final = math.log(MIN_DROP) - 0.01  # no dominant token is below it, despite rounding
+_LOG_LEAST: Final = math.log(MIN_DROP) - 0.01  # lower than needed, for rounding
 _NO_KEY: Final = np.int32(-0x80000000)
 
 
@@ -331,7 +331,7 @@ def _fill_rows(logits: Any, top_k: Any, out: Any) -> None:
     """Fill `out` with the statistics of (n, V) float32; CONFIDENCE is NaN where k > 128."""
     size = logits.shape[1]
     maxima = np.empty((size + _BLOCK - 1) // _BLOCK, np.int32)
-    found = np.empty(MAX_DOMINANT + 8, np.int32)  # of p above exp(_LOG_LEAST) there are 202
+    found = np.empty(2 * MAX_DOMINANT, np.int32)
     for n in range(logits.shape[0]):
         row = logits[n]
         bits = row.view(np.int32)
@@ -355,6 +355,6 @@ def _fill_rows(logits: Any, top_k: Any, out: Any) -> None:
         if log_z == log_z:
             limit = np.float32(best[0] + log_z + _LOG_LEAST)
             if best.size < size and best[-1] > limit:
-                count = _keys_above(bits, maxima, _key(limit.view(np.int32)), found)
-                best = _floats(found[:count])
+                key = _key(limit.view(np.int32)) - np.int32(1)  # large logits are far apart
+                best = _floats(found[: _keys_above(bits, maxima, key, found)])
             out[n, 7], out[n, 8] = _dominant(best, log_z)
