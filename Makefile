@@ -55,6 +55,15 @@ evaluate: $(INSTALLED)-test $(if $(MODEL),,model) ## Which methods know when MOD
 	$(VENV)/bin/conf-server report $(FOLDER)/estimates.jsonl -o $(FOLDER)/report.html \
 		--png $(FOLDER) --match contains
 
+.PHONY: soak
+soak: $(INSTALLED)-bench $(if $(MODEL),,model) ## Does memory grow under a load, beside stock vLLM? with MODEL=, ARGS=
+	$(VENV)/bin/python -m benchmarks.soak $(if $(MODEL),--model $(MODEL)) $(ARGS)
+
+.PHONY: mutate
+mutate: URL = http://127.0.0.1:$(PORT)
+mutate: $(INSTALLED)-test ## Send broken requests to the server at URL=, with ARGS= (--count, --seed, ...)
+	$(VENV)/bin/python -m tests.mutator $(URL) $(ARGS)
+
 .PHONY: lint
 lint: $(INSTALLED)-dev ## Check formatting and style
 	$(VENV)/bin/ruff format --check .

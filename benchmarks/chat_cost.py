@@ -22,7 +22,15 @@ SUBJECTS = ("a lighthouse", "two rivers", "the night train", "an old clock", "a 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to ask; `sign` are bytes that an answer has to hold, or was not what we asked for."""
+    """A way to ask for an answer.
+
+    Attributes:
+        server: a key of `servers.MODULES`.
+        name: how the log-probabilities are asked for.
+        fields: what the request says for that.
+        sign: bytes that the answer holds if it is what was asked for.
+        stream: whether it is sent in chunks.
+    """
 
     server: str
     name: str
@@ -35,7 +43,7 @@ class Method:
         return (self.server, self.name, STREAMED if self.stream else WHOLE)
 
     def body(self, prompt: str, max_tokens: int) -> bytes:
-        # Greedy: no random numbers, so that log-probabilities are all there is to differ.
+        # Greedy decoding draws no random numbers, so the methods differ by log-probabilities alone.
         request = {
             "model": MODEL_NAME,
             "messages": [{"role": "user", "content": prompt}],
@@ -48,7 +56,12 @@ class Method:
         return json.dumps(request).encode()
 
     def check(self, answers: Sequence[bytes], max_tokens: int) -> None:
-        """A fast answer to another question is not a result."""
+        """Look whether the answers are what was asked for, since a fast answer to something else is
+        no result.
+
+        Raises:
+            ServerError: one is not.
+        """
         for answer in answers:
             complete = b'"finish_reason":"length"' in answer
             if complete and not self.stream:
@@ -82,17 +95,17 @@ METHODS = tuple(
 
 
 def method(server: str, name: str) -> Method:
-    """The method of that name that does not stream."""
+    """Return the method of that name that does not stream."""
     return next(m for m in METHODS if m.label == (server, name, WHOLE))
 
 
 def baseline(label: Label) -> Label:
-    """What a ratio is against: no log-probabilities, on the same server, sent the same way."""
+    """Return what a ratio is against: no log-probabilities, same server, sent the same way."""
     return (label[0], NOTHING, *label[2:])
 
 
 def prompts(count: int, number: int) -> list[str]:
-    """Short and distinct; the same for every method of a round."""
+    """Make short and distinct prompts, which are the same for every method of a round."""
     return [
         f"Tell me story {index} of evening {number}, about {SUBJECTS[index % len(SUBJECTS)]}."
         for index in range(count)
@@ -124,7 +137,7 @@ async def sample(
 
 
 async def warm_up(client: Client, servers: Mapping[str, Server], requests: int) -> None:
-    """Caches, allocators and code paths that the first requests of a kind would pay for."""
+    """Send what fills the caches and allocators that the first requests would pay for."""
     for how in METHODS:
         if server := servers.get(how.server):
             bodies = [how.body(prompt, 8) for prompt in prompts(requests, 0)]
@@ -140,7 +153,7 @@ async def run(
     concurrency: int,
     max_tokens: int,
 ) -> Results:
-    """Every method once a round, in another order each round."""
+    """Measure every method once a round, in another order each round."""
     results: Results = {how.label: [] for how in METHODS}
     for number in range(1, rounds + 1):
         for how in random.Random(number).sample(METHODS, len(METHODS)):
@@ -160,5 +173,5 @@ async def run(
 
 
 def steps(rounds: int) -> int:
-    """How often `run` moves the progress bar."""
+    """Return how often `run` moves the progress bar."""
     return rounds * len(METHODS)

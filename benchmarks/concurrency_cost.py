@@ -37,7 +37,7 @@ async def run(
     concurrencies: Sequence[int],
     max_tokens: int,
 ) -> Results:
-    """Every method at every concurrency once a round, in another order each round."""
+    """Measure every method at every concurrency once a round, in another order each round."""
     pairs = [(how, concurrency) for concurrency in concurrencies for how in METHODS]
     results: Results = {label(*pair): [] for pair in pairs}
     for number in range(1, rounds + 1):
@@ -58,12 +58,12 @@ async def run(
 
 
 def steps(rounds: int, concurrencies: Sequence[int]) -> int:
-    """How often `run` moves the progress bar."""
+    """Return how often `run` moves the progress bar."""
     return rounds * len(concurrencies) * len(METHODS)
 
 
 def summary_us(lengths: Sequence[int] = TRACE_LENGTHS) -> dict[int, float]:
-    """Microseconds that the summary of a trace of each length takes, in process."""
+    """Return the microseconds that the summary of a trace of each length takes, in process."""
     draw = np.random.default_rng(0)
     return {
         length: median_us(partial(confidence_summary, draw.gamma(2.0, 6.0, length)))

@@ -1,4 +1,4 @@
-"""The client: sends requests, counts bytes and CPU time, and looks at answers afterwards."""
+"""The client, which sends requests and measures their time, bytes and CPU time."""
 
 from __future__ import annotations
 
@@ -13,13 +13,21 @@ from benchmarks.servers import Server, ServerError
 
 # vLLM's workers poll for a second after their last step; a core that polls is not idle.
 QUIET_S = 1.2
-# What a server does after its last byte (freeing a request, say) is part of the request.
+# What a server does after its last byte, such as freeing the request, is part of the request.
 AFTERMATH_S = 0.05
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One timed batch of requests against one server."""
+    """One timed batch of requests to one server.
+
+    Attributes:
+        seconds: from the first request to the last answer.
+        cpu_seconds: CPU time of the server's processes by role.
+        tokens: how many tokens the batch generated, or scored with their contexts.
+        items: how many answers or scored texts it has.
+        received: bytes of all answers.
+    """
 
     seconds: float
     cpu_seconds: dict[str, float]
@@ -41,12 +49,12 @@ class Sample:
 
 
 Label = tuple[str, ...]
-# Samples of each method, one a round: the n-th samples of all methods were taken together.
+# The samples of each method, one for each round. The n-th of all methods belong to one round.
 Results = dict[Label, list[Sample]]
 
 
 class Client:
-    """Keeps connections open: what is measured is answers, not handshakes."""
+    """Keeps its connections open, so that answers are measured and not handshakes."""
 
     async def __aenter__(self) -> Client:
         self._session = aiohttp.ClientSession(
@@ -63,7 +71,11 @@ class Client:
     async def send(
         self, server: Server, path: str, bodies: Sequence[bytes], concurrency: int
     ) -> list[bytes]:
-        """Post the bodies, at most `concurrency` at a time; their answers, unparsed."""
+        """Post the bodies, at most `concurrency` at a time, and return the answers' bytes.
+
+        Raises:
+            ServerError: an answer's status is not 200, or a connection broke.
+        """
         gate = asyncio.Semaphore(concurrency)
 
         async def post(body: bytes) -> bytes:
@@ -88,7 +100,7 @@ class Client:
         tokens: int,
         items: int,
     ) -> tuple[Sample, list[bytes]]:
-        """Time the bodies on a quiet machine."""
+        """Time the bodies after a pause in which the servers come to rest."""
         await asyncio.sleep(QUIET_S)
         before, start = server.cpu_seconds(), time.perf_counter()
         answers = await self.send(server, path, bodies, concurrency)

@@ -1,9 +1,9 @@
 """A stock vLLM server with the old plugin's stats mode patched into it, to compare with.
 
-A stand-in, not the plugin: it keeps what made the plugin's cost. The engine is asked for
-20 candidates a token, vLLM turns each into an object with its decoded text, and only then
-a replaced `_create_chat_logprobs` adds them up and drops them. Streamed, each chunk
-summarises its own tokens: the cheapest thing such a patch can do.
+This is not the plugin, but it does what made the plugin expensive. The engine is asked for 20
+candidates a token, vLLM turns each into an object with its decoded text, and only then a replaced
+`_create_chat_logprobs` adds them up and drops them. In a stream, each chunk summarises its own
+tokens, which is the cheapest thing that such a patch can do.
 """
 
 from __future__ import annotations

@@ -43,10 +43,10 @@ Baseline = Callable[[Label], Label]
 
 @dataclass
 class Report:
-    """All results of a run; a table that was not asked for is empty."""
+    """All results of a run. A table that was not asked for is empty."""
 
     options: Mapping[str, Any]
-    # A trial shows that everything works; its figures are too few to judge by.
+    # A trial shows that everything works. Its figures are too few to judge by.
     trial: bool = False
     chat: Results = field(default_factory=dict)
     score: Results = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Report:
     score_difference: float | None = None
 
     def write_json(self, path: Path) -> None:
-        """Raw samples: every figure of the tables can be had from them."""
+        """Write the raw samples, which every figure of the tables can be computed from."""
         path.parent.mkdir(parents=True, exist_ok=True)
         document = {
             "machine": machine(),
@@ -76,7 +76,7 @@ class Report:
         path.write_text(json.dumps(document, indent=1) + "\n")
 
     def markdown(self) -> str:
-        """The tables, with what they were measured on."""
+        """Write the tables, with what they were measured on."""
         made = {**machine(), **versions()}
         parts = [", ".join(f"{name} {value}" for name, value in made.items()) + "."]
         if self.chat:
@@ -128,8 +128,8 @@ def _plain(results: Results) -> list[dict[str, Any]]:
 
 
 def ratios(results: Results, label: Label, against: Label, metric: Metric) -> list[float]:
-    """The ratio within each round: what slows a whole round down cancels out."""
-    # Not strict: transformers takes part in the first round only.
+    """Return the ratio within each round, where what slows a whole round down cancels out."""
+    # The lengths may differ, because transformers takes part in the first round only.
     pairs = zip(results[label], results[against], strict=False)
     return [metric(sample) / metric(base) for sample, base in pairs]
 
@@ -154,7 +154,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], labels: int) -> s
 def _rows(
     results: Results, baseline: Baseline, columns: Sequence[tuple[Metric, str]]
 ) -> list[list[str]]:
-    """Each method's labels, then a figure and its ratio for each column."""
+    """Make a row of each method's labels, then a figure and its ratio for each column."""
     rows = []
     for label, samples in results.items():
         row = list(label)
@@ -282,7 +282,7 @@ def _kernel_aims(kernels: Sequence[KernelTimes]) -> Iterator[Aim]:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures came from."""
+    """Say what machine the figures came from."""
     return {
         "CPU": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)),

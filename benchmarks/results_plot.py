@@ -1,4 +1,4 @@
-"""The run as one picture. Imports matplotlib, so it is imported last."""
+"""The run as one picture. This imports matplotlib, so it is imported only where one is wanted."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _lines(axes: Axes, results: Results) -> None:
 
 
 def write(report: Report, path: Path) -> None:
-    """A panel for each table that was measured."""
+    """Draw a panel for each table that was measured. Without any, nothing is written."""
     whole = {label: s for label, s in report.chat.items() if label[2] == chat_cost.WHOLE}
     scores = report.score
     panels = []

@@ -31,7 +31,7 @@ LABELS: tuple[Label, ...] = (
     (CONF, AGAIN),
     (TRANSFORMERS, FORWARD),
 )
-# Ids that any vocabulary in use has, and that are ordinary tokens there.
+# Any vocabulary in use has these ids, as ordinary tokens.
 TOKEN_IDS = range(1_000, 30_000)
 
 
@@ -44,7 +44,7 @@ class Case:
     completions: int = 16
 
     def texts(self, seed: str, completions_seed: str = "") -> list[Text]:
-        """Random ids, another text for each seed: what no cache has seen is cold."""
+        """Draw random ids. Each seed gives other texts, so that no cache has seen a new one's."""
         draw = random.Random(seed)
         contexts = [draw.choices(TOKEN_IDS, k=self.context_tokens) for _ in range(self.contexts)]
         draw = random.Random(completions_seed or seed + "completions")
@@ -109,11 +109,11 @@ class Scoring:
         self._case = case
         labels = LABELS if reference else LABELS[:-1]
         self.results: Results = {label: [] for label in labels}
-        # Largest distance of a completion's log-probability from transformers', in nats a token.
+        # This is the largest distance of a mean log-probability from transformers', in nats.
         self.difference: float | None = None
 
     async def run(self, bar: tqdm, rounds: int) -> None:
-        """Every method once a round; what is warm comes right after what warmed it."""
+        """Measure every method once a round. What is warm comes right after what warmed it."""
         for number in range(1, rounds + 1):
             families = [self._prefill(number), self._stock(number), self._score(number)]
             if number == 1:
@@ -121,7 +121,7 @@ class Scoring:
             for family in random.Random(number).sample(families, len(families)):
                 for step in family:
                     await self._take(bar, step)
-            # Once is enough: it takes minutes, and is far from everything else.
+            # Once is enough, because it takes minutes and is far from everything else.
             if self._reference and number == 1:
                 await asyncio.sleep(QUIET_S)
                 self._forward(bar, number)
@@ -134,7 +134,7 @@ class Scoring:
     def _stock(self, number: int) -> Iterator[Step]:
         texts = self._case.texts(f"stock {number}")
         yield Step((STOCK, PREFILL), "/v1/completions", texts, _completions_body(texts))
-        # It never reads the prefix cache, so that it makes no difference what is in there.
+        # This never reads the prefix cache, so it does not matter what is in there.
         body = _completions_body(texts, prompt_logprobs=20)
         yield Step((STOCK, STOCK_TOP_20), "/v1/completions", texts, body)
 
@@ -166,7 +166,7 @@ class Scoring:
         bar.update()
 
     def _forward(self, bar: tqdm, number: int) -> None:
-        """transformers on the texts that were just scored: what it takes, and what it says."""
+        """Time transformers on the texts that were just scored, and compare what it says."""
         assert self._reference is not None
         bar.set_postfix_str(f"score: {TRANSFORMERS}")
         texts = self._case.texts(f"score {number}")
@@ -194,10 +194,10 @@ class Scoring:
 
 
 def baseline(label: Label) -> Label:
-    """What a ratio is against: the same server's cold prefill of as many tokens."""
+    """Return what a ratio is against: the same server's cold prefill of as many tokens."""
     return (label[0] if label[0] == STOCK else CONF, PREFILL)
 
 
 def steps(rounds: int, with_transformers: bool) -> int:
-    """How often `run` moves the progress bar."""
+    """Return how often `run` moves the progress bar."""
     return rounds * (len(LABELS) - 1) + with_transformers

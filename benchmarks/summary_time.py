@@ -1,8 +1,8 @@
-"""What the numbers cost: median time of a trace's confidence and summary.
+"""What the numbers of a finished answer cost: the median time of its confidence and its summary.
 
-    python benchmarks/summary.py
+    python -m benchmarks.summary_time
 
-The aim: under 1 ms for the summary of 10,000 tokens.
+The aim is under 1 ms for the summary of 10,000 tokens.
 """
 
 import platform

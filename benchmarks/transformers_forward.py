@@ -24,7 +24,7 @@ Item = tuple[list[int], list[int]]
 
 @dataclass(frozen=True)
 class Forward:
-    """A batch of items, one forward pass each."""
+    """What one forward pass for each of some items took, and what it said."""
 
     seconds: float
     cpu_seconds: float
@@ -32,7 +32,7 @@ class Forward:
 
 
 class TransformersProcess:
-    """The parent's end."""
+    """The parent's end of the process."""
 
     def __init__(self, model: str, log: Path) -> None:
         self._log = log
@@ -72,7 +72,7 @@ class TransformersProcess:
 
 @contextlib.contextmanager
 def transformers_process(model: str, logs: Path) -> Iterator[TransformersProcess]:
-    """transformers with the model loaded, until the context ends."""
+    """Keep transformers ready, with the model loaded, until the context ends."""
     logs.mkdir(parents=True, exist_ok=True)
     process = TransformersProcess(model, logs / "transformers.log")
     try:

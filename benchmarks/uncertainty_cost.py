@@ -58,7 +58,7 @@ def _body(name: str, prompt: str, max_tokens: int) -> tuple[str, bytes]:
 async def run(
     client: Client, servers: Mapping[str, Server], bar: tqdm, *, rounds: int, max_tokens: int
 ) -> Results:
-    """Every way once a round, in another order each round; one request at a time.
+    """Measure every way once a round, in another order each round, one request at a time.
 
     The greedy answer, which plain chat does not give, is part of what is timed.
     """
@@ -89,12 +89,12 @@ def baseline(label: Label) -> Label:
 
 
 def steps(rounds: int) -> int:
-    """How often `run` moves the progress bar."""
+    """Return how often `run` moves the progress bar."""
     return (rounds + 1) * len(LABELS)
 
 
 def estimator_us(samples: int = SAMPLES, tokens: int = 200) -> dict[str, float]:
-    """Microseconds of each estimator in process, and of the judgements by rouge_l before them."""
+    """Time each estimator in process, and the judgements by rouge_l before them, in µs."""
     evidence = _evidence(samples, tokens)
     assert evidence.answer is not None
     texts = [evidence.answer.text, *(sample.text for sample in evidence.samples)]
@@ -106,7 +106,7 @@ def estimator_us(samples: int = SAMPLES, tokens: int = 200) -> dict[str, float]:
 
 
 def _evidence(samples: int, tokens: int) -> Evidence:
-    """Random answers of random words, about as alike as samples are."""
+    """Make random answers of random words, which are about as alike as samples are."""
     draw = np.random.default_rng(0)
     words = np.array([f"word{number}" for number in range(300)])
 

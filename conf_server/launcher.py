@@ -1,8 +1,9 @@
-"""The fork of vLLM's API server entry: engine client -> app -> serve, in 1..N processes.
+"""Starts the server: engine client, app, HTTP server, in one API process or several.
 
-vLLM's entry names its own engine client, app and handlers; this one is the same way
-down with ours. What it changes on that way: a first SIGTERM drains over HTTP while the
-engine still works, a second one is immediate, and systemd hears when the model answers.
+vLLM's own entry names its engine client, its app and its handlers, so this module takes its
+place and names ours. The order of steps is vLLM's. What differs is the end: the first SIGTERM
+drains over HTTP while the engine still works, the second one stops at once. systemd is told
+when the model answers.
 """
 
 from __future__ import annotations
@@ -49,19 +50,20 @@ from conf_server.engine.client.probe import generates
 from conf_server.engine.client.start import ENGINE_STOP_TIMEOUT_S, Shutdown, engine_client
 from conf_server.engine.core.scheduler import use_our_scheduler
 from conf_server.engine.exact_statistics import install_token_statistics
-from conf_server.serving.refusals import add_exception_handler, install_refusals
-from conf_server.serving.routes import init_confidence_state, install_routes
+from conf_server.serving.app import extend_app
+from conf_server.serving.refusals import add_exception_handler
+from conf_server.serving.routes import init_confidence_state
 from conf_server.settings import ConfidenceSettings, SettingsError
 from conf_server.systemd import ServiceNotifier
 
 logger = init_logger("vllm.conf_server.launcher")
 
 REFUSED = 2
-"""Exit status of flags that turn out to be wrong: argparse's."""
+"""The exit status when a flag turns out to be wrong; argparse exits with the same."""
 
 
 def run(args: Namespace, settings: ConfidenceSettings) -> None:
-    """Serve until a signal: in this process, in several, or headless."""
+    """Serve until a signal comes, in this process, in several processes, or without HTTP."""
     if args.headless:
         _run_headless(args)
     elif (args.api_server_count or 1) > 1:
@@ -72,7 +74,7 @@ def run(args: Namespace, settings: ConfidenceSettings) -> None:
 
 
 def _run_headless(args: Namespace) -> None:
-    """Engines for another host's API server; nothing in them is ours."""
+    """Run engines for the API server of another host. Nothing in them is ours."""
     from vllm.entrypoints.cli.serve import run_headless
 
     run_headless(args)
@@ -99,10 +101,11 @@ async def run_api_server(
     settings: ConfidenceSettings,
     client_config: dict[str, Any] | None = None,
 ) -> None:
-    """One API process, from the engine client to the last connection.
+    """Run one API process, from the start of the engine client to the last connection.
 
     Args:
-        client_config: how to reach engines that another process started; None starts one.
+        client_config: how to reach engines that another process has started. With None, this
+                process starts an engine of its own.
 
     Raises:
         SystemExit: 1 when the engine died.
@@ -128,22 +131,22 @@ async def run_api_server(
 async def build_confidence_app(
     engine: ConfidenceAsyncLLM, args: Namespace, settings: ConfidenceSettings
 ) -> FastAPI:
-    """vLLM's app, with our routes and handlers where the model generates."""
+    """Build vLLM's app, with our routes and, where the model generates text, our handlers."""
     tasks = await engine.get_supported_tasks()
     logger.info("Supported tasks: %s", tasks)
     app: FastAPI = build_app(args, tasks, engine.model_config)
     await init_app_state(engine, app.state, args, tasks)
-    if "generate" in tasks:
-        obstacle = await install_token_statistics(engine, args)
-        install_routes(app)
-        init_confidence_state(app.state, replace(settings, statistics_obstacle=obstacle))
-    install_refusals(app)
+    generates = "generate" in tasks
+    extend_app(app, generates)
     add_exception_handler(app, EngineDeadError, engine_gone)
+    if generates:
+        obstacle = await install_token_statistics(engine, args)
+        init_confidence_state(app.state, replace(settings, statistics_obstacle=obstacle))
     return app
 
 
 async def engine_gone(request: Request, _error: Exception) -> JSONResponse:
-    """503, so that clients and load balancers go elsewhere, and the end of this server."""
+    """Answer 503, so that load balancers send requests elsewhere, and stop this server."""
     state = request.app.state
     vllm_launcher.terminate_if_errored(state.server, state.engine_client)
     status = HTTPStatus.SERVICE_UNAVAILABLE
@@ -161,7 +164,7 @@ async def serve(
     peer_loads: Any = None,
     notify: bool = True,
 ) -> None:
-    """Answer requests until a signal or the engine's death, then drain."""
+    """Answer requests until a signal comes or the engine dies, then finish those that run."""
     config = uvicorn_config(app, args)
     server = vllm_launcher.NoSignalServer(
         config, **({} if peer_loads is None else {"peer_loads": peer_loads})
@@ -202,7 +205,7 @@ async def serve(
 
 
 def uvicorn_config(app: FastAPI, args: Namespace) -> uvicorn.Config:
-    """vLLM's HTTP flags for uvicorn, and how long a drain may take."""
+    """Make uvicorn's configuration of vLLM's HTTP flags, with the time that a drain may take."""
     logging: dict[str, Any] = {}
     if (log_config := get_uvicorn_log_config(args)) is not None:
         logging["log_config"] = log_config
@@ -235,7 +238,7 @@ def uvicorn_config(app: FastAPI, args: Namespace) -> uvicorn.Config:
 def _handle_signals(
     server: uvicorn.Server, engine: ConfidenceAsyncLLM, drain_s: int, shutdown: Shutdown
 ) -> None:
-    """First signal: no new connections, finish what runs. Second: stop now."""
+    """Drain at the first signal: take no new connections, finish what runs. Stop at the second."""
 
     def on_signal(signum: signal.Signals) -> None:
         if not server.should_exit:
@@ -256,7 +259,7 @@ def _handle_signals(
 
 
 def run_api_processes(args: Namespace, settings: ConfidenceSettings) -> None:
-    """Several API processes before the engines that this process starts and watches."""
+    """Start engines and several API processes in front of them, and watch over all of them."""
     from vllm.entrypoints.cli.serve import setup_multiprocess_prometheus
     from vllm.v1.utils import wait_for_completion_or_failure
 
@@ -304,7 +307,7 @@ def run_api_processes(args: Namespace, settings: ConfidenceSettings) -> None:
 
 
 def _has_refused(processes: list[Any]) -> bool:
-    """Whether an API process has ended because its flags are wrong, and has said so."""
+    """Whether an API process has ended because a flag is wrong. It has said which."""
     ended = connection.wait([process.sentinel for process in processes], timeout=0)
     for process in processes:
         if process.sentinel in ended:
@@ -313,7 +316,7 @@ def _has_refused(processes: list[Any]) -> bool:
 
 
 class _ParentSignals:
-    """First signal: leave the wait and drain. Second: kill every child and go."""
+    """Leaves the wait and drains at the first signal. Kills every child at the second."""
 
     def __init__(self) -> None:
         self.received = False
@@ -339,7 +342,7 @@ def api_process(
     *,
     settings: ConfidenceSettings,
 ) -> None:
-    """Entry of one of several API processes."""
+    """Run one of several API processes; this is what the new process calls first."""
     if logging_config := getattr(args, "logging_config", None):
         from vllm.logger import configure_logging
 

@@ -13,8 +13,25 @@ from conf_server.check.transformers_scorer import TransformersScorer, load_token
 from tests.adapter import merge_lora_adapter
 
 
+def dominant(row: NDArray[np.float64]) -> tuple[float, float]:
+    """BoostedProb's dominant tokens of one row of log-probabilities.
+
+    Step by step as boostedprob 0.1.3 finds them, with its defaults.
+
+    Returns:
+        log of their mass, and the smallest of their log-probabilities.
+    """
+    best = -np.sort(-row)
+    p = np.exp(best)
+    mass, least = -np.inf, np.inf
+    for i in range(len(p) - 1):
+        if p[i] - p[i + 1] > max(0.005, 0.3 * p[i]):
+            mass, least = np.log(p[: i + 1].sum()), best[i]
+    return mass, least
+
+
 def token_statistics(rows: NDArray[np.float64], k: int) -> NDArray[np.float64]:
-    """(n, 7): `TokenStatistic`'s columns of (n, V) log-probabilities, term by term."""
+    """(n, 9): `TokenStatistic`'s columns of (n, V) log-probabilities, term by term."""
     best = -np.sort(-rows, axis=1)
     return np.column_stack(
         (
@@ -25,6 +42,7 @@ def token_statistics(rows: NDArray[np.float64], k: int) -> NDArray[np.float64]:
             np.log(np.exp(rows / 4).sum(axis=1)),
             best[:, 0],
             best[:, 1],
+            np.array([dominant(row) for row in rows]).reshape(-1, 2),
         )
     )
 

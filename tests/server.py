@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,10 +14,13 @@ import httpx
 import openai
 
 from conf_server.server_process import ServerProcess
+from tests.devices import FLOAT32_PRODUCTS, HAS_CUDA
 
 START_TIMEOUT_S = 240
-# Several servers share the test machine: a small cache is enough for every test.
+# Several servers share the test machine, and a small cache is enough for every test.
 MEMORY_FLAGS = ("--gpu-memory-utilization=0.1",)
+# What conf-server does by itself on a CPU: numbers are held against transformers in float32.
+CUDA_FLAGS = ("--dtype=float32", "--enforce-eager") if HAS_CUDA else ()
 
 
 class Server(ServerProcess):
@@ -33,10 +37,10 @@ class Server(ServerProcess):
         module: Sequence[str] = ("conf_server",),
     ) -> None:
         super().__init__(
-            [f"--model={model}", *MEMORY_FLAGS, *flags],
+            [f"--model={model}", *MEMORY_FLAGS, *CUDA_FLAGS, *flags],
             log,
             command=[sys.executable, "-m", *module],
-            environ={**os.environ, **(environ or {})},
+            environ={**os.environ, **FLOAT32_PRODUCTS, **(environ or {})},
         )
         self.api_key = api_key
 
@@ -70,8 +74,10 @@ class Server(ServerProcess):
         )
 
     def post(self, path: str, body: Any) -> httpx.Response:
+        # httpx would write the characters themselves: half of a surrogate pair has no bytes.
+        content, headers = json.dumps(body), {"content-type": "application/json"}
         with self.http() as http:
-            return http.post(path, json=body)
+            return http.post(path, content=content, headers=headers)
 
     def metric(self, name: str) -> float:
         """Sum of a Prometheus metric over its labels."""

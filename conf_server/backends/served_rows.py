@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any, Self
 
-from pydantic import BaseModel, PrivateAttr
+from pydantic import PrivateAttr
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionLogProbs,
     ChatCompletionRequest,
@@ -21,6 +21,7 @@ from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import SamplingParams
 
+from conf_server.backends.served_bodies import CheckedBody
 from conf_server.engine.adoption import adopt_copy
 from conf_server.engine.client.output_processor import SampleTrace
 from conf_server.engine.client.stock_logprobs import append_stock_rows
@@ -29,7 +30,7 @@ from conf_server.stats.forced import WantedRows
 from conf_server.stats.trace import TokenTrace, TraceRows
 
 
-class RowsRequest(BaseModel):
+class RowsRequest(CheckedBody):
     """What both requests share; it is mixed in before vLLM's class."""
 
     _wanted: WantedRows = PrivateAttr()
@@ -41,6 +42,7 @@ class RowsRequest(BaseModel):
 
         Raises:
             ValidationError: of pydantic's, naming a field that vLLM refuses.
+            RefusalError: naming a field over which vLLM's validators stumble.
         """
         request = cls.model_validate(fields)
         request._wanted = wanted

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from conf_server.check.dominant_tokens import DominantTokens
 from conf_server.check.reference_statistics import ReferenceStatistics, reference_statistics
 
 _ROWS_AT_ONCE: Final = 64
@@ -83,6 +84,7 @@ def _joined(blocks: list[ReferenceRows]) -> ReferenceRows:
         statistics=ReferenceStatistics(
             np.concatenate([block.values for block in statistics]),
             np.concatenate([block.sensitivities for block in statistics]),
+            DominantTokens.joined([block.dominant for block in statistics]),
         )
         if statistics
         else None,

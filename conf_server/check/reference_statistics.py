@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from conf_server.check.dominant_tokens import DominantTokens, dominant_statistics, most_kept
 from conf_server.stats.columns import NUM_TOKEN_STATISTICS, TokenStatistic
+
+DOMINANT: Final = [TokenStatistic.LOG_DOMINANT_MASS, TokenStatistic.DOMINANT_LOGPROB]
+"""The columns that `DominantTokens` compares."""
 
 Floats = NDArray[np.float64]
 
@@ -18,13 +23,15 @@ class ReferenceStatistics:
     """The token statistics of n rows.
 
     Attributes:
-        values: (n, 7) float64, the columns of `TokenStatistic`, in nats.
-        sensitivities: (n, 7) float64, how far each value can move where no log-probability of
+        values: (n, s) float64, the columns of `TokenStatistic`, in nats.
+        sensitivities: (n, s) float64, how far each value can move where no log-probability of
             its row moves by more than 1 nat. See the function `sensitivities`.
+        dominant: what the `DOMINANT` columns are for other numbers of dominant tokens.
     """
 
     values: Floats
     sensitivities: Floats
+    dominant: DominantTokens
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,8 @@ class StatisticDifference:
     """One column of the token statistics, the engine against the reference.
 
     The difference at a token is |engine - reference| / sensitivity. Some log-probability of the
-    row must be wrong by at least as much for the statistic to be as wrong as it is.
+    row must be wrong by at least as much for the statistic to be as wrong as it is. The
+    difference in a `DOMINANT` column says the same and is `DominantTokens.distances`.
 
     Attributes:
         name: the column's name, in lower case.
@@ -52,7 +60,7 @@ def reference_statistics(logprobs: Floats, top_k: int) -> ReferenceStatistics:
         logprobs: (n, V) log-probabilities in nats, V >= 2; -inf stands for p = 0.
         top_k: how many log-probabilities the confidence averages, 1 <= top_k <= V.
     """
-    kept = max(top_k, 2)
+    kept = max(top_k, most_kept(logprobs.shape[1]))
     best = -np.sort(np.partition(-logprobs, kept - 1, axis=1)[:, :kept], axis=1)
     p = np.exp(logprobs)
     surprisal = np.where(p == 0, 0.0, -logprobs)  # 0 log 0 = 0
@@ -65,12 +73,13 @@ def reference_statistics(logprobs: Floats, top_k: int) -> ReferenceStatistics:
     values[:, TokenStatistic.LOG_SUM_P_QUARTER] = np.log(np.exp(logprobs / 4).sum(1))
     values[:, TokenStatistic.LOGPROB_1ST] = best[:, 0]
     values[:, TokenStatistic.LOGPROB_2ND] = best[:, 1]
+    values[:, DOMINANT] = dominant_statistics(best)
     deviation = (p * np.abs(surprisal - entropy[:, None])).sum(1)
-    return ReferenceStatistics(values, sensitivities(deviation))
+    return ReferenceStatistics(values, sensitivities(deviation), DominantTokens.of(best))
 
 
 def sensitivities(deviation: Floats) -> Floats:
-    """(n, 7) How far a statistic can move for each nat that log-probabilities move by.
+    """(n, s) How far a statistic can move for each nat that log-probabilities move by.
 
     Let no log p of a row move by more than d. Then
       - the largest and the second largest log p, and all means of log p (confidence and
@@ -78,7 +87,9 @@ def sensitivities(deviation: Floats) -> Floats:
       - log sum p^(1/2) and log sum p^(1/4) move by no more than d/2 and d/4, because their
         derivatives by log p are not negative and add up to 1/2 and 1/4;
       - the entropy H moves by no more than d E|log p + H|, to first order, because
-        dH = -sum p (log p + H) dlog p.
+        dH = -sum p (log p + H) dlog p;
+      - the mass and the least log p of the dominant tokens move by no more than d, as long as
+        their number is the same. `DominantTokens` deals with other numbers.
     In a row that is almost certain E|log p + H| is almost 0, but rounding is not. The entropy's
     sensitivity is therefore at least 1, that of a log-probability.
 
@@ -98,7 +109,7 @@ def compare_statistics(
     """The difference of each column, over n >= 1 tokens.
 
     Args:
-        engine: (n, 7) the columns of `TokenStatistic`, in nats.
+        engine: (n, s) the columns of `TokenStatistic`, in nats.
 
     Raises:
         ValueError: the two do not have the same shape.
@@ -106,6 +117,7 @@ def compare_statistics(
     if engine.shape != reference.values.shape:
         raise ValueError(f"statistics of {engine.shape} for {reference.values.shape}")
     apart = distances(engine, reference.values) / reference.sensitivities
+    apart[:, DOMINANT] = reference.dominant.distances(engine[:, DOMINANT])
     return tuple(
         StatisticDifference(
             column.name.lower(), float(apart[:, column].mean()), float(apart[:, column].max())

@@ -121,8 +121,9 @@ class CheckResult:
     def failures(self) -> list[str]:
         """What is past the tolerance or missing, one entry for each such line of the table.
 
-        Agreement is judged over all texts of a kind: in a text of five tokens, a single pair of
-        almost equally likely tokens makes 20%.
+        Means are judged for each text, and more strictly over all texts of a kind. Agreement is
+        judged over all texts only: in a text of five tokens, one pair of almost equally likely
+        tokens makes 20%.
         """
         single = [
             f"{line.text}/{line.kind}: {why}"
@@ -132,7 +133,7 @@ class CheckResult:
         together = [
             f"{line.text}/{line.kind}: {why}"
             for line in self.totals()
-            if (why := self.tolerance.disagreement(line.difference))
+            if (why := self.tolerance.exceeded_together(line.difference))
         ]
         absent = [f"{one.text}/{one.kind}: {one.reason}" for one in self.missing if not one.excuse]
         return single + together + absent

@@ -7,11 +7,16 @@ from typing import Final
 
 from conf_server.check.compare import Difference
 
-STATISTICS_MEAN: Final = 2.0
-"""A statistic's mean may be so many times as far off as that of the text's own tokens.
+SINGLE_TEXT: Final = 2.0
+"""The mean of one text alone may be so many times as far off as that of all texts of a kind.
 
-Those are likely tokens; most of a vocabulary is not, and is rounded more coarsely. On the
-embedded model the worst column is 1.1 (float32) to 1.8 (bfloat16) times as far off.
+Unlikely tokens are rounded more coarsely than likely ones, and one text may be made of them.
+"""
+
+STATISTICS: Final = 2.0
+"""The mean of a statistic may be so many times as far off as that of the text's own tokens.
+
+A text's tokens are likely ones. Most of a vocabulary is not, and statistics are of all of it.
 """
 
 
@@ -22,12 +27,12 @@ class Tolerance:
     The token statistics have no limits of their own, because their differences are expressed as
     differences of log-probabilities (see `reference_statistics.sensitivities`): where all
     log-probabilities of a row are within `max`, its statistics are too, the entropy to first
-    order. The limit of their means is `STATISTICS_MEAN` times `mean`.
+    order. `SINGLE_TEXT` and `STATISTICS` multiply the limit of means.
 
     Attributes:
-        mean: of the mean difference of each text and kind, nats.
-        max: of each token's difference, and of its regret, nats.
-        agreement: least share of equal likeliest tokens over all texts of a kind.
+        mean: the limit of the mean difference over all texts of a kind, in nats.
+        max: the limit of each token's difference and of its regret, in nats.
+        agreement: the least share of equal likeliest tokens over all texts of a kind.
     """
 
     mean: float
@@ -38,25 +43,35 @@ class Tolerance:
         return f"mean {self.mean:g}, max {self.max:g}, argmax {self.agreement:.0%}"
 
     def exceeded(self, difference: Difference) -> str:
-        """Why one text's rows are past the limits; empty where they are not."""
+        """Why the rows of one text are past the limits; empty where they are not."""
+        mean = SINGLE_TEXT * self.mean
         found = [
-            ("mean", difference.mean, self.mean),
+            ("mean", difference.mean, mean),
             ("max", difference.max, self.max),
             ("regret", difference.regret, self.max),
         ]
         for column in difference.statistics:
-            found.append((f"{column.name} mean", column.mean, STATISTICS_MEAN * self.mean))
+            found.append((f"{column.name} mean", column.mean, STATISTICS * mean))
             found.append((f"{column.name} max", column.max, self.max))
-        parts = [
-            f"{name} {value:.4g} > {limit:g}" for name, value, limit in found if not value <= limit
-        ]
+        return ", ".join(_past(found))
+
+    def exceeded_together(self, difference: Difference) -> str:
+        """Why all rows of one kind, taken together, are past the limits; empty where they are not.
+
+        The limits of single tokens are `exceeded`'s.
+        """
+        found = [("mean", difference.mean, self.mean)]
+        for column in difference.statistics:
+            found.append((f"{column.name} mean", column.mean, STATISTICS * self.mean))
+        parts = _past(found)
+        if difference.agreement < self.agreement:
+            parts.append(f"argmax {difference.agreement:.1%} < {self.agreement:.0%}")
         return ", ".join(parts)
 
-    def disagreement(self, difference: Difference) -> str:
-        """Why the likeliest tokens of one kind differ too often; empty where they do not."""
-        if difference.agreement >= self.agreement:
-            return ""
-        return f"argmax {difference.agreement:.1%} < {self.agreement:.0%}"
+
+def _past(found: list[tuple[str, float, float]]) -> list[str]:
+    """Those values that are not within their limits; a value that is not a number never is."""
+    return [f"{name} {value:.4g} > {limit:g}" for name, value, limit in found if not value <= limit]
 
 
 BY_DTYPE: Final = {

@@ -1,4 +1,4 @@
-"""Objects that vLLM's own code has built, continued as objects of our subclasses."""
+"""Turning objects that vLLM has built into objects of our subclasses."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ T = TypeVar("T")
 
 
 def adopt(kind: type[T], stock: Any) -> T:
-    """The same object with the methods of `kind` before those of its own class.
+    """An object of `kind` with the state of `stock`.
 
-    vLLM builds it, because its constructors' arguments change with every release. Both
-    objects share one state, so whoever still holds the old one is not left behind.
+    vLLM builds the stock object, because the arguments of its constructors change with every
+    release. Both objects share one `__dict__`, so that code which still holds the old one sees
+    what happens to the new one.
 
     Args:
-        kind: a subclass of the stock object's class, or of one of that class's bases.
+        kind: a subclass of the stock object's class, or of one of that class's bases. In the
+            second case the object gets a new class, which inherits from `kind` first and then
+            from the stock object's class.
+        stock: the object; it must not be of a class with `__slots__`.
     """
     if not issubclass(kind, type(stock)):
         kind = type(kind.__name__, (kind, type(stock)), {})

@@ -1,4 +1,7 @@
-"""Starting engines and API processes: where vLLM's releases differ, and only that."""
+"""The functions of vLLM that start engines and API processes, of which every release has others.
+
+What differs between vLLM 0.31, 0.32 and 0.33 stands in this module and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +33,13 @@ __all__ = [
 
 
 def propagate_frontend_flags(args: Namespace, engine_args: Any) -> None:
-    """Front-end flags that the engine's configuration has to know (from 0.32)."""
+    """Copy the front-end flags that the engine's configuration must have, as vLLM 0.32 does."""
     if propagate := getattr(vllm_cli_args, "propagate_flash_late_interaction", None):
         propagate(args, engine_args)
 
 
 def import_parser_plugins(args: Namespace) -> None:
-    """Import the modules of --tool-parser-plugin and --reasoning-parser-plugin."""
+    """Import the modules that --tool-parser-plugin and --reasoning-parser-plugin name."""
     if init := getattr(vllm_cli_args, "init_parser_plugin", None):  # 0.33
         init(args)
         return
@@ -51,14 +54,14 @@ def import_parser_plugins(args: Namespace) -> None:
 
 @dataclass
 class ServerProcesses:
-    """Everything a multi-process server has started."""
+    """The managers of all processes that a server with several API processes has started."""
 
     api_servers: Any
     engines: Any
     coordinator: Any
 
     def kill(self) -> None:
-        """End every child now."""
+        """End every child process at once."""
         for manager in (self.api_servers, self.engines, self.coordinator):
             if manager is None:
                 continue
@@ -77,7 +80,17 @@ def start_api_processes(
     sock: socket.socket,
     args: Namespace,
 ) -> ServerProcesses:
-    """Start the engines, and `count` processes that run `target` as their clients."""
+    """Start the engines, and `count` processes that run `target` as their clients.
+
+    Args:
+        target: what each API process runs.
+        address: where the server listens, as text.
+        sock: the socket bound to it, which the processes share.
+        args: the checked flags; every process gets them.
+
+    Returns:
+        The managers; the engines have finished their start.
+    """
     common: dict[str, Any] = {
         "target_server_fn": target,
         "listen_address": address,
@@ -105,13 +118,16 @@ def start_api_processes(
             )
         else:
             api_servers = _start_with_addresses(vllm_config, launch.addresses, common)
-        # A process that dies while the engines start aborts the start.
+        # vLLM aborts the start if one of these processes dies while the engines are starting.
         launch.watched_frontend_processes = api_servers.processes
     return ServerProcesses(api_servers, launch.engine_manager, coordinator)
 
 
 def _unbound_addresses(vllm_config: VllmConfig, count: int) -> Any:
-    """0.31: the API processes bind their ports and report them, except to Ray's actors."""
+    """The engines' addresses for vLLM 0.31.
+
+    There the API processes choose their ports themselves and report them, except under Ray.
+    """
     old_utils: Any = engine_utils
     return old_utils.get_engine_zmq_addresses(
         vllm_config, count, defer_api_server_ports=not _uses_ray(vllm_config)
@@ -119,6 +135,7 @@ def _unbound_addresses(vllm_config: VllmConfig, count: int) -> Any:
 
 
 def _start_with_addresses(vllm_config: VllmConfig, addresses: Any, common: dict[str, Any]) -> Any:
+    """Start the API processes of vLLM 0.31, and fill in the ports that they have chosen."""
     old_manager: Any = APIServerProcessManager
     manager = old_manager(
         input_addresses=addresses.inputs, output_addresses=addresses.outputs, **common

@@ -1,4 +1,4 @@
-"""Where LoRA and prompt log-probabilities do not go together in vLLM."""
+"""Refusing to score where LoRA makes vLLM's prompt log-probabilities wrong."""
 
 from __future__ import annotations
 
@@ -17,21 +17,24 @@ from vllm.platforms import current_platform
 
 _CONFIG: Final = "adapter_config.json"
 _HEADS: Final = ("lm_head", "language_model.lm_head")
-"""Where models have the output head: one that is text alone, and the text part of others."""
+"""Paths of the output head: in a model of text alone, and in the text part of other models."""
 
 
 class AdapterUnreadableError(Exception):
-    """An adapter whose configuration is not on this host. The message says why."""
+    """The configuration of an adapter cannot be read on this host. The message says why."""
 
 
 def scoring_obstacle(vllm_config: VllmConfig, adapters: Iterable[LoRARequest]) -> str | None:
     """Why prompt log-probabilities cannot be trusted here, or None where they can.
 
-    vLLM's LoRA layer of the output head maps one row of logits to each request, but
-    teacher forcing has a row for each token. On CPU a second request in the batch then
-    ends the engine; elsewhere the head's adapter weights meet the wrong rows. Without
-    adapters on the head the layer is not built (CPU) or adds zeros (elsewhere). An adapter
-    of which that cannot be told counts as one on the head.
+    vLLM's LoRA layer of the output head expects one row of logits for each request, but
+    teacher forcing has one for each token. On CPU this ends the engine as soon as a second
+    request is in the batch. On other devices the adapter's weights are applied to the wrong
+    rows. Without adapters on the head there is no such layer on CPU, and elsewhere it adds
+    zeros. If an adapter's configuration cannot be read, the adapter counts as one on the head.
+
+    Args:
+        adapters: those that the server has loaded.
     """
     config = vllm_config.lora_config
     if config is None or _excludes_head(config.target_modules):
@@ -62,9 +65,10 @@ def _problem(adapter: LoRARequest) -> str | None:
 
 
 def _read_config(lora_path: str) -> dict[str, Any]:
-    """
+    """The PEFT configuration of an adapter.
+
     Raises:
-        AdapterUnreadableError: there is none, or no PEFT configuration in it.
+        AdapterUnreadableError: there is no such file, or it holds something else.
     """
     file = _config_file(lora_path)
     try:
@@ -77,13 +81,14 @@ def _read_config(lora_path: str) -> dict[str, Any]:
 
 
 def _config_file(lora_path: str) -> Path:
-    """Where vLLM has the adapter's configuration from.
+    """The file that vLLM has read the adapter's configuration from.
 
-    vllm/lora/utils.py, get_adapter_absolute_path: a path where there is one, else a name on
-    a hub. What vLLM's workers have downloaded is in the cache; we do not download it again.
+    As in vLLM (vllm/lora/utils.py, get_adapter_absolute_path), `lora_path` is a path if it
+    exists, else a name on a hub. Nothing is downloaded here: what the workers have downloaded
+    is in the hub's cache.
 
     Raises:
-        AdapterUnreadableError: not in this host's cache.
+        AdapterUnreadableError: the file is not in this host's cache.
     """
     if os.path.isabs(lora_path) or lora_path.startswith("~") or os.path.exists(lora_path):
         return Path(os.path.expanduser(lora_path), _CONFIG)
@@ -91,7 +96,7 @@ def _config_file(lora_path: str) -> Path:
         raise AdapterUnreadableError(f"{lora_path} is ModelScope's, whose cache is not looked into")
     try:
         found = try_to_load_from_cache(lora_path, _CONFIG)
-    except ValueError as error:  # no name that the hub could have
+    except ValueError as error:  # a name that no hub can have
         raise AdapterUnreadableError(f"{lora_path} cannot be read here: {error}") from error
     if not isinstance(found, str):
         raise AdapterUnreadableError(f"{lora_path} is neither a folder here nor in the hub's cache")
@@ -99,12 +104,12 @@ def _config_file(lora_path: str) -> Path:
 
 
 def _adapts_head(fields: dict[str, Any]) -> bool:
-    """Whether `target_modules` or `modules_to_save` may name the head.
+    """Whether `target_modules` or `modules_to_save` may name the output head.
 
-    PEFT takes a list of names, or a pattern of the whole of a module's path.
+    PEFT takes either a list of names, or a regular expression for a module's whole path.
 
     Raises:
-        AdapterUnreadableError: a pattern that is none.
+        AdapterUnreadableError: the regular expression is not valid.
     """
     named = [fields.get("target_modules") or [], fields.get("modules_to_save") or []]
     return any(
@@ -114,9 +119,10 @@ def _adapts_head(fields: dict[str, Any]) -> bool:
 
 
 def _matches_head(pattern: str) -> bool:
-    """
+    """Whether a regular expression for module paths may match the output head.
+
     Raises:
-        AdapterUnreadableError: no regular expression.
+        AdapterUnreadableError: the regular expression is not valid.
     """
     try:
         return "lm_head" in pattern or any(re.fullmatch(pattern, head) for head in _HEADS)

@@ -1,4 +1,7 @@
-"""How a request says, on its way through vLLM, what of ours it wants."""
+"""Marks: what a request wants of conf-server, written into its `SamplingParams`.
+
+vLLM carries the mark from the API process through the scheduler to the workers.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,13 @@ _ARG: Final = "conf_server"
 
 
 class SamplesMark(msgspec.Struct, frozen=True, tag="samples"):
-    """A request whose generated tokens' log-probabilities arrive as a `TokenTrace`.
+    """Marks a request whose generated tokens' log-probabilities arrive as a `TokenTrace`.
 
     Attributes:
-        statistics_top_k: above 0, the worker adds `TokenStatistic` columns, the confidence
-            over that many candidates.
-        deferred: nobody looks at a row before the answer's end.
+        statistics_top_k: 0 for rows without statistics. Otherwise the workers append the
+            columns of `TokenStatistic`, with the confidence over that many candidates.
+        deferred: whether the rows may travel together at the end of the answer, because
+            nobody reads them before.
     """
 
     statistics_top_k: int = 0
@@ -35,18 +39,18 @@ class SamplesMark(msgspec.Struct, frozen=True, tag="samples"):
 
 
 class PromptMark(msgspec.Struct, frozen=True, tag="prompt"):
-    """A request whose prompt's log-probabilities arrive as a `TokenTrace`.
+    """Marks a request whose prompt's log-probabilities arrive as a `TokenTrace`.
 
-    With `statistics_top_k` the worker makes the rows, from position `first` on, and
-    `prompt_logprobs` stays unset; without it they are vLLM's own, and `first` is where
-    the scheduler ends a cache hit.
+    With `statistics_top_k` our code in the workers makes the rows, from position `first` on,
+    and `SamplingParams.prompt_logprobs` stays unset. Without it the rows are vLLM's own prompt
+    log-probabilities, and only the end of a prefix-cache hit follows from `first`.
 
     Attributes:
         statistics_top_k: as in `SamplesMark`.
-        first: position of the first token that wants a row; 1 at least.
+        first: position in the prompt of the first token that needs a row, at least 1.
         candidates: how many of the likeliest tokens a row names.
-        token_ids: the tokens that a row names instead, if any.
-        ranks: whether the rows need ranks; 0 otherwise.
+        token_ids: if there are any, a row names these tokens instead of the likeliest.
+        ranks: whether the rows need ranks. They are 0 if not.
     """
 
     statistics_top_k: int = 0
@@ -76,8 +80,8 @@ def _groups(statistics_top_k: int) -> tuple[ColumnGroup, ...]:
 
 def set_mark(params: SamplingParams, mark: Mark) -> None:
     """Mark a request."""
-    # Bytes: JSON cannot say them, so no client can mark a request, whatever it may put
-    # into extra_args (/inference/v1/generate takes them whole).
+    # The mark is bytes, which JSON cannot express. So no client can mark a request, although
+    # /inference/v1/generate takes all of extra_args from its body.
     params.extra_args = {**(params.extra_args or {}), _ARG: msgspec.json.encode(mark)}
 
 
@@ -96,25 +100,25 @@ def ask_for_rows(params: SamplingParams, width: int, statistics_top_k: int, at_e
 
 
 def mark_of(params: SamplingParams | None) -> Mark | None:
-    """The mark that `set_mark` has left, if any."""
+    """The mark that `set_mark` has written, or None."""
     if params is None or not params.extra_args:
         return None
     mark = params.extra_args.get(_ARG)
     return _decoded(mark) if isinstance(mark, bytes) else None
 
 
-@lru_cache(maxsize=4096)  # asked for every request of every step
+@lru_cache(maxsize=4096)  # looked up for every request in every step
 def _decoded(mark: bytes) -> Mark:
     return msgspec.json.decode(mark, type=Mark)
 
 
 def prompt_mark(params: SamplingParams | None) -> PromptMark | None:
-    """The mark of a forced text."""
+    """The mark of a request whose prompt is scored, or None."""
     mark = mark_of(params)
     return mark if isinstance(mark, PromptMark) else None
 
 
 def sample_statistics_top_k(params: SamplingParams | None) -> int:
-    """Candidates for the confidence of a request's samples; 0 where it wants no statistics."""
+    """`SamplesMark.statistics_top_k` of a request; 0 for a request without that mark."""
     mark = mark_of(params)
     return mark.statistics_top_k if isinstance(mark, SamplesMark) else 0

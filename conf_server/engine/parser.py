@@ -1,10 +1,10 @@
-"""vLLM's argument parser, showing our flags first."""
+"""vLLM's argument parser, whose `--help` shows our flags first."""
 
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 
 class ConfServerArgumentParser(FlexibleArgumentParser):
-    """`--help` lists vLLM's groups by title only; ours is shown whole, above them."""
+    """Shows our group of flags in full, above the titles of vLLM's groups."""
 
     OURS = "Confidence"
 

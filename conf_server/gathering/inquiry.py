@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from conf_server.backends.base import Ask, Caller, Completion
+
+Relevance = Literal["with_question", "answer_only"]
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,8 @@ class Inquiry:
         methods: names of methods and of groups of them.
         n_samples: how many samples to draw, where a method wants any.
         similarity: name of the judge; None for the best that there is.
+        relevance: whether a token's relevance is told with the question in front of the texts that
+            are compared, or from the answer alone.
         length_field: of the client's request, where it says how long an answer may be.
         answer: to be judged in place of one that is generated.
         samples: to be taken in place of drawn ones.
@@ -26,6 +31,7 @@ class Inquiry:
     methods: tuple[str, ...]
     n_samples: int
     similarity: str | None = None
+    relevance: Relevance = "with_question"
     length_field: str | None = None
     answer: Completion | None = None
     samples: tuple[Completion, ...] = ()

@@ -72,18 +72,18 @@ class Comparisons:
     async def _token_similarities(
         self, need: Need, texts: Sequence[Generation]
     ) -> tuple[NDArray[np.float64], ...]:
+        question = self._task.relevance_question
         # Before the copies are made: there is one of each text for each of its tokens.
-        self._counted(sum(2 * len(text.text) * len(text.logprobs) for text in texts))
-        removed = [text_pairs.token_removals(text) for text in texts]
-        pairs = [
-            (text.text, part) for text, parts in zip(texts, removed, strict=True) for part in parts
-        ]
+        lead = len(question or "")
+        self._counted(sum(2 * (lead + len(text.text)) * len(text.logprobs) for text in texts))
+        compared = [text_pairs.relevance_pairs(text, question) for text in texts]
+        pairs = list(chain.from_iterable(compared))
         changed = [pair for pair in pairs if pair[0] != pair[1]]
         verdicts = dict(zip(changed, await self._judge(need, changed), strict=True))
         similarities = np.array(
             [verdicts[pair][0] if pair in verdicts else 1.0 for pair in pairs], np.float64
         )
-        borders = np.cumsum([len(parts) for parts in removed])[:-1]
+        borders = np.cumsum([len(parts) for parts in compared])[:-1]
         return tuple(np.split(similarities, borders))
 
     async def _judge(self, need: Need, pairs: Sequence[tuple[str, str]]) -> Verdicts:

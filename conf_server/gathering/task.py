@@ -39,6 +39,8 @@ class Task:
         ask: as in `Inquiry`, with the length that the answers may have.
         framing: how questions of ours are put to the model.
         question: what the answer answers, as text; empty where nothing quotes it.
+        relevance_question: what stands before texts that are compared with and without a token;
+            None where they are compared alone, or by a judge that shows the question itself.
         answer, samples: texts given by the client; None and empty where there are none.
         given: these, ready to be forced.
         n_samples: how many samples, and repeated answers, the methods get.
@@ -51,6 +53,7 @@ class Task:
     ask: Ask
     framing: Framing
     question: str
+    relevance_question: str | None
     answer: str | None
     samples: tuple[str, ...]
     given: tuple[ForcingJob, ...]
@@ -93,16 +96,20 @@ async def prepare(
     sized = replace(ask, max_tokens=_length(inquiry, plan, settings, given, limits.max_len))
     if check and (rendered is None or sized != ask):
         await backend.check(sized, inquiry.caller)
+    judge = judges[plan.similarity] if plan.similarity else None
+    asked = question(ask.prompt, rendered, backend) if quotes and rendered else ""
+    alone = inquiry.relevance == "answer_only" or judge is None or judge.asks_model
     return Task(
         needs=plan.needs,
         ask=sized,
         framing=Framing.of(ask.prompt),
-        question=question(ask.prompt, rendered, backend) if quotes and rendered else "",
+        question=asked,
+        relevance_question=None if alone else asked,
         answer=_text(inquiry.answer, backend) if inquiry.answer is not None else None,
         samples=tuple(_text(sample, backend) for sample in inquiry.samples),
         given=given,
         n_samples=plan.n_samples,
-        judge=judges[plan.similarity] if plan.similarity else None,
+        judge=judge,
         max_judged_characters=settings.max_judged_characters,
         top_k=settings.top_k,
         statistics=limits.statistics is None,

@@ -32,6 +32,7 @@ from conf_server.report.plots import (
 )
 from conf_server.report.table import as_text, notes
 from conf_server.standard_output import print_result
+from conf_server.uncertainty.registry import MethodError, load_entry_points
 
 NO_PLOTS: Final = "No plots: matplotlib is not installed (pip install 'conf-server[report]')."
 
@@ -92,7 +93,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _report(options: argparse.Namespace) -> None:
+    try:
+        load_entry_points()
+    except MethodError as error:
+        raise ReportError(str(error)) from error
     _check(options)
+    try:
+        load_entry_points()
+    except MethodError as error:
+        raise ReportError(str(error)) from error
     labels_file = read_labels_file(options.labels) if options.labels else None
     answers = read_answers(options.input, options.match, labels_file)
     if not answers.columns:

@@ -134,7 +134,7 @@ def _figures_of(
 
 def _told_apart(name: str, uncertainty: Floats) -> Floats:
     """Numbers in the same order whose differences say which of the values are equal."""
-    if name in METHODS and METHODS[name].is_ratio and (uncertainty > 0).all():
+    if name in METHODS and METHODS[name].is_ratio and not (uncertainty <= 0).any():
         return np.log(uncertainty)
     return uncertainty
 

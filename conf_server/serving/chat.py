@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -28,11 +30,13 @@ from conf_server.serving.tokens import (
 )
 from conf_server.settings import ConfidenceSettings
 
+_SUMMARIES = ("confidence_summary", "uncertainty")
+
 _Entry = TypeVar("_Entry", ChatCompletionLogProb, ChatCompletionLogProbsContent)
 
 
 class ConfidenceServingChat(OpenAIServingChat):
-    """vLLM's chat handler; its answers say how sure the model was."""
+    """vLLM's chat handler, whose answers say how sure the model was."""
 
     confidence_settings: ConfidenceSettings
 
@@ -63,7 +67,8 @@ class ConfidenceServingChat(OpenAIServingChat):
         **kwargs: Any,
     ) -> AsyncGenerator[str, None]:
         results = self._traced(request, result_generator)
-        return super().chat_completion_stream_generator(request, results, *args, **kwargs)
+        chunks = super().chat_completion_stream_generator(request, results, *args, **kwargs)
+        return summaries_in_deltas(chunks)
 
     async def chat_completion_full_generator(
         self,
@@ -112,10 +117,33 @@ class ConfidenceServingChat(OpenAIServingChat):
         return ChatCompletionLogProbs(content=content, **delta.extras())
 
 
+async def summaries_in_deltas(chunks: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+    """Pass on `chunks`; the last one of each choice gets the answer's summary into its delta.
+
+    `chat.completions.stream()` of the openai client puts an answer together from the deltas, with
+    all their fields; of `logprobs` it keeps `content` and `refusal` only.
+    """
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            # Quotes inside of a JSON string are escaped: this is the name of a field.
+            if '"confidence_summary":' in chunk:
+                chunk = _with_summaries(chunk)
+            yield chunk
+
+
+def _with_summaries(event: str) -> str:
+    chunk = json.loads(event.removeprefix("data: "))
+    for choice in chunk["choices"]:
+        logprobs = choice.get("logprobs") or {}
+        extras = {name: logprobs[name] for name in _SUMMARIES if name in logprobs}
+        choice["delta"] |= extras
+    return f"data: {json.dumps(chunk, ensure_ascii=False, separators=(',', ':'))}\n\n"
+
+
 def _content(
     delta: TraceDelta, shown: int, tokenizer: TokenizerLike, as_token_ids: bool
 ) -> list[ChatCompletionLogProbsContent]:
-    """`logprobs.content` of a delta: OpenAI's entries, each with its `confidence`."""
+    """The `logprobs.content` of a delta: OpenAI's entries, each with its `confidence`."""
     rows = delta.rows()
     tokens = shown_tokens(rows, shown, tokenizer, delta.context(), as_token_ids)
     extras: list[dict[str, Any]] = [

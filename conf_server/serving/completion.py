@@ -1,4 +1,4 @@
-"""/v1/completions with confidence: base models have no chat template."""
+"""/v1/completions with confidence."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from vllm.tokenizers import TokenizerLike
 
 from conf_server.serving.deltas import TraceDelta, request_tracers, traced_prompt_outputs
 from conf_server.serving.requests import ConfidenceCompletionRequest
-from conf_server.serving.tokens import openai_logprob, shown_tokens
+from conf_server.serving.tokens import ShownToken, openai_logprob, shown_tokens
 from conf_server.settings import ConfidenceSettings
 
 _EMPTY: dict[str, Any] = {"text_offset": [], "token_logprobs": [], "tokens": [], "top_logprobs": []}
 
 
 class ConfidenceServingCompletion(OpenAIServingCompletion):
-    """vLLM's completion handler; its answers say how sure the model was."""
+    """vLLM's completion handler, whose answers say how sure the model was."""
 
     confidence_settings: ConfidenceSettings
 
@@ -108,10 +108,22 @@ class ConfidenceServingCompletion(OpenAIServingCompletion):
         return CompletionLogProbs.model_construct(**(_EMPTY | lists | delta.extras()))
 
 
+def _by_text(token: ShownToken) -> dict[str, float | None]:
+    """Log-probabilities of a token and its candidates, by text.
+
+    Of several tokens with one text, the likeliest counts.
+    """
+    likeliest: dict[str, float] = {}
+    for text, logprob in zip(token.texts, token.logprobs, strict=True):
+        if text not in likeliest or logprob > likeliest[text]:
+            likeliest[text] = logprob
+    return {text: openai_logprob(logprob) for text, logprob in likeliest.items()}
+
+
 def _lists(
     delta: TraceDelta, shown: int, tokenizer: TokenizerLike, as_token_ids: bool, offset: int
 ) -> dict[str, list[Any]]:
-    """OpenAI's four parallel lists of a completion's log-probabilities, and `confidence`."""
+    """OpenAI's four parallel lists of log-probabilities, and `confidence` as a fifth."""
     rows = delta.rows()
     tokens = shown_tokens(rows, shown, tokenizer, delta.context(), as_token_ids)
     texts = [token.texts[0] for token in tokens]
@@ -122,13 +134,7 @@ def _lists(
         "text_offset": offsets,
         "token_logprobs": [openai_logprob(token.logprobs[0]) for token in tokens],
         "tokens": texts,
-        "top_logprobs": [
-            {
-                text: openai_logprob(logprob)
-                for text, logprob in zip(token.texts, token.logprobs, strict=True)
-            }
-            for token in tokens
-        ],
+        "top_logprobs": [_by_text(token) for token in tokens],
         "confidence": delta.confidence.token_confidences(rows),
     }
     if delta.confidence.metrics:

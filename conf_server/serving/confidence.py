@@ -35,7 +35,11 @@ MetricName = Literal[
 class ConfidenceOptions(BaseModel):
     """How sure the model was: what to compute and what to send. All fields are optional."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={"examples": [{"mode": "stats", "metrics": ["perplexity"]}]},
+    )
 
     mode: Mode | None = Field(default=None, description="What the answer carries.")
     top_k: Annotated[int, Field(ge=1)] | None = Field(
@@ -54,9 +58,9 @@ class Confidence:
     """The options of one request with the server's defaults filled in.
 
     Attributes:
-        engine_statistics: the worker computes exact statistics; else they come from the
-            top k log-probabilities.
-        vocab_size: V.
+        engine_statistics: whether the workers compute exact statistics. Otherwise they are
+            made of the top k log-probabilities.
+        vocab_size: size of the vocabulary, V in formulas.
         masked: a grammar masks the logits; vLLM's log-probabilities, unlike the worker's
             statistics, are then of what it allows, and not of what the model thinks.
     """
@@ -76,10 +80,10 @@ class Confidence:
         settings: ConfidenceSettings,
         model_config: ModelConfig,
     ) -> Confidence:
-        """Request over server.
+        """Fill in the server's defaults where the request says nothing.
 
         Raises:
-            VLLMValidationError: a top_k above what the engine may be asked for.
+            VLLMValidationError: `top_k` is above what the engine may be asked for.
         """
         given = options or ConfidenceOptions()
         top_k = given.top_k or settings.top_k
@@ -98,7 +102,7 @@ class Confidence:
         )
 
     def width(self, shown: int) -> int:
-        """Candidates a row has to hold when the client wants to see `shown` (-1: all)."""
+        """How many candidates a row has to hold, if the client wants to see `shown` (-1: all)."""
         if self.mode != "per_token":
             shown = 0
         if shown == -1:
@@ -106,7 +110,7 @@ class Confidence:
         return shown if self.engine_statistics else max(self.top_k, shown)
 
     def ask_engine(self, params: SamplingParams, shown: int) -> None:
-        """Make `params` ask for what the mode needs."""
+        """Make `params` ask the engine for what the mode needs."""
         if self.mode == "empty":
             params.logprobs = None
             return
@@ -115,7 +119,7 @@ class Confidence:
         ask_for_rows(params, self.width(shown), top_k, at_end)
 
     def token_confidences(self, rows: TraceRows) -> list[float | None]:
-        """Confidence of each token, None where it has none."""
+        """Confidence of each token in nats, higher for a surer model; None where it has none."""
         return [finite(value) for value in self._confidences(rows).tolist()]
 
     def _confidences(self, rows: TraceRows) -> NDArray[np.floating]:
@@ -124,7 +128,7 @@ class Confidence:
         return token_confidence(rows.candidate_logprobs, self.top_k)
 
     def summary(self, rows: TraceRows) -> dict[str, float | None]:
-        """`confidence_summary` of a whole answer."""
+        """The `confidence_summary` of a whole answer."""
         return confidence_summary(self._confidences(rows), self.window)
 
     def uncertainty(self, rows: TraceRows) -> dict[str, dict[str, Any]]:
@@ -139,7 +143,7 @@ class Confidence:
         }
 
     def token_entropies(self, rows: TraceRows) -> list[float | None]:
-        """Entropy of each token's distribution in nats; of its top k without statistics."""
+        """Entropy of each token's distribution in nats; without statistics, of its top k."""
         return [finite(v) for v in self._metric(rows, "mean_token_entropy").tokens.tolist()]
 
     def token_uncertainties(self, rows: TraceRows) -> list[dict[str, float | None]]:
@@ -154,7 +158,7 @@ class Confidence:
         return metric_values(rows, name, self.top_k, self.vocab_size)
 
     def extras(self, rows: TraceRows) -> dict[str, Any]:
-        """What a finished answer gains: its summary, and metrics where asked for."""
+        """What a finished answer gains: its summary, and the metrics that the request names."""
         extras: dict[str, Any] = {"confidence_summary": self.summary(rows)}
         if self.metrics:
             extras["uncertainty"] = self.uncertainty(rows)
@@ -162,5 +166,5 @@ class Confidence:
 
 
 def finite(value: float | None) -> float | None:
-    """JSON has no NaN and no infinity: both become null."""
+    """A number for JSON, which has no NaN and no infinity: both become null."""
     return value if value is not None and -float("inf") < value < float("inf") else None

@@ -1,4 +1,4 @@
-"""From engine outputs to the tokens one `_create_*_logprobs` call has to show."""
+"""From the engine's outputs to the tokens that one call of `_create_*_logprobs` has to show."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from conf_server.stats.trace import TokenTrace, TraceRows
 class TraceDelta:
     """The tokens of one output: a streamed chunk, or a whole answer.
 
-    Takes the place of `CompletionOutput.logprobs` on its way into vLLM's generators,
-    which hand it to `_create_chat_logprobs` untouched.
+    It takes the place of `CompletionOutput.logprobs` on the way into vLLM's generators, which
+    hand it to `_create_chat_logprobs` or `_create_completion_logprobs` without looking at it.
 
     Attributes:
         confidence: what the request asked for.
-        trace: every token of the answer so far; None in mode empty.
-        start: first token of this delta in the trace.
-        finished: whether the answer ends here, so that its summary is due.
+        trace: every token of the answer so far, or None in mode `empty`.
+        start: position in the trace of this delta's first token.
+        stop: position after its last one.
+        finished: whether the answer ends with this delta, so that its summary is due.
     """
 
     __slots__ = ("confidence", "finished", "start", "stop", "trace")
@@ -49,7 +50,7 @@ class TraceDelta:
         return self.trace.rows(self.start, self.stop)
 
     def extras(self) -> dict[str, Any]:
-        """What the answer gains where it ends: its summary and metrics."""
+        """What the answer gains where it ends: its summary and its metrics."""
         if not self.finished or self.trace is None:
             return {}
         # Rows that travel at the end are lost with an answer that was broken off: a summary
@@ -58,7 +59,7 @@ class TraceDelta:
         return self.confidence.extras(self.trace.rows(0, self.stop if complete else 0))
 
     def context(self, length: int = 4) -> list[int]:
-        """Tokens before the first of this delta, for decoding split characters."""
+        """The tokens before this delta, which decoding needs for characters that are split."""
         assert self.trace is not None
         return self.trace.rows(max(0, self.start - length), self.start).token_ids.tolist()
 
@@ -73,7 +74,7 @@ class DeltaTracer:
         self._stock: dict[int, TokenTrace] = {}
 
     def annotate(self, result: RequestOutput) -> None:
-        """Replace every output's log-probabilities."""
+        """Put a `TraceDelta` into the place of every output's log-probabilities."""
         for output in result.outputs:
             start = self._seen.get(output.index, 0)
             stop = self._seen[output.index] = start + len(output.token_ids)
@@ -93,7 +94,7 @@ class DeltaTracer:
 
 
 def request_tracers(request: Any, num_prompts: int) -> list[DeltaTracer]:
-    """One tracer a prompt; none where the request gets vLLM's own answer."""
+    """One tracer for each prompt, or none where the request gets vLLM's own answer."""
     if not isinstance(request, ConfidenceRequest) or request.resolved_confidence is None:
         return []
     confidence = request.resolved_confidence
@@ -104,7 +105,10 @@ def request_tracers(request: Any, num_prompts: int) -> list[DeltaTracer]:
 async def traced_outputs(
     results: AsyncIterator[RequestOutput], tracer: DeltaTracer
 ) -> AsyncGenerator[RequestOutput, None]:
-    """`results`, annotated; closing this closes them, so a vanished client aborts its request."""
+    """Annotate `results`.
+
+    Closing this generator closes them: so a client that leaves aborts its request.
+    """
     async with aclosing(results):  # type: ignore[type-var]
         async for result in results:
             tracer.annotate(result)
@@ -114,7 +118,7 @@ async def traced_outputs(
 async def traced_prompt_outputs(
     results: AsyncIterator[tuple[int, RequestOutput]], tracers: Sequence[DeltaTracer]
 ) -> AsyncGenerator[tuple[int, RequestOutput], None]:
-    """The same for the merged outputs of several prompts, one tracer a prompt."""
+    """Annotate the merged outputs of several prompts, each with its prompt's tracer."""
     async with aclosing(results):  # type: ignore[type-var]
         async for index, result in results:
             tracers[index].annotate(result)

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from conf_server.backends.base import Chat, Completion
-from conf_server.serving.encodable import refuse_unencodable
 from conf_server.serving.refusals import refused
 
 Text = Annotated[str, Field(strict=True)]
@@ -48,14 +47,10 @@ def completion_of(given: str | list[int] | TextObject) -> Completion:
 def check_given(given: str | list[int] | TextObject, path: str) -> None:
     """
     Raises:
-        VLLMValidationError: the text is empty, is no Unicode, or is given twice or not at all.
+        VLLMValidationError: the text is empty, or is given twice or not at all.
     """
-    if isinstance(given, TextObject):
-        if (given.text is None) == (given.token_ids is None):
-            raise refused(path, "give either `text` or `token_ids`.")
-        refuse_unencodable(given.text, f"{path}.text")
-    else:
-        refuse_unencodable(given, path)
+    if isinstance(given, TextObject) and (given.text is None) == (given.token_ids is None):
+        raise refused(path, "give either `text` or `token_ids`.")
     completion = completion_of(given)
     if not completion.content and not completion.finished:
         raise refused(path, "it must not be empty.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, Field, PrivateAttr
 from vllm.config import ModelConfig
@@ -11,13 +11,18 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionReque
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.sampling_params import SamplingParams
 
+from conf_server.backends.served import max_candidates
+from conf_server.backends.served_bodies import CheckedBody
 from conf_server.serving.confidence import Confidence, ConfidenceOptions
+from conf_server.serving.fields import RequestId
 from conf_server.serving.refusals import refused
 from conf_server.settings import ConfidenceSettings
 
 
-class ConfidenceRequest(BaseModel):
-    """What both requests share; mixed in before vLLM's class."""
+class ConfidenceRequest(CheckedBody):
+    """What both requests share. It is mixed in before vLLM's class."""
+
+    request_id: RequestId
 
     confidence: ConfidenceOptions | None = Field(
         default=None,
@@ -28,14 +33,14 @@ class ConfidenceRequest(BaseModel):
 
     @classmethod
     def from_stock(cls, request: BaseModel) -> Self:
-        """The same request, for callers that know vLLM's model only."""
+        """Take a request from a caller that knows vLLM's model only."""
         if isinstance(request, cls):
             return request
         return cls.model_validate(request.model_dump(exclude_unset=True))
 
     @property
     def resolved_confidence(self) -> Confidence | None:
-        """None: an answer exactly as vLLM gives it."""
+        """What the request gets; with None, the answer is exactly as vLLM gives it."""
         return self._resolved
 
     def preset_confidence(self, confidence: Confidence) -> None:
@@ -44,11 +49,11 @@ class ConfidenceRequest(BaseModel):
         self._ask_for_logprobs()
 
     def resolve_confidence(self, settings: ConfidenceSettings, model_config: ModelConfig) -> None:
-        """Decide what this request gets; before the engine sees it.
+        """Decide what this request gets. The engine has not seen it yet.
 
         Raises:
-            VLLMValidationError: confidence asked for beside an option that excludes it, or
-                more candidates than the engine may be asked for.
+            VLLMValidationError: confidence is asked for beside an option that excludes it, or
+                more candidates are asked for than the engine gives (--max-logprobs).
         """
         if self._resolved is not None:
             return
@@ -60,7 +65,14 @@ class ConfidenceRequest(BaseModel):
         if self.confidence is None and not self._asks_for_logprobs():
             return
         self._resolved = Confidence.resolve(self.confidence, settings, model_config)
+        self._check_shown(model_config)
         self._ask_for_logprobs()
+
+    def _check_shown(self, model_config: ModelConfig) -> None:
+        """Refuse more candidates than the engine gives, in every mode: some ask it for none."""
+        limit, shown = max_candidates(model_config), self.shown_candidates
+        if shown > limit or (shown == -1 and limit < model_config.get_vocab_size()):
+            raise refused(self.shown_field, f"must be at most {limit} (--max-logprobs).", shown)
 
     def to_sampling_params(self, *args: Any, **kwargs: Any) -> SamplingParams:
         parent: Any = super()
@@ -71,9 +83,12 @@ class ConfidenceRequest(BaseModel):
             self._resolved.ask_engine(params, self.shown_candidates)
         return params
 
+    shown_field: ClassVar[str]
+    """Name of the field that says how many candidates the client wants to see."""
+
     @property
     def shown_candidates(self) -> int:
-        """Candidates a token the client wants to see; -1 for the whole vocabulary."""
+        """How many candidates of each token the client wants to see; -1: the whole vocabulary."""
         raise NotImplementedError
 
     def _excluding(self) -> dict[str, bool]:
@@ -90,6 +105,8 @@ class ConfidenceRequest(BaseModel):
 
 class ConfidenceChatCompletionRequest(ConfidenceRequest, ChatCompletionRequest):
     """POST /v1/chat/completions."""
+
+    shown_field: ClassVar[str] = "top_logprobs"
 
     @property
     def shown_candidates(self) -> int:
@@ -110,6 +127,8 @@ class ConfidenceChatCompletionRequest(ConfidenceRequest, ChatCompletionRequest):
 
 class ConfidenceCompletionRequest(ConfidenceRequest, CompletionRequest):
     """POST /v1/completions."""
+
+    shown_field: ClassVar[str] = "logprobs"
 
     @property
     def shown_candidates(self) -> int:

@@ -1,4 +1,4 @@
-"""Our routes, and how they get into an app that vLLM has built."""
+"""Our routes, and how they are put into an app that vLLM has built."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ from typing import Any
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.datastructures import State
 from vllm.entrypoints.openai.chat_completion import api_router as chat_router
 from vllm.entrypoints.openai.completion import api_router as completion_router
-from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.entrypoints.openai.models.serving import OpenAIServingModels
+from vllm.entrypoints.serve import create_error_response
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelCard
 from vllm.entrypoints.serve.utils.api_utils import (
     load_aware_call,
     validate_json_request,
     with_cancellation,
 )
+from vllm.version import __version__ as vllm_version
 
+from conf_server import __version__
 from conf_server.backends.served import ServedBackend, max_candidates
 from conf_server.gathering.estimation import Estimator
 from conf_server.judges.models import all_judges, load_models
@@ -27,6 +32,10 @@ from conf_server.serving.completion import ConfidenceServingCompletion
 from conf_server.serving.requests import (
     ConfidenceChatCompletionRequest,
     ConfidenceCompletionRequest,
+)
+from conf_server.serving.responses import (
+    ConfidenceChatCompletionResponse,
+    ConfidenceCompletionResponse,
 )
 from conf_server.serving.score_handler import ServingScore
 from conf_server.serving.score_protocol import ScoreRequest, ScoreResponse
@@ -40,6 +49,10 @@ from conf_server.settings import ConfidenceSettings, SettingsError
 from conf_server.uncertainty.registry import MethodError, load_entry_points
 
 router = APIRouter()
+"""Routes that need a model that generates text."""
+
+server_router = APIRouter()
+"""Routes that every server has."""
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status.value: {"model": ErrorResponse}
@@ -47,46 +60,54 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         HTTPStatus.BAD_REQUEST,
         HTTPStatus.NOT_FOUND,
         HTTPStatus.INTERNAL_SERVER_ERROR,
+        HTTPStatus.NOT_IMPLEMENTED,
         HTTPStatus.SERVICE_UNAVAILABLE,
     )
 }
-_EVENT_STREAM: dict[int | str, dict[str, Any]] = {
-    HTTPStatus.OK.value: {"content": {"text/event-stream": {}}}
-}
+_EVENT_STREAM: dict[str, Any] = {"content": {"text/event-stream": {}}}
+
+
+def _answer(model: type[BaseModel], **more: Any) -> dict[int | str, dict[str, Any]]:
+    """What OpenAPI says of the 200 of a route that makes its own response.
+
+    FastAPI validates nothing against it. With a `response_model` it would: `with_cancellation`
+    returns None when a client has left, which is no answer of that model, and each such client
+    would leave a traceback in the log.
+    """
+    return {HTTPStatus.OK.value: {"model": model, **more}}
 
 
 @router.post(
     "/v1/chat/completions",
     dependencies=[Depends(validate_json_request)],
-    responses=_ERRORS | _EVENT_STREAM,
+    responses=_ERRORS | _answer(ConfidenceChatCompletionResponse, **_EVENT_STREAM),
 )
 async def create_chat_completion(
     request: ConfidenceChatCompletionRequest, raw_request: Request
 ) -> Response:
-    """OpenAI's chat completions; `confidence` says how sure the model was."""
+    """Answer a chat as OpenAI does, and with `confidence` say how sure the model was."""
     return await chat_router.create_chat_completion(request, raw_request)
 
 
 @router.post(
     "/v1/completions",
     dependencies=[Depends(validate_json_request)],
-    responses=_ERRORS | _EVENT_STREAM,
+    responses=_ERRORS | _answer(ConfidenceCompletionResponse, **_EVENT_STREAM),
 )
 async def create_completion(request: ConfidenceCompletionRequest, raw_request: Request) -> Response:
-    """OpenAI's completions; `confidence` says how sure the model was."""
+    """Complete a prompt as OpenAI does, and with `confidence` say how sure the model was."""
     return await completion_router.create_completion(request, raw_request)
 
 
 @router.post(
     "/v1/score",
     dependencies=[Depends(validate_json_request)],
-    response_model=ScoreResponse,
-    responses=_ERRORS,
+    responses=_ERRORS | _answer(ScoreResponse),
 )
 @with_cancellation
 @load_aware_call
 async def create_score(request: ScoreRequest, raw_request: Request) -> Response:
-    """Log-probability and confidence of given completions, by teacher forcing."""
+    """Score given completions: their log-probability and confidence, by teacher forcing."""
     handler: ServingScore = raw_request.app.state.conf_server_score
     answer = await handler.create_score(request, raw_request)
     if isinstance(answer, ErrorResponse):
@@ -97,13 +118,12 @@ async def create_score(request: ScoreRequest, raw_request: Request) -> Response:
 @router.post(
     "/v1/uncertainty",
     dependencies=[Depends(validate_json_request)],
-    response_model=UncertaintyResponse,
-    responses=_ERRORS | _EVENT_STREAM,
+    responses=_ERRORS | _answer(UncertaintyResponse, **_EVENT_STREAM),
 )
 @with_cancellation
 @load_aware_call
 async def create_uncertainty(request: UncertaintyRequest, raw_request: Request) -> Response:
-    """An answer, and how sure the model is of it by the methods asked for."""
+    """Answer, or take an answer, and estimate how sure the model is of it."""
     handler: ServingUncertainty = raw_request.app.state.conf_server_uncertainty
     answer = await handler.create_uncertainty(request, raw_request)
     if isinstance(answer, ErrorResponse):
@@ -113,16 +133,35 @@ async def create_uncertainty(request: UncertaintyRequest, raw_request: Request) 
     return StreamingResponse(answer, media_type="text/event-stream")
 
 
-@router.get("/v1/uncertainty/methods", response_model=MethodList)
+@router.get("/v1/uncertainty/methods", responses=_answer(MethodList))
 async def list_uncertainty_methods(raw_request: Request) -> Response:
-    """Every method: what it needs, where it comes from, whether this server can do it."""
+    """List all methods: what each needs, where it comes from, whether this server can do it."""
     handler: ServingUncertainty = raw_request.app.state.conf_server_uncertainty
     return Response(handler.methods().model_dump_json(), media_type="application/json")
 
 
-def install_routes(app: FastAPI) -> None:
-    """Add our routes to an app; a route of vLLM's with the same path and method gives way."""
-    ours = {(route.path, method) for route in _api_routes(router) for method in route.methods}
+@server_router.get("/v1/models/{model_id:path}", responses=_answer(ModelCard) | _ERRORS)
+async def retrieve_model(model_id: str, raw_request: Request) -> Response:
+    """Describe one of the models of `GET /v1/models`."""
+    models: OpenAIServingModels = raw_request.app.state.openai_serving_models
+    for card in (await models.show_available_models()).data:
+        if card.id == model_id:
+            return JSONResponse(card.model_dump())
+    status = HTTPStatus.NOT_FOUND
+    message = f"The model `{model_id}` does not exist."
+    answer = create_error_response(message, "NotFoundError", status, param="model")
+    return JSONResponse(answer.model_dump(), status_code=status)
+
+
+@server_router.get("/version")
+async def show_version() -> dict[str, str]:
+    """Tell vLLM's version, as a stock server does, and conf-server's."""
+    return {"version": vllm_version, "conf_server_version": __version__}
+
+
+def install_routes(app: FastAPI, added: APIRouter) -> None:
+    """Add routes to an app, in place of vLLM's routes with the same path and method."""
+    ours = {(route.path, method) for route in _api_routes(added) for method in route.methods}
     kept = []
     for route in app.router.routes:
         if isinstance(route, APIRoute):
@@ -134,7 +173,7 @@ def install_routes(app: FastAPI) -> None:
                 route.methods = methods
         kept.append(route)
     app.router.routes[:] = kept
-    app.include_router(router)
+    app.include_router(added)
     app.openapi_schema = None
 
 
@@ -143,7 +182,7 @@ def _api_routes(router: APIRouter) -> list[APIRoute]:
 
 
 def init_confidence_state(state: State, settings: ConfidenceSettings) -> None:
-    """Replace vLLM's handlers by ours; after vLLM's own `init_app_state`.
+    """Replace vLLM's handlers by ours. vLLM's own `init_app_state` has to run before.
 
     Raises:
         SettingsError: a similarity model cannot be loaded, or the engine has fewer candidates

@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from vllm.entrypoints.serve.engine.protocol import PromptTokenUsageInfo
 
 from conf_server.backends.base import ForcingItem, Plain, Prompt
+from conf_server.backends.served_bodies import CheckedBody
 from conf_server.serving.confidence import ConfidenceOptions, MetricName
-from conf_server.serving.encodable import refuse_unencodable
+from conf_server.serving.fields import Priority, RequestId
 from conf_server.serving.given_texts import (
     GivenCompletion,
     Text,
@@ -20,6 +21,7 @@ from conf_server.serving.given_texts import (
     completion_of,
 )
 from conf_server.serving.refusals import refused
+from conf_server.serving.responses import SequenceMetric
 from conf_server.settings import Mode
 
 _OF_CHATS: Final = frozenset(
@@ -91,8 +93,20 @@ class ScoreItem(BaseModel):
         return ForcingItem(context, completions, path, tuple(self.text_paths(path)))
 
 
-class ScoreRequest(ScoreItem):
+class ScoreRequest(CheckedBody, ScoreItem):
     """One item, or many under `items`, and what to answer for each."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "prompt": "The capital of France is",
+                    "completions": [" Paris", " London"],
+                    "metrics": ["perplexity", "mean_token_entropy"],
+                }
+            ]
+        }
+    )
 
     items: list[ScoreItem] | None = Field(default=None, description="Many items at once.")
     model: str | None = Field(default=None, description="Served model or LoRA adapter.")
@@ -109,8 +123,8 @@ class ScoreRequest(ScoreItem):
     cache_salt: str | None = Field(
         default=None, min_length=1, description="Keeps this request's prefix cache to itself."
     )
-    priority: int = Field(default=0, description="Lower is earlier, with priority scheduling.")
-    request_id: str | None = Field(default=None, description="Name of the request in logs.")
+    priority: Priority = 0
+    request_id: RequestId
 
     @model_validator(mode="before")
     @classmethod
@@ -157,8 +171,6 @@ class ScoreRequest(ScoreItem):
 
 
 def _check_item(item: ScoreItem, path: str) -> None:
-    for name in ("prompt", "messages", "chat_template", "chat_template_kwargs"):
-        refuse_unencodable(getattr(item, name), f"{path}{name}")
     _check_one_of(item, "prompt", "messages", path, " (an empty prompt scores a text on its own)")
     _check_one_of(item, "completion", "completions", path)
     for name in ("messages", "completions"):
@@ -181,55 +193,107 @@ def _check_one_of(item: ScoreItem, first: str, second: str, path: str, hint: str
 class ScoredCandidate(BaseModel):
     """One of the likeliest tokens at a position."""
 
-    token: str
-    token_id: int
-    bytes: list[int]
-    logprob: float | None
+    token: str = Field(description="Its text.")
+    token_id: int = Field(description="Its number in the vocabulary.")
+    bytes: list[int] = Field(description="The text in UTF-8.")
+    logprob: float | None = Field(description="Log-probability, in nats.")
 
 
-class ScoredToken(BaseModel):
-    """A token of a completion; all null where nothing stood before it."""
+class ScoredToken(ScoredCandidate):
+    """A token of a completion. Its numbers are null where nothing stood before it."""
 
-    token: str
-    token_id: int
-    bytes: list[int]
-    logprob: float | None
-    rank: int | None
-    confidence: float | None
-    entropy: float | None
-    uncertainty: dict[str, float | None] | None = None
-    top_logprobs: list[ScoredCandidate]
+    rank: int | None = Field(description="1 for the likeliest token at its position.")
+    confidence: float | None = Field(
+        description="Minus the mean log-probability of the top k; higher is surer."
+    )
+    entropy: float | None = Field(
+        description="Of the distribution it was drawn from, in nats; see `entropy_exact`."
+    )
+    uncertainty: dict[str, float | None] | None = Field(
+        default=None, description="The metrics that the request names, of this token alone."
+    )
+    top_logprobs: list[ScoredCandidate] = Field(
+        description="The likeliest tokens at its position, as many as were asked for."
+    )
 
 
 class ScoreResult(BaseModel):
     """What one completion is worth to the model."""
 
-    index: int
-    num_tokens: int
-    logprob: float | None
-    mean_logprob: float | None
-    perplexity: float | None
-    is_greedy: bool | None
-    confidence_summary: dict[str, float | None] | None = None
-    uncertainty: dict[str, dict[str, Any]] | None = None
-    entropy_exact: bool | None = None
-    tokens: list[ScoredToken] | None = None
+    index: int = Field(description="Position in `data`.")
+    num_tokens: int = Field(description="Tokens of the completion.")
+    logprob: float | None = Field(description="Sum over its tokens, in nats.")
+    mean_logprob: float | None = Field(description="Mean over its tokens, in nats.")
+    perplexity: float | None = Field(description="exp(-mean_logprob).")
+    is_greedy: bool | None = Field(description="Every token was as likely as the likeliest.")
+    confidence_summary: dict[str, float | None] | None = Field(
+        default=None,
+        description="Means of the tokens' confidence: of all, of the last window, of the lowest.",
+    )
+    uncertainty: dict[str, SequenceMetric] | None = Field(
+        default=None, description="All metrics, or those that the request names."
+    )
+    entropy_exact: bool | None = Field(
+        default=None,
+        description="Whether the tokens' `entropy` is of the whole vocabulary, not of its top k.",
+    )
+    tokens: list[ScoredToken] | None = Field(
+        default=None, description="In the modes `per_token` and `summary`."
+    )
 
 
 class ScoreUsage(BaseModel):
     """Tokens forced through the model, and those the prefix cache saved."""
 
-    prompt_tokens: int
-    total_tokens: int
-    prompt_tokens_details: PromptTokenUsageInfo
+    prompt_tokens: int = Field(description="Of all contexts and completions.")
+    total_tokens: int = Field(description="The same: nothing is generated.")
+    prompt_tokens_details: PromptTokenUsageInfo = Field(
+        description="`cached_tokens`: those that were in the prefix cache."
+    )
 
 
 class ScoreResponse(BaseModel):
     """Results in the order of the items and of their completions."""
 
-    id: str
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "score-9f1d",
+                    "object": "score",
+                    "created": 1767225600,
+                    "model": "smol",
+                    "data": [
+                        {
+                            "index": 0,
+                            "num_tokens": 1,
+                            "logprob": -0.2606,
+                            "mean_logprob": -0.2606,
+                            "perplexity": 1.2977,
+                            "is_greedy": True,
+                            "confidence_summary": {
+                                "mean_confidence": 5.0741,
+                                "tail_2048_mean_conf": 5.0741,
+                                "min_sliding_2048_mean_conf": 5.0741,
+                                "bottom_0.1_sliding_2048_mean_conf": 5.0741,
+                                "bottom_0.5_sliding_2048_mean_conf": 5.0741,
+                            },
+                            "uncertainty": {"mean_token_entropy": {"value": 1.4962, "exact": True}},
+                        }
+                    ],
+                    "usage": {
+                        "prompt_tokens": 6,
+                        "total_tokens": 6,
+                        "prompt_tokens_details": {"cached_tokens": 0},
+                    },
+                }
+            ]
+        }
+    )
+
+    id: str = Field(description="The request's name, with `score-` before it.")
     object: Literal["score"]
-    created: int
-    model: str
-    data: list[ScoreResult]
+    created: int = Field(description="Seconds since 1970.")
+    model: str = Field(description="Who has scored: served name or LoRA adapter.")
+    data: list[ScoreResult] = Field(description="One result a completion.")
     usage: ScoreUsage

@@ -1,4 +1,4 @@
-"""Tokens and their candidates as clients see them."""
+"""Tokens and their candidates, as clients see them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from conf_server.engine.client.decoding import decode_rows
 from conf_server.stats.trace import TraceRows
 
 LOWEST_LOGPROB = -9999.0
-"""vLLM's stand-in for the logarithm of zero in OpenAI's schema, which has numbers only."""
+"""What vLLM writes for the logarithm of zero: OpenAI's schema has room for numbers only."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def shown_tokens(
     context: list[int],
     as_token_ids: bool = False,
 ) -> list[ShownToken]:
-    """Tokens with the `shown` likeliest candidates, -1 for all there are.
+    """Tokens, each with its `shown` likeliest candidates (-1: with all that there are).
 
     Args:
         context: tokens before the first row, for characters split over tokens.
@@ -70,10 +70,10 @@ def shown_tokens(
 
 
 def openai_logprob(logprob: float) -> float | None:
-    """A log-probability for OpenAI's schema: not below `LOWEST_LOGPROB`, null for NaN."""
+    """A log-probability for OpenAI's schema: at least `LOWEST_LOGPROB`, and null for NaN."""
     return None if logprob != logprob else max(logprob, LOWEST_LOGPROB)
 
 
 def utf8(text: str) -> list[int]:
-    """A token's bytes as OpenAI lists them."""
+    """The bytes of a token's text, as OpenAI lists them."""
     return list(text.encode("utf-8", errors="replace"))

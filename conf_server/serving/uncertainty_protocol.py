@@ -8,14 +8,27 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from conf_server.backends.base import Ask, Caller, Plain, Prompt
-from conf_server.gathering.inquiry import Inquiry
-from conf_server.serving.encodable import refuse_unencodable
+from conf_server.backends.served_bodies import CheckedBody
+from conf_server.gathering.inquiry import Inquiry, Relevance
+from conf_server.serving.fields import Priority, RequestId
 from conf_server.serving.given_texts import GivenText, chat_of, check_given, completion_of
 from conf_server.serving.refusals import refused
+from conf_server.uncertainty.registry import GROUPS, METHODS
 
 Text = Annotated[str, Field(strict=True)]
 TokenId = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
 Length = Annotated[int, Field(strict=True)]
+
+# Enums in the schema only: what a server can do is checked, in words, where it is planned.
+MethodName = Annotated[str, Field(json_schema_extra=lambda schema: schema.update(enum=_names()))]
+SimilarityName = Annotated[
+    str, Field(json_schema_extra={"enum": ["jaccard", "rouge_l", "self_nli", "embedding", "nli"]})
+]
+
+
+def _names() -> list[str]:
+    return [*GROUPS, *METHODS]
+
 
 # What the handler decides itself, or what has no meaning for it, and the value that says nothing.
 _REFUSED: Final[dict[str, tuple[Any, str]]] = {
@@ -40,7 +53,7 @@ class UncertaintyOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    methods: Annotated[list[str], Field(min_length=1)] = Field(
+    methods: Annotated[list[MethodName], Field(min_length=1)] = Field(
         default=["fast"],
         description="Names from GET /v1/uncertainty/methods, or the groups `fast` (one answer, no "
         "samples) and `all` (all that this server can).",
@@ -48,10 +61,15 @@ class UncertaintyOptions(BaseModel):
     n_samples: Annotated[int, Field(ge=1)] = Field(
         default=10, description="Samples to draw, where a method wants any."
     )
-    similarity: str | None = Field(
+    similarity: SimilarityName | None = Field(
         default=None,
-        description="Who compares texts: jaccard, rouge_l, self_nli, embedding, nli. Default: the "
-        "best that this server has without a further model.",
+        description="Who compares texts; `embedding` and `nli` need a model that the server was "
+        "started with. Default: the best that this server has.",
+    )
+    relevance: Relevance = Field(
+        default="with_question",
+        description="How `token_sar` and `sar` tell how much a token matters: from the answer with "
+        "and without it, with the question in front of both, or from the answer alone.",
     )
     temperature: Annotated[float, Field(gt=0, le=2)] = Field(
         default=1.0, strict=False, description="Temperature of the samples."
@@ -59,17 +77,30 @@ class UncertaintyOptions(BaseModel):
     return_samples: bool = Field(default=False, description="Return the samples too.")
 
 
-class UncertaintyRequest(BaseModel):
+class UncertaintyRequest(CheckedBody):
     """A chat or completion request, of which everything else is taken as vLLM takes it."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "examples": [
+                {
+                    "messages": [{"role": "user", "content": "What is the capital of France?"}],
+                    "max_tokens": 32,
+                    "uncertainty": {"methods": ["fast"]},
+                }
+            ]
+        },
+    )
 
     messages: list[dict[str, Any]] | None = Field(default=None, description="A chat.")
     prompt: Text | list[TokenId] | None = Field(
         default=None, description="Or a text to complete, or its token ids."
     )
     model: str | None = Field(default=None, description="Served model or LoRA adapter.")
-    uncertainty: UncertaintyOptions = Field(default_factory=UncertaintyOptions)
+    uncertainty: UncertaintyOptions = Field(
+        default_factory=UncertaintyOptions, description="What to estimate, and from what."
+    )
     max_tokens: Length | None = Field(
         default=None, description="Most tokens of each answer; default: the room that is left."
     )
@@ -89,8 +120,8 @@ class UncertaintyRequest(BaseModel):
     cache_salt: str | None = Field(
         default=None, min_length=1, description="Keeps this request's prefix cache to itself."
     )
-    priority: int = Field(default=0, description="Lower is earlier, with priority scheduling.")
-    request_id: str | None = Field(default=None, description="Name of the request in logs.")
+    priority: Priority = 0
+    request_id: RequestId
 
     @model_validator(mode="after")
     def _check(self) -> UncertaintyRequest:
@@ -100,8 +131,6 @@ class UncertaintyRequest(BaseModel):
             value = getattr(self, name)
             if value is not None and not value:
                 raise refused(name, "it must not be empty.")
-        refuse_unencodable(self.messages, "messages")
-        refuse_unencodable(self.prompt, "prompt")
         if self.answer is not None:
             check_given(self.answer, "answer")
         for index, sample in enumerate(self.samples or ()):
@@ -144,6 +173,7 @@ class UncertaintyRequest(BaseModel):
             methods=tuple(self.uncertainty.methods),
             n_samples=self.uncertainty.n_samples,
             similarity=self.uncertainty.similarity,
+            relevance=self.uncertainty.relevance,
             length_field=length_field,
             answer=None if self.answer is None else completion_of(self.answer),
             samples=tuple(map(completion_of, self.samples or ())),
@@ -153,75 +183,150 @@ class UncertaintyRequest(BaseModel):
 class AnswerText(BaseModel):
     """The answer that is judged."""
 
-    text: str
-    finish_reason: str | None = None
-    num_tokens: int
+    text: str = Field(description="Generated here, or the client's.")
+    finish_reason: str | None = Field(
+        default=None, description="Why it ends; null where the client gave it."
+    )
+    num_tokens: int = Field(description="Tokens, its end token included where it was generated.")
 
 
 class SampleText(BaseModel):
     """One further answer, and the sums of its own: null for a client's that nobody scored."""
 
-    text: str
-    finish_reason: str | None = None
-    num_tokens: int | None
-    logprob: float | None
-    mean_logprob: float | None
-    cluster: int | None = None
+    text: str = Field(description="Drawn here, or the client's.")
+    finish_reason: str | None = Field(
+        default=None, description="Why it ends; null where the client gave it."
+    )
+    num_tokens: int | None = Field(description="Tokens that its sums are over.")
+    logprob: float | None = Field(description="Sum over its tokens, in nats.")
+    mean_logprob: float | None = Field(description="Mean over its tokens, in nats.")
+    cluster: int | None = Field(
+        default=None, description="Number of its meaning, where a method has told meanings apart."
+    )
 
 
 class MethodEstimate(BaseModel):
     """One method's verdict."""
 
-    value: float | None
-    exact: bool
-    higher_is: Literal["more uncertain", "less uncertain"]
-    details: dict[str, Any] | None = None
+    value: float | None = Field(description="Null where the method found nothing to go by.")
+    exact: bool = Field(description="False: computed from less than the method is defined on.")
+    higher_is: Literal["more uncertain", "less uncertain"] = Field(
+        description="What a higher value means."
+    )
+    details: dict[str, Any] | None = Field(
+        default=None, description="What else the method has found out, where it has."
+    )
 
 
 class UncertaintyUsage(BaseModel):
     """All tokens that the engine has worked on for this answer."""
 
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    stages: dict[str, dict[str, int]]
+    prompt_tokens: int = Field(description="Read, in all stages.")
+    completion_tokens: int = Field(description="Generated, in all stages.")
+    total_tokens: int = Field(description="Both.")
+    stages: dict[str, dict[str, int]] = Field(description="The same by stage.")
 
 
 class UncertaintyResponse(BaseModel):
     """The answer and how sure the model was of it."""
 
-    id: str
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "uncertainty-9f1d",
+                    "object": "uncertainty",
+                    "created": 1767225600,
+                    "model": "smol",
+                    "answer": {
+                        "text": "The capital of France is Paris.",
+                        "finish_reason": "stop",
+                        "num_tokens": 8,
+                    },
+                    "estimates": {
+                        "mean_token_entropy": {
+                            "value": 0.8284,
+                            "exact": True,
+                            "higher_is": "more uncertain",
+                        }
+                    },
+                    "usage": {
+                        "prompt_tokens": 37,
+                        "completion_tokens": 8,
+                        "total_tokens": 45,
+                        "stages": {"answer": {"prompt_tokens": 37, "completion_tokens": 8}},
+                    },
+                    "timings": {"answer": 0.21, "estimates": 0.001, "total": 0.22},
+                }
+            ]
+        }
+    )
+
+    id: str = Field(description="The request's name, with `uncertainty-` before it.")
     object: Literal["uncertainty"] = "uncertainty"
-    created: int
-    model: str
+    created: int = Field(description="Seconds since 1970.")
+    model: str = Field(description="Who was asked: served name or LoRA adapter.")
     answer: AnswerText
-    estimates: dict[str, MethodEstimate]
-    unavailable: dict[str, str] | None = None
-    similarity: str | None = None
-    samples: list[SampleText] | None = None
-    clusters: list[int] | None = None
+    estimates: dict[str, MethodEstimate] = Field(description="By method.")
+    unavailable: dict[str, str] | None = Field(
+        default=None, description="Methods that could not be done for this answer, and why."
+    )
+    similarity: str | None = Field(default=None, description="Who compared the texts.")
+    samples: list[SampleText] | None = Field(
+        default=None, description="With `uncertainty.return_samples`."
+    )
+    clusters: list[int] | None = Field(
+        default=None, description="Number of each sample's meaning, where meanings were told apart."
+    )
     usage: UncertaintyUsage
-    timings: dict[str, float]
+    timings: dict[str, float] = Field(description="Seconds by stage.")
 
 
 class MethodDescription(BaseModel):
     """What GET /v1/uncertainty/methods says of a method."""
 
-    name: str
-    description: str
-    needs: list[str]
-    source: str
-    higher_is: Literal["more uncertain", "less uncertain"]
-    groups: list[str]
-    available: bool
-    reason: str | None = None
+    name: str = Field(description="As `uncertainty.methods` takes it.")
+    description: str = Field(description="One line for people.")
+    needs: list[str] = Field(description="Kinds of evidence that it reads.")
+    source: str = Field(description="The paper or the code that defines the number.")
+    higher_is: Literal["more uncertain", "less uncertain"] = Field(
+        description="What a higher value means."
+    )
+    groups: list[str] = Field(description="Groups that it belongs to.")
+    available: bool = Field(description="Whether this server can do it.")
+    reason: str | None = Field(default=None, description="Why not, and what would mend that.")
 
 
 class MethodList(BaseModel):
     """All methods, the groups, and who can compare texts."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "object": "list",
+                    "data": [
+                        {
+                            "name": "mean_token_entropy",
+                            "description": "Mean entropy of the distributions along the answer.",
+                            "needs": ["answer_statistics"],
+                            "source": "arXiv 2002.07650",
+                            "higher_is": "more uncertain",
+                            "groups": ["fast", "all"],
+                            "available": True,
+                            "reason": None,
+                        }
+                    ],
+                    "groups": {"fast": ["mean_token_entropy"]},
+                    "similarities": ["jaccard", "rouge_l", "self_nli"],
+                    "default_similarity": "self_nli",
+                }
+            ]
+        }
+    )
+
     object: Literal["list"] = "list"
-    data: list[MethodDescription]
-    groups: dict[str, list[str]]
-    similarities: list[str]
-    default_similarity: str
+    data: list[MethodDescription] = Field(description="All methods.")
+    groups: dict[str, list[str]] = Field(description="The methods of each group.")
+    similarities: list[str] = Field(description="Who can compare texts on this server.")
+    default_similarity: str = Field(description="Who does, unless a request says otherwise.")

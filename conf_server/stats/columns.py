@@ -1,6 +1,20 @@
 """The row of exact statistics that the engine computes for a token."""
 
+import math
 from enum import IntEnum
+from typing import Final
+
+MIN_DROP: Final = 0.005
+"""By more than this the probability has to fall behind the last dominant token."""
+
+MIN_RELATIVE_DROP: Final = 0.3
+"""By more than this share of its own it has to fall there."""
+
+MIN_LOG_DROP: Final = -math.log1p(-MIN_RELATIVE_DROP)
+"""The same in nats: between the last dominant token and the next lies more than this."""
+
+MAX_DOMINANT: Final = 199
+"""No more tokens can be dominant, since each has a probability above `MIN_DROP`."""
 
 
 class TokenStatistic(IntEnum):
@@ -33,6 +47,22 @@ class TokenStatistic(IntEnum):
 
     LOGPROB_2ND = 6
     """The second largest log p, ties counted twice; -inf where V = 1."""
+
+    LOG_DOMINANT_MASS = 7
+    """log of the sum of the dominant tokens' p; -inf where no token is dominant.
+
+    With p sorted, p_1 >= p_2 >= ..., the dominant tokens are the first i, where i is the last
+    position with p_i - p_(i+1) > max(0.005, 0.3 p_i). BoostedProb (Dinh and Niehues, EMNLP
+    2025, main.166), as the package boostedprob 0.1.3 computes it for lm-polygraph 0.7.0: the
+    boosted probability of a token is this mass if it is dominant, else its own.
+    """
+
+    DOMINANT_LOGPROB = 8
+    """log p of the least likely dominant token; +inf where no token is dominant.
+
+    A token is dominant if its log p is no smaller. All others are smaller by more than
+    `MIN_LOG_DROP`, so that half of that can be left for rounding.
+    """
 
 
 NUM_TOKEN_STATISTICS = len(TokenStatistic)

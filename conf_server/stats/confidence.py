@@ -26,11 +26,11 @@ def token_confidence(top_logprobs: ArrayLike, k: int) -> Floats:
         k: how many candidates; 1 <= k <= w.
 
     Returns:
-        (n,) float64. Not finite where a candidate's log-probability is not.
+        (n,) float64 nats, not finite where a candidate's log-probability is not.
 
     Raises:
-        ValueError: the rows are narrower than k. A mean over fewer candidates would
-            be another quantity under the same name.
+        ValueError: the rows are narrower than k. A mean over fewer candidates would be another
+            quantity under the same name.
     """
     rows = np.asarray(top_logprobs)
     if rows.ndim != 2:
@@ -41,10 +41,10 @@ def token_confidence(top_logprobs: ArrayLike, k: int) -> Floats:
 
 
 def sliding_mean(values: ArrayLike, window: int) -> Floats:
-    """Mean of `values` over max(0, t-window+1)..t for every t.
+    """The mean of `values` over max(0, t-window+1)..t, for every t.
 
-    The first window-1 windows are partial: the rule of the summary keys. Early
-    stopping wants full windows only, which are the entries from window-1 on.
+    The first window-1 windows are partial, which is the rule of the summary's keys. Early
+    stopping wants full windows only: these are the entries from window-1 on.
 
     Args:
         values: (n,) finite numbers.
@@ -76,12 +76,12 @@ def confidence_summary(confidence: ArrayLike, window: int = 2048) -> dict[str, f
 
     Args:
         confidence: (n,) token confidences in nats, any n.
-        window: sliding window in tokens; it is part of the keys.
+        window: length W of the sliding window in tokens; it is part of the keys.
 
     Returns:
         `mean_confidence`, `tail_W_mean_conf`, `min_sliding_W_mean_conf`,
         `bottom_0.1_sliding_W_mean_conf`, `bottom_0.5_sliding_W_mean_conf`
-        (W the window), in this order; each None when no token had a confidence.
+        in this order; each is None where no token has a confidence.
     """
     keys = [
         "mean_confidence",

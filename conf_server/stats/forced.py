@@ -15,11 +15,11 @@ from conf_server.stats.trace import TraceRows
 
 @dataclass(frozen=True)
 class ForcedText:
-    """What to force through the model.
+    """A text to score.
 
     Attributes:
-        token_ids: context and completion.
-        num_context: how many of them are context; the rest is scored.
+        token_ids: the tokens of the context, then those of the completion.
+        num_context: how many of them are the context. The rest is scored.
     """
 
     token_ids: list[int]
@@ -27,22 +27,21 @@ class ForcedText:
 
     @property
     def first_scored(self) -> int:
-        """Position of the first token with a log-probability: something stands before it."""
+        """Position of the first token that is scored: never 0, since nothing stands before it."""
         return max(self.num_context, 1)
 
 
 @dataclass(frozen=True)
 class WantedRows:
-    """What a row has to hold.
+    """What the row of a scored token has to hold.
 
     Attributes:
-        top_k: candidates that the confidence is the mean of.
-        candidates: how many of the likeliest tokens to name; with `statistics` the others
-            of the top k are not.
-        statistics: the worker makes the rows, with `TokenStatistic` columns; else they are
-            stock `prompt_logprobs`.
-        token_ids: the tokens to name instead; only with `statistics`.
-        ranks: the tokens' ranks, which stock rows always have.
+        top_k: over how many candidates the confidence is the mean.
+        candidates: how many of the likeliest tokens to name.
+        statistics: whether the workers make the rows, with the columns of `TokenStatistic`.
+            If not, they are vLLM's `prompt_logprobs`, which name the top k in any case.
+        token_ids: tokens to name instead of the likeliest; only with `statistics`.
+        ranks: whether to compute the rank of the scored token. vLLM's rows always have it.
     """
 
     top_k: int
@@ -53,16 +52,17 @@ class WantedRows:
 
     @property
     def width(self) -> int:
+        """How many tokens the rows name beside the scored one, if `token_ids` is empty."""
         return self.candidates if self.statistics else max(self.top_k, self.candidates)
 
 
 @dataclass(frozen=True)
 class ForcedRows:
-    """The engine's answer.
+    """The rows of a scored text.
 
     Attributes:
         rows: one row for each token from `ForcedText.first_scored` on.
-        num_cached: tokens whose computation the prefix cache saved.
+        num_cached: how many tokens were taken from the prefix cache.
     """
 
     rows: TraceRows
@@ -71,12 +71,12 @@ class ForcedRows:
 
 @dataclass(frozen=True)
 class ForcedLabels:
-    """What the model thinks of some tokens.
+    """The log-probabilities of several tokens after one context.
 
     Attributes:
-        logprobs: (labels,) nats.
-        num_tokens: tokens that were forced for it.
-        num_cached: those of them that the prefix cache saved.
+        logprobs: (labels,) in nats.
+        num_tokens: how many tokens were forced to find out.
+        num_cached: how many of them were taken from the prefix cache.
     """
 
     logprobs: NDArray[np.floating]

@@ -1,7 +1,7 @@
-"""Sums and means of token log-probabilities, and the entropy that a top k can tell.
+"""Sums and means of token log-probabilities, and the part of the entropy that a top k holds.
 
-Natural logarithms. A token with no log-probability (NaN: nothing stood before it) is
-left out; a sequence with no token left has no value (None).
+Logarithms are natural. A token without a log-probability (NaN: nothing stood before it) is left
+out. A sequence of which no token is left has no value (None).
 """
 
 import numpy as np
@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 def top_k_entropy(top_logprobs: ArrayLike, k: int) -> NDArray[np.float64]:
     """Entropy terms of the k likeliest candidates: -sum_{j<=k} p_j log p_j, in nats.
 
-    A lower bound of the distribution's entropy, not the entropy: whoever shows it
-    says `"exact": false` beside it.
+    It is a lower bound of the distribution's entropy and not the entropy, so it has to be shown
+    with `"exact": false`.
 
     Args:
         top_logprobs: (n, w) log-probabilities, rows in descending order, w >= k.
@@ -49,9 +49,12 @@ def mean_logprob(logprobs: ArrayLike) -> float | None:
 
 
 def perplexity(logprobs: ArrayLike) -> float | None:
-    """exp of minus the mean token log-probability; at least 1."""
+    """exp of minus the mean token log-probability; at least 1.
+
+    Infinite where a token has no probability, and where the mean is below -709 nats.
+    """
     mean = mean_logprob(logprobs)
     if mean is None:
         return None
-    with np.errstate(over="ignore"):  # a text beyond belief has an infinite one
+    with np.errstate(over="ignore"):
         return float(np.exp(-mean))

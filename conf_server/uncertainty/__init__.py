@@ -1,4 +1,5 @@
-"""Uncertainty of an answer, from one sequence, from samples or from what the model says.
+"""Uncertainty of an answer, from its tokens, from samples or from what the model says of it.
 
-Pure functions on `Evidence`: numpy only, no vLLM, no HTTP. `registry.METHODS` lists them.
+The estimators are pure functions of `Evidence`. They use numpy and nothing else: no vLLM, no
+torch, no HTTP. `registry.METHODS` lists them.
 """

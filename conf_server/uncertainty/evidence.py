@@ -1,7 +1,7 @@
-"""What is known of an answer: all that the estimators may read.
+"""What is known of an answer, which is all that an estimator may read.
 
-Who fills it in decides which methods can be had; nobody here asks a model anything.
-Log-probabilities are natural and of the model itself.
+Which methods can be had depends on what the caller has filled in: nothing here asks a model.
+Log-probabilities are natural, and those of the model before temperature, penalties and masks.
 """
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ class MissingEvidenceError(ValueError):
 class Generation:
     """One text that the model wrote.
 
-    lm-polygraph's numbers count the end-of-sequence token in an answer, and in a sample's
-    sum but not in its length. Here `logprobs` are all the tokens there are: leave out
-    or keep the last one the same way everywhere.
+    lm-polygraph counts the end-of-sequence token in an answer, and in a sample's sum but not in
+    its length. Here `logprobs` are those of all the tokens there are, so that a caller has to keep
+    or leave out the end of the sequence everywhere alike.
 
     Attributes:
-        text: as a reader sees it.
-        logprobs: (n,) float64 nats, of its tokens.
-        statistics: (n, 7), columns `conf_server.stats.columns.TokenStatistic`.
-        tokens: n texts; joined they start with `text`.
+        text: what a reader sees.
+        logprobs: (n,) float64 nats, of the text's tokens.
+        statistics: (n, s) with the columns of `conf_server.stats.columns.TokenStatistic`.
+        tokens: the n tokens' texts; joined they start with `text`. The text of a character that
+            is split over several tokens is that of the last one, and the others are empty.
 
     Raises:
         ValueError: the lengths differ.
@@ -69,8 +70,8 @@ class Generation:
 class Judgements:
     """What a judge said of ordered pairs of the texts [answer, *samples].
 
-    Index 0 is the answer, i+1 is sample i. A backend that knows only a similarity s in
-    [0, 1] gives entail = s, neutral = 0 and contradict = 1 - s.
+    Index 0 is the answer, index i+1 is sample i. A judge that knows only a similarity s in
+    [0, 1] says entail = s, neutral = 0 and contradict = 1 - s.
 
     Attributes:
         entail: (1+m, 1+m) float64, row = premise, column = hypothesis.
@@ -125,26 +126,27 @@ class Alternatives:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Everything a caller knows of one answer; what it does not know is None or empty.
+    """All that a caller knows of one answer. What it does not know is None or empty.
 
     Attributes:
         answer: the text whose uncertainty is asked for.
         samples: m other texts for the same prompt, in the order of all arrays below.
-        vocab_size: V, beside the answer's statistics.
-        unconditional_logprobs: (n,) nats, the answer's tokens forced without the prompt.
-            The first is not read: nothing need stand before it.
-        judgements: of [answer, *samples].
-        answer_token_similarity: (n,) in [0, 1], of the answer and the answer without one
-            token (`pairs.token_removals`). A single token's is 0.5 in lm-polygraph.
-        sample_token_similarity: the same for each sample.
-        p_true_logprobs: nats, of the two labels after `prompts.p_true`.
-        p_true_sampling_logprobs: nats, of the two labels after `prompts.p_true_sampling`.
-        p_true_samples: sampled answers to `prompts.p_true`.
-        verbalized_1s: the model's answer to `prompts.verbalized_1s`.
-        verbalized_2s: its answer to `prompts.verbalized_2s`.
-        linguistic_1s: its answer to `prompts.linguistic_1s`.
-        extracted_answers: `parsing.extract_answer` of each sample.
-        claims: of each of the answer's tokens.
+        vocab_size: the vocabulary's size V, which goes with the answer's statistics.
+        unconditional_logprobs: (n,) nats, of the answer's tokens forced without the prompt. The
+            first one is not read, as nothing need stand before it.
+        judgements: of the texts [answer, *samples].
+        answer_token_similarity: (n,) in [0, 1], of the answer and of the answer without each of
+            its tokens (`pairs.relevance_pairs`).
+        sample_token_similarity: the same for each of the samples, (n_i,) each.
+        p_true_logprobs: nats, of the labels True and False after `prompts.p_true`.
+        p_true_sampling_logprobs: nats, of the labels True and False after
+            `prompts.p_true_sampling`.
+        p_true_samples: sampled replies to `prompts.p_true`.
+        verbalized_1s: the model's reply to `prompts.verbalized_1s`.
+        verbalized_2s: the model's reply to `prompts.verbalized_2s`.
+        linguistic_1s: the model's reply to `prompts.linguistic_1s`.
+        extracted_answers: what `parsing.extract_answer` finds in each sample.
+        claims: the judged alternatives at each of the answer's tokens.
     """
 
     answer: Generation | None = None
@@ -198,7 +200,7 @@ def answer_statistics(evidence: Evidence) -> Floats:
 
 
 def sample_logprobs(evidence: Evidence) -> tuple[Floats, ...]:
-    """For each of m >= 1 samples (n_i,) nats, n_i >= 1.
+    """(n_i,) nats for each of m >= 1 samples, n_i >= 1.
 
     Raises:
         MissingEvidenceError: there is no sample, or one of them has no tokens.
@@ -225,7 +227,7 @@ def all_judgements(evidence: Evidence) -> Judgements:
 
 
 def sample_judgements(evidence: Evidence) -> Judgements:
-    """(m, m), m >= 1: of the samples alone. Raises as `all_judgements`."""
+    """(m, m), m >= 1, of the samples alone. It raises what `all_judgements` raises."""
     judgements = all_judgements(evidence)
     return Judgements(
         judgements.entail[1:, 1:], judgements.neutral[1:, 1:], judgements.contradict[1:, 1:]

@@ -1,6 +1,6 @@
-"""Prompts of the methods that ask the model.
+"""The prompts of the methods that ask the model.
 
-Strings only: whoever sends them also applies the chat template. `parsing` reads the answers.
+They are plain strings: whoever sends them applies the chat template. `parsing` reads the replies.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ class LabelPrompt:
     """A prompt whose next token is one of a few labels.
 
     Attributes:
-        text: ends where the label begins.
-        labels: their texts with the blank before; a label's first token tells it apart.
+        text: the prompt, which ends where the label begins.
+        labels: the labels' texts with the blank before each; their first tokens differ.
     """
 
     text: str
@@ -25,7 +25,8 @@ class LabelPrompt:
 
 TRUE_FALSE: Final = (" True", " False")
 NLI_LABELS: Final = (" A", " B", " C")
-"""Entailment, neutral, contradiction. Letters: in most vocabularies words are several tokens."""
+"""Entailment, neutrality, contradiction. In most vocabularies a letter is one token, where a
+word may be several."""
 
 EXPRESSIONS: Final = {
     "Almost Certain": 0.95,
@@ -46,7 +47,7 @@ EXPRESSIONS: Final = {
     "Highly Unlikely": 0.05,
     "Almost No Chance": 0.02,
 }
-"""Expression -> confidence: arXiv 2305.14975, as in lm-polygraph's configurations."""
+"""What confidence each expression stands for (arXiv 2305.14975, lm-polygraph's configurations)."""
 
 _TRUE_OR_FALSE: Final = "Is the possible answer:\n (A) True\n (B) False\nThe possible answer is:"
 

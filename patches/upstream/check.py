@@ -57,7 +57,7 @@ class Home:
         return [record for record in found if record is not None]
 
     def nearest(self, version: str) -> Record | None:
-        """The newest record that is not newer, or else the oldest."""
+        """Return the newest record that is not newer than a version, or else the oldest."""
         records = self.records()
         older = [record for record in records if release(record.version) <= release(version)]
         return older[-1] if older else next(iter(records), None)
@@ -138,7 +138,7 @@ def _check(home: Home, version: str, args: argparse.Namespace) -> int:
 
 
 def _missing(tree: SourceTree, needs: list[Need], fresh: Record) -> list[str]:
-    """Names that are not there, and where they may have gone."""
+    """List the names that are not there, and where they may have gone."""
     lines = []
     for need in needs:
         if need.key in fresh.names:
@@ -162,7 +162,7 @@ def _unrecorded(home: Home, surface: Surface, fresh: Record) -> list[str]:
 
 
 def _against(recorded: Record, fresh: Record, needs: list[Need]) -> list[str]:
-    """Differences from the record; names added to or taken from surface.toml since are some."""
+    """List the differences from the record, with what surface.toml has gained and lost since."""
     wanted = {need.key for need in needs}
     lines = _changes(recorded.names, fresh.names, needs)
     for key in sorted(fresh.names.keys() - recorded.names.keys()):
@@ -173,7 +173,7 @@ def _against(recorded: Record, fresh: Record, needs: list[Need]) -> list[str]:
 
 
 def _between(surface: Surface, old: Record, new: Record) -> list[str]:
-    """What changed from one version to another, in the modules that each has it in."""
+    """List what changed from one version to another, also where the modules have other names."""
     old_needs, new_needs = surface.needs(old.version), surface.needs(new.version)
     old_names = moved(old.names, old_needs, new_needs)
     new_modules = {need.table: need.module for need in new_needs}

@@ -11,10 +11,10 @@ from reader import Entry, Function, assigned, parameters, statements
 from surface import Need, Surface
 
 Target = tuple[str, str]
-"""A module and a name in it; no name: the module itself."""
+"""A module and a name in it. An empty name stands for the module itself."""
 
 Members = Mapping[str, set[str]]
-"""What a class of vLLM's and its bases define, by the class's key."""
+"""The names that a class of vLLM's and its bases define, by the class's key."""
 
 _PYDANTIC = "model_"
 
@@ -25,8 +25,9 @@ class Use:
 
     Attributes:
         where: file and line.
-        targets: what it relies on; several where versions differ, one of which has to be listed.
-        how: as `use` in surface.toml.
+        targets: what it relies on. Where versions differ there are several, one of which has to be
+            listed.
+        how: one of `surface.USES`.
     """
 
     where: str
@@ -34,7 +35,7 @@ class Use:
     how: str
 
     def remedy(self, needs: Mapping[str, Need], modules: set[str]) -> str | None:
-        """What surface.toml lacks for this, if anything."""
+        """Return the line that surface.toml lacks for this, or None where it lacks none."""
         listed = [needs[key] for target in self.targets if (key := ":".join(target)) in needs]
         if listed and self.how in ("subclassed", "overridden"):
             if any(self.how in need.uses for need in listed):
@@ -94,7 +95,7 @@ class OurClass:
     members: dict[str, ast.stmt]
 
     def inherited(self, name: str, members: Members) -> tuple[Target, ...]:
-        """`Base.name` for every base that has such a member."""
+        """Return `Base.name` for every base that has such a member."""
         return tuple(
             (module, f"{base}.{name}")
             for module, base in self.bases
@@ -112,7 +113,7 @@ class OurCode:
         self.classes = [found for file in files for found in self._classes(file)]
 
     def unlisted(self, surface: Surface, members: Members) -> list[str]:
-        """What our code takes from vLLM and surface.toml does not say, each with its remedy."""
+        """List what our code takes from vLLM and surface.toml lacks, each with its remedy."""
         needs, modules = {need.key: need for need in surface.entries()}, surface.modules()
         remedies: dict[str, str] = {}
         for use in self._uses(modules, members):
@@ -143,11 +144,11 @@ class OurCode:
         ]
 
     def incompatible(self, names: Mapping[str, Entry]) -> list[str]:
-        """Overrides that cannot take what vLLM passes them."""
+        """List the overrides that cannot take what vLLM passes them."""
         problems = []
         for ours in self.classes:
             for name, statement in ours.members.items():
-                # Nobody but us makes our objects: a constructor may differ.
+                # A constructor may differ, because nobody but us makes our objects.
                 if isinstance(statement, Function) and name != "__init__":
                     keys = [f"{module}:{base}.{name}" for module, base in ours.bases]
                     problems += [
@@ -162,7 +163,7 @@ class OurCode:
         return [*self._imports(), *self._attributes(modules), *self._inherited(members)]
 
     def _imports(self) -> Iterator[Use]:
-        """Every name imported from vLLM."""
+        """Yield every name imported from vLLM."""
         for file in self._files.values():
             for node in ast.walk(file.tree):
                 for alias, target in _imports(node, ""):
@@ -171,7 +172,7 @@ class OurCode:
                         yield Use(file.at(node), (target,), _how(file, alias))
 
     def _attributes(self, modules: set[str]) -> Iterator[Use]:
-        """Every attribute taken of an imported module or class of vLLM's."""
+        """Yield every attribute taken of an imported module or class of vLLM's."""
         for file in self._files.values():
             called = _called(file.tree)
             for node, owner, name in _attribute_nodes(file.tree):
@@ -180,7 +181,7 @@ class OurCode:
                 targets = [
                     target
                     for found in self._targets(file, owner.id)
-                    # triton and tl: their members are Triton's, not vLLM's.
+                    # The members of triton and tl are Triton's, not vLLM's.
                     if found[0] != "vllm.triton_utils"
                     and (target := _attribute(found, name, modules)) is not None
                 ]
@@ -189,7 +190,7 @@ class OurCode:
                     yield Use(file.at(node), tuple(targets), how)
 
     def _inherited(self, members: Members) -> Iterator[Use]:
-        """Every member of a vLLM class that a class of ours overrides or reaches for."""
+        """Yield every member of a vLLM class that a class of ours overrides or reaches for."""
         for ours in self.classes:
             yield Use(ours.file.at(ours.node), (ours.bases[0],), "subclassed")
             for name, statement in ours.members.items():
@@ -226,7 +227,7 @@ class OurCode:
         return None
 
     def _targets(self, file: OurFile, name: str) -> list[Target]:
-        """What a name stands for in vLLM, also where it comes through our own modules."""
+        """Return what a name stands for in vLLM, also where it comes through our own modules."""
         found: list[Target] = []
         for module, theirs in file.aliases.get(name, []):
             if is_vllm(module):
@@ -241,7 +242,7 @@ def is_vllm(module: str) -> bool:
 
 
 def misfits(ours: Sequence[str], upstream: Sequence[str]) -> list[str]:
-    """Why a method with our parameters cannot stand for one with upstream's."""
+    """Say why a method with our parameters cannot stand for one with upstream's."""
     mine, theirs = _Parameters.parse(ours), _Parameters.parse(upstream)
     problems = []
     for position, name in enumerate(theirs.positional):
@@ -287,7 +288,7 @@ class _Parameters:
 
 
 def _imports(node: ast.AST, package: str) -> Iterator[tuple[str, Target]]:
-    """Local names of an import statement, and what they stand for."""
+    """Yield the local names of an import statement, and what they stand for."""
     if isinstance(node, ast.Import):
         for alias in node.names:
             if alias.asname:
@@ -305,7 +306,7 @@ def _imports(node: ast.AST, package: str) -> Iterator[tuple[str, Target]]:
 
 
 def _renamings(nodes: Sequence[ast.AST]) -> Iterator[tuple[str, str]]:
-    """Plain `x = y`."""
+    """Yield x and y of every plain `x = y`."""
     for node in nodes:
         if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Name):
             for target in assigned(node):
@@ -314,7 +315,7 @@ def _renamings(nodes: Sequence[ast.AST]) -> Iterator[tuple[str, str]]:
 
 
 def _attribute(target: Target, name: str, modules: set[str]) -> Target | None:
-    """What `x.name` is where x is `target`; None where it is pydantic's or Python's."""
+    """Return what `x.name` is where x is `target`; None where it is pydantic's or Python's."""
     dotted = ".".join(filter(None, target))
     if not target[1] or dotted in modules:
         return dotted, name
@@ -324,7 +325,7 @@ def _attribute(target: Target, name: str, modules: set[str]) -> Target | None:
 
 
 def _attribute_nodes(tree: ast.AST) -> Iterator[tuple[ast.expr, ast.expr, str]]:
-    """`x.name`, and `getattr(x, "name")` and its like."""
+    """Yield every `x.name`, `getattr(x, "name")` and `hasattr(x, "name")`, as node, x and name."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
             yield node, node.value, node.attr
@@ -335,12 +336,12 @@ def _attribute_nodes(tree: ast.AST) -> Iterator[tuple[ast.expr, ast.expr, str]]:
 
 
 def _called(tree: ast.AST) -> set[ast.expr]:
-    """Expressions that stand before the parentheses of a call."""
+    """Return the expressions that stand before the parentheses of a call."""
     return {node.func for node in ast.walk(tree) if isinstance(node, ast.Call)}
 
 
 def _is_own(owner: ast.expr, class_name: str) -> bool:
-    """Whether an expression is the instance, its class, or what it inherits."""
+    """Say whether an expression is the instance, its class, or what it inherits."""
     return ast.unparse(owner) in ("self", "cls", "super()", class_name)
 
 
@@ -356,7 +357,7 @@ def _own_members(node: ast.ClassDef) -> dict[str, ast.stmt]:
 
 
 def _how(file: OurFile, alias: str) -> str:
-    """A guess for surface.toml."""
+    """Guess how a name is used, for the line that surface.toml lacks."""
     for node in ast.walk(file.tree):
         if isinstance(node, ast.ClassDef) and alias in map(ast.unparse, node.bases):
             return "subclassed"

@@ -12,7 +12,7 @@ from reader import Entry
 from surface import Need, release
 
 _FEW = 20
-"""Lists up to this long are shown whole where they changed."""
+"""Lists of up to this many items are shown whole where they changed."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def recorded_versions(folder: Path) -> list[str]:
 
 
 def moved(names: dict[str, Entry], old: list[Need], new: list[Need]) -> dict[str, Entry]:
-    """Entries under the keys that a newer version has them under, as far as surface.toml knows."""
+    """Put entries under the keys that a newer version has, as far as surface.toml knows them."""
     new_keys = {(need.table, need.name): need.key for need in new}
     renamed = {need.key: new_keys.get((need.table, need.name), need.key) for need in old}
     return {renamed.get(key, key): entry for key, entry in names.items()}
@@ -67,14 +67,14 @@ def moved(names: dict[str, Entry], old: list[Need], new: list[Need]) -> dict[str
 
 @dataclass(frozen=True)
 class Difference:
-    """One name that is not as it was, in lines for people."""
+    """One name that is not as it was, with lines that say so to people."""
 
     key: str
     lines: list[str]
 
 
 def differences(old: dict[str, Entry], new: dict[str, Entry]) -> Iterator[Difference]:
-    """What changed for the names that both have."""
+    """Yield what changed for the names that both have."""
     for key in sorted(old.keys() & new.keys()):
         lines: list[str] = []
         for part in sorted(old[key].keys() | new[key].keys()):

@@ -123,7 +123,7 @@ def test_window_renames_the_keys_and_metrics_are_marked(server: Server) -> None:
 
 
 def test_metrics_are_exact(server: Server, reference: Reference) -> None:
-    """Against transformers' whole distribution, by lm-polygraph's own formulas."""
+    """Against transformers' whole distribution, by the metrics' definitions."""
     names = list(metrics_by_definition(np.log(np.full((1, 2), 0.5)), [0]))
     answer = ask(
         server,
@@ -137,10 +137,10 @@ def test_metrics_are_exact(server: Server, reference: Reference) -> None:
     for name, expected in metrics_by_definition(rows, generated).items():
         got = logprobs["uncertainty"][name]
         assert got["exact"] is True
-        assert got["value"] == pytest.approx(expected, abs=5e-3), name
+        assert got["value"] == pytest.approx(expected, rel=5e-3, abs=5e-3), name
     for entry, row, token in zip(logprobs["content"], rows, generated, strict=True):
         of_token = metrics_by_definition(row[None], [token])
-        assert entry["uncertainty"] == pytest.approx(of_token, abs=5e-3)
+        assert entry["uncertainty"] == pytest.approx(of_token, rel=5e-3, abs=5e-3)
 
 
 async def test_a_mixed_batch_gives_everybody_their_own(server: Server) -> None:
@@ -283,6 +283,30 @@ def test_streaming_gives_what_the_whole_answer_gives(server: Server, mode: str) 
         assert summaries == [pytest.approx(whole["confidence_summary"], abs=1e-4)]
 
 
+@pytest.mark.parametrize("mode", ["summary", "stats"])
+def test_the_clients_own_accumulation_keeps_the_summary(server: Server, mode: str) -> None:
+    """`stream()` puts an answer together from deltas, and of `logprobs` keeps the entries only."""
+    confidence = {"mode": mode, "metrics": ["perplexity"]}
+    options: Any = {"max_tokens": 100, "logprobs": True}
+    whole = choice_logprobs(ask(server, confidence, **options))
+    with server.client().chat.completions.stream(
+        model="smol",
+        messages=QUESTION,
+        temperature=0,
+        extra_body={"confidence": confidence},
+        **options,
+    ) as stream:
+        (choice,) = stream.until_done().get_final_completion().choices
+    message = choice.message.model_dump()
+    assert message["content"].startswith("The capital of France is Paris")
+    assert message["confidence_summary"] == pytest.approx(whole["confidence_summary"], abs=1e-4)
+    assert message["uncertainty"]["perplexity"]["exact"] is True
+    assert choice.logprobs is not None
+    entries = choice.logprobs.model_dump()["content"]
+    expected = [entry["confidence"] for entry in whole["content"]]
+    assert [entry["confidence"] for entry in entries] == pytest.approx(expected, abs=1e-4)
+
+
 def test_streaming_several_choices(server: Server) -> None:
     means: dict[int, float] = {}
     tokens: dict[int, list[float]] = {0: [], 1: []}
@@ -409,6 +433,21 @@ class TestCompletions:
         empty = self.complete(server, logprobs=2, confidence={"mode": "empty"})
         assert set(empty) == {"text_offset", "token_logprobs", "tokens", "top_logprobs"}
         assert not any(empty.values())
+
+    def test_of_equal_texts_the_likeliest_is_shown(self, server: Server) -> None:
+        """Parts of characters all read as the same replacement character."""
+        prompt = server.post("/tokenize", {"prompt": "😀 😀 😀"}).json()["tokens"][:-1]
+        answer = server.post(
+            "/v1/completions", {"prompt": prompt, "max_tokens": 1, "temperature": 0, "logprobs": 20}
+        ).json()
+        (shown,) = answer["choices"][0]["logprobs"]["top_logprobs"]
+        body = {"prompt": prompt, "completion": [5], "mode": "per_token", "top_logprobs": 20}
+        (token,) = server.post("/v1/score", body).json()["data"][0]["tokens"]
+        likeliest: dict[str, float] = {}
+        for candidate in token["top_logprobs"]:  # likeliest first
+            likeliest.setdefault(candidate["token"], candidate["logprob"])
+        assert len(likeliest) < 20
+        assert shown == pytest.approx(likeliest, abs=1e-4)
 
     def test_echo_is_vllms_own(self, server: Server) -> None:
         logprobs = self.complete(server, logprobs=1, echo=True)

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import httpx
+import openai
 import pytest
 
 from tests.server import Server
@@ -50,6 +51,26 @@ BAD_BODIES: list[tuple[str, dict[str, Any], str]] = [
         CHAT | {"confidence": {}, "logprobs": True, "logprob_token_ids": [1]},
         "confidence",
     ),
+    *(
+        (
+            "/v1/chat/completions",
+            CHAT | {"logprobs": True, "top_logprobs": shown, "confidence": {"mode": mode}},
+            "top_logprobs",
+        )
+        for mode in ("per_token", "summary", "stats", "empty")
+        for shown in (21, -1)
+    ),
+    ("/v1/chat/completions", CHAT | {"structured_outputs": [1]}, "structured_outputs"),
+    ("/v1/chat/completions", CHAT | {"request_id": "\ud800"}, "request_id"),
+    ("/v1/chat/completions", CHAT | {"priority": 2**63}, "priority"),
+    ("/v1/chat/completions/batch", {"messages": [CHAT["messages"]], "confidence": {}}, "confid"),
+    ("/v1/responses", {"input": "Hi", "confidence": {"bogus": 1}}, "confidence"),
+    ("/v1/messages", CHAT | {"model": "smol", "confidence": {"bogus": 1}}, "confidence"),
+    *(
+        ("/v1/completions", COMPLETION | {"logprobs": 21, "confidence": {"mode": mode}}, "logprobs")
+        for mode in ("per_token", "summary", "stats", "empty")
+    ),
+    ("/v1/completions", COMPLETION | {"structured_outputs": "x"}, "structured_outputs"),
     ("/v1/completions", COMPLETION | {"confidence": {"top_k": 21}}, "confidence.top_k"),
     ("/v1/completions", COMPLETION | {"confidence": {}, "echo": True}, "confidence"),
     ("/v1/score", {"completion": " there"}, "prompt"),
@@ -72,6 +93,10 @@ BAD_BODIES: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/score", SCORE | {"mode": "loud"}, "mode"),
     ("/v1/score", SCORE | {"mode": "stats", "confidence": {"mode": "stats"}}, "mode"),
     ("/v1/score", SCORE | {"top_logprobs": 21}, "top_logprobs"),
+    ("/v1/score", SCORE | {"top_logprobs": 21, "mode": "stats"}, "top_logprobs"),
+    ("/v1/score", SCORE | {"priority": 2**63}, "priority"),
+    ("/v1/score", SCORE | {"priority": 10**30}, "priority"),
+    ("/v1/score", SCORE | {"request_id": "\ud800"}, "request_id"),
     ("/v1/score", SCORE | {"top_logprobs": -1}, "top_logprobs"),
     ("/v1/score", SCORE | {"metrics": ["magic"]}, "metrics.0"),
     ("/v1/score", SCORE | {"confidence": {"top_k": 21}}, "confidence.top_k"),
@@ -84,6 +109,9 @@ BAD_BODIES: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/score", {"text_1": "a", "text_2": "b"}, "text_1"),
     ("/v1/score", {"queries": "a", "documents": ["b"]}, "queries"),
     ("/v1/uncertainty", {"max_tokens": 2}, "messages"),
+    ("/v1/uncertainty", UNCERTAINTY | {"structured_outputs": 5}, "structured_outputs"),
+    ("/v1/uncertainty", UNCERTAINTY | {"request_id": "\ud800"}, "request_id"),
+    ("/v1/uncertainty", UNCERTAINTY | {"priority": 2**63}, "priority"),
     ("/v1/uncertainty", UNCERTAINTY | {"prompt": "Hi"}, "messages"),
     ("/v1/uncertainty", {"messages": []}, "messages"),
     ("/v1/uncertainty", {"prompt": ["a", "b"]}, "prompt"),
@@ -192,11 +220,38 @@ BAD_BODIES: list[tuple[str, dict[str, Any], str]] = [
     ],
 )
 def test_half_a_surrogate_pair_is_no_text(server: Server, path: str, body: Any, field: str) -> None:
-    with server.http() as http:
-        headers = {"content-type": "application/json"}
-        response = http.post(path, content=json.dumps(body), headers=headers)
+    response = server.post(path, body)
     assert response.status_code == 400, response.text
     assert response.json()["error"]["param"] == field
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", CHAT),
+        ("/v1/completions", COMPLETION),
+        ("/v1/score", SCORE),
+        ("/v1/uncertainty", UNCERTAINTY),
+        ("/v1/responses", {"input": "Hi", "max_output_tokens": 2}),
+    ],
+)
+def test_a_null_request_id_is_none(server: Server, path: str, body: dict[str, Any]) -> None:
+    ids = set()
+    for _ in range(2):
+        response = server.post(path, body | {"request_id": None})
+        assert response.status_code == 200, response.text
+        ids.add(response.json()["id"])
+    assert len(ids) == 2
+
+
+def test_one_model(server: Server) -> None:
+    client = server.client()
+    listed = {card.id: card for card in client.models.list()}
+    for name in ("smol", "adapter"):
+        assert client.models.retrieve(name).root == listed[name].root
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.models.retrieve("some/body")
+    assert caught.value.param == "model"
 
 
 def test_deep_json_is_a_bad_request(server: Server) -> None:
@@ -317,6 +372,41 @@ async def test_a_client_that_leaves_frees_its_work(server: Server) -> None:
             leave("/v1/uncertainty", long_estimate),
         )
     assert await asyncio.to_thread(wait_until_idle, server, 20)
+
+
+async def test_a_client_that_leaves_a_whole_answer_leaves_no_traceback(server: Server) -> None:
+    before = len(server.log.read_bytes())
+    headers = {"Authorization": f"Bearer {server.api_key}"}
+    score = {"items": [{"prompt": [i + 1] * 1000, "completion": [5] * 900} for i in range(20)]}
+    estimate = UNCERTAINTY | {"max_tokens": 1900, "ignore_eos": True}
+    async with httpx.AsyncClient(base_url=server.url, headers=headers) as client:
+
+        async def leave(path: str, body: dict[str, Any]) -> None:
+            with pytest.raises(httpx.ReadTimeout):
+                await client.post(path, json=body, timeout=1)
+
+        await asyncio.gather(leave("/v1/score", score), leave("/v1/uncertainty", estimate))
+    assert await asyncio.to_thread(wait_until_idle, server, 20)
+    await asyncio.sleep(0.5)  # the log is another process's
+    logged = server.log.read_bytes()[before:].decode(errors="replace")
+    assert "Traceback" not in logged
+    assert "Exception" not in logged
+    for path in ("/v1/score", "/v1/uncertainty"):
+        assert len([line for line in logged.splitlines() if path in line]) <= 1
+
+
+def test_a_cache_salt_keeps_a_cache_to_itself(server: Server) -> None:
+    body = {"prompt": list(range(7000, 7100)), "completion": [5]}
+
+    def cached(salt: str | None) -> int:
+        given = body if salt is None else body | {"cache_salt": salt}
+        usage = server.post("/v1/score", given).json()["usage"]
+        tokens: int = usage["prompt_tokens_details"]["cached_tokens"]
+        return tokens
+
+    for salt in ("one", "another", None):
+        assert cached(salt) == 0
+        assert cached(salt) > 0
 
 
 async def test_64_at_once_each_get_their_own_answer(server: Server) -> None:

@@ -1,4 +1,4 @@
-"""schemathesis over our own routes: whatever the schema allows, the server stays in charge."""
+"""Whatever a schema allows, and whatever is wrong with a request: the server stays in charge."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
 
+from tests import mutator
 from tests.server import Server
 
 ROUTES = {
@@ -88,3 +89,9 @@ def test_no_request_is_a_server_error(path: str, api_schema: Any, server: Server
             assert error["message"]
 
     check()
+
+
+async def test_spoilt_requests_are_refused_and_nothing_else(server: Server) -> None:
+    tally = await mutator.run(server.url, count=300, seed=1, key=server.api_key)
+    assert not tally.faults, mutator.report(tally)
+    assert tally.statuses[400] > 100

@@ -16,7 +16,6 @@ import pytest
 from numpy.typing import NDArray
 
 from conf_server.stats.confidence import token_confidence
-from tests.devices import FLOAT32_PRODUCTS
 from tests.reference import Reference
 from tests.server import Server
 
@@ -57,7 +56,7 @@ def gpu_server(
 ) -> Iterator[Server]:
     flags = ["--served-model-name=smol", "--max-model-len=2048", *way.flags]
     log = tmp_path_factory.mktemp("gpu") / "log"
-    with Server(model_path, flags, log, environ=FLOAT32_PRODUCTS) as server:
+    with Server(model_path, flags, log) as server:
         yield server
 
 

@@ -23,7 +23,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from fastapi.routing import APIRoute
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+from vllm.version import __version__ as vllm_version
 
+import conf_server
+from conf_server.serving.routes import router, server_router
 from conf_server.stats.metrics import METRICS
 from tests.server import START_TIMEOUT_S, Server
 
@@ -274,6 +280,53 @@ def test_two_api_processes_and_two_engines(two_processes: Server) -> None:
     assert "ApiServer_1" in text
 
 
+def test_both_processes_count_and_say_their_version(two_processes: Server) -> None:
+    check_counted(two_processes)
+    names = {"version": conf_server.__version__, "vllm_version": vllm_version}
+    (series,) = series_of(two_processes, "conf_server_build_info")
+    assert series.labels == names
+    assert series.value == 1
+    assert httpx.get(f"{two_processes.url}/version").json() == {
+        "version": vllm_version,
+        "conf_server_version": conf_server.__version__,
+    }
+
+
+def check_counted(server: Server) -> None:
+    """As many requests of each route as were sent are in the HTTP metrics."""
+
+    def counts() -> dict[str, float]:
+        return {
+            series.labels["handler"]: series.value
+            for series in series_of(server, "http_requests_total")
+            if series.labels["status"] == "2xx"
+        }
+
+    before = counts()
+    sent = {"/v1/score": 6, "/v1/chat/completions": 4, "/tokenize": 2}
+    bodies = {
+        "/v1/score": SCORE,
+        "/v1/chat/completions": CHAT | {"max_tokens": 1},
+        "/tokenize": {"prompt": "Hi"},
+    }
+    for path, count in sent.items():
+        for _ in range(count):  # each on a connection of its own, so that all processes get some
+            assert server.post(path, bodies[path]).status_code == 200
+    after = counts()
+    assert {path: after[path] - before.get(path, 0) for path in sent} == sent
+    measured = {
+        series.labels["handler"]: series.value
+        for series in series_of(server, "http_request_duration_seconds_count")
+    }
+    assert all(measured[path] >= after[path] for path in sent)
+
+
+def series_of(server: Server, name: str) -> list[Sample]:
+    text = httpx.get(f"{server.url}/metrics", timeout=30).text
+    families = text_string_to_metric_families(text)
+    return [sample for family in families for sample in family.samples if sample.name == name]
+
+
 def test_a_second_signal_is_immediate_with_several_processes(two_processes: Server) -> None:
     stop_twice_in_mid_stream(two_processes)
 
@@ -379,8 +432,9 @@ def test_the_plugin_in_a_stock_server_gives_the_same_numbers(
     }
     stock = Server(
         model_path,
-        ["--max-model-len=1024", "--dtype=float32", "--enforce-eager"],
+        ["--max-model-len=1024", "--dtype=float32", "--enforce-eager", "--api-key=secret"],
         tmp_path / "log",
+        api_key="secret",
         environ={"VLLM_PLUGINS": "confidence_logprobs", "PYTHONPATH": str(site)},
         module=("vllm.entrypoints.openai.api_server",),
     )
@@ -394,12 +448,32 @@ def test_the_plugin_in_a_stock_server_gives_the_same_numbers(
             assert theirs.status_code == 200, theirs.text
             compare(numbers_of(ours.json()), numbers_of(theirs.json()))
         check_unavailable(stock, uncertainty)
+        check_counted(stock)
+        check_counted(server)
+        check_guarded(stock)
+        check_errors(stock)
         with stock.http() as http:
             stream = Stream(http, chat | {"stream": True})
             stream.start()
             stream.join(60)
             assert stream.complete
             assert "confidence_summary" in "".join(stream.lines)
+
+
+def check_guarded(server: Server) -> None:
+    """All of our routes ask for the key."""
+    for route in (*router.routes, *server_router.routes):
+        assert isinstance(route, APIRoute)
+        for method in route.methods if route.path.startswith("/v1/") else ():
+            answer = httpx.request(method, server.url + route.path, json={})
+            assert answer.status_code == 401, (method, route.path)
+
+
+def check_errors(server: Server) -> None:
+    with server.http() as http:
+        for answer in (http.get("/v1/score"), http.get("/v1/nothing")):
+            assert answer.status_code in (404, 405)
+            assert answer.json()["error"]["code"] == answer.status_code
 
 
 def numbers_of(answer: dict[str, Any]) -> Any:
@@ -420,15 +494,21 @@ def check_unavailable(server: Server, body: dict[str, Any]) -> None:
     assert "mean_token_entropy" in answer["unavailable"]
 
 
+def in_nats(perplexity: Any) -> Any:
+    """The logarithm of a perplexity, which exp would have magnified the rounding of."""
+    if isinstance(perplexity, dict):
+        return perplexity | {"value": in_nats(perplexity["value"])}
+    return perplexity and math.log(perplexity)
+
+
 def compare(ours: Any, theirs: Any) -> None:
     """The same structure, the same numbers up to rounding."""
     if isinstance(ours, dict):
         assert list(ours) == list(theirs)
         for key in ours:
             pair = ours[key], theirs[key]
-            if key == "perplexity" and isinstance(ours[key], float):
-                # An item's is exp(-mean_logprob), which magnifies the rounding of its nats.
-                pair = math.log(ours[key]), math.log(theirs[key])
+            if key == "perplexity":
+                pair = in_nats(ours[key]), in_nats(theirs[key])
             compare(*pair)
     elif isinstance(ours, list):
         assert len(ours) == len(theirs)

@@ -100,7 +100,7 @@ def test_fast_methods_are_those_of_the_greedy_answer(server: Server, reference: 
     }
     ids = greedy["prompt_token_ids"] + greedy["token_ids"]
     expected = metrics_by_definition(reference.logprobs(ids)[-8:], greedy["token_ids"])
-    assert values(answer) == pytest.approx(expected, abs=1e-3)
+    assert values(answer) == pytest.approx(expected, rel=1e-3, abs=1e-3)
     directions = {estimate["higher_is"] for estimate in answer["estimates"].values()}
     assert directions == {"more uncertain"}
     # Nothing but the answer was worked on.
@@ -442,6 +442,23 @@ def test_how_the_chat_is_rendered_holds_for_the_clients_answer_too(
     context = reference.tokenizer.apply_chat_template(CHAT, tokenize=True, return_dict=False)
     expected = np.exp(-forced(reference, context, ANSWER).mean())
     assert values(answer)["perplexity"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_no_token_of_a_split_character_is_weightless(server: Server) -> None:
+    """A sentence without blanks is one word, which no token can be taken from unnoticed."""
+    answer = ask(
+        server,
+        messages=[{"role": "user", "content": "日本の首都はどこですか。"}],
+        answer="日本の首都は東京です。",
+        uncertainty={
+            "methods": ["token_sar", "maximum_sequence_probability"],
+            "similarity": "jaccard",
+        },
+    )
+    found = values(answer)
+    mean = found["maximum_sequence_probability"] / answer["answer"]["num_tokens"]
+    assert answer["answer"]["num_tokens"] > len("日本の首都は東京です。")
+    assert found["token_sar"] == pytest.approx(mean, rel=1e-4)
 
 
 def test_the_stock_client_reaches_it(server: Server) -> None:

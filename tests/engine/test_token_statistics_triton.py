@@ -18,7 +18,7 @@ from torch.testing import assert_close
 from conf_server.engine.worker.token_statistics import statistics_torch
 from conf_server.stats.columns import TokenStatistic
 from tests.devices import TRITON_DEVICES, TritonDevice
-from tests.unit.engine.test_token_statistics import reference
+from tests.unit.engine.test_token_statistics import decided, logits_of, reference
 
 pytestmark = pytest.mark.skipif(
     find_spec("triton") is None, reason="needs Triton's interpreter; triton is not installed"
@@ -59,6 +59,8 @@ def make_cases() -> dict[str, Case]:
     bad = noise[1].repeat(7, 1)
     bad[0, 7], bad[1, 1000], bad[2, 0], bad[3] = NAN, -NAN, INF, -INF
     bad[4] = NAN
+    heads = [[0.9], [0.3, 0.29, 0.28, 0.05], [0.01] * 99, [0.0062] * 160, [], [0.4] * 2 + [0.0051]]
+    dominant = torch.stack([logits_of(head, 1001) for head in heads])
     padded = torch.randn(3, 900)
     vocabulary = torch.randn(2, 128_256) * 3  # Llama 3's, in the blocks that the server uses
     cases: dict[str, Case] = {
@@ -73,6 +75,9 @@ def make_cases() -> dict[str, Case]:
         "ties_bfloat16": (ties.bfloat16(), [20, 64], 128),
         "masked": (masked, [20, 100, 101], 256),
         "winners_in_one_lane": (aligned, [20, 5, 8], 128),
+        "dominant": (dominant, [20, 1, 5, 20, 20, 20], 1024),
+        "dominant_small_blocks": (dominant, [20, 1, 5, 20, 20, 20], 64),
+        "dominant_all": (torch.stack([logits_of([0.5, 0.3], 20), torch.zeros(20)]), [20, 1], 64),
         "tiny": (torch.tensor([[1.0, 2.0], [0.0, -INF]]), [2, 1], 64),
         "one_token": (torch.tensor([[3.0], [-7.0]]), [1, 2], 64),
         "no_such_k": (noise[:3], [0, 1002, -1], 1024),
@@ -116,8 +121,10 @@ def test_definitions(name: str, results: dict[str, Tensor]) -> None:
     assert result.dtype == torch.float32
     assert result.shape == (len(logits), len(TokenStatistic))
     close = {"atol": 1e-5, "rtol": 1e-6, "equal_nan": True}
-    assert_close(result.double(), reference(logits, top_k), **close)
-    assert_close(result, statistics_torch(logits, top_k), **close)
+    expected = reference(logits, top_k)
+    assert_close(decided(result.double(), expected, logits), expected, **close)
+    in_torch = statistics_torch(logits, top_k)
+    assert_close(decided(result, in_torch, logits), in_torch, **close)
 
 
 def test_a_row_does_not_depend_on_its_neighbours(results: dict[str, Tensor]) -> None:

@@ -150,13 +150,13 @@ def test_a_bad_variable_is_one_line_and_exit_status_2(
 
 def test_the_command_exits_with_mains_status() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "conf_server", "--confidence-mode", "verbose"],
+        [sys.executable, "-m", "conf_server", "report", "no-such-file.jsonl"],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 2
-    assert done.stderr.count("conf-server: error: --confidence-mode: ") == 1
-    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("conf-server report: error: ")
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""What runs in an API process: the engine's client and what it makes of the engine's outputs."""
+"""What runs in an API process: the engine's client, and the handling of the engine's outputs."""

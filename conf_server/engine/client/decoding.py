@@ -1,4 +1,4 @@
-"""Text of single tokens, as vLLM's log-probabilities show it."""
+"""The text of single tokens, as vLLM shows it beside log-probabilities."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -8,20 +8,25 @@ from vllm.tokenizers.detokenizer_utils import convert_ids_list_to_tokens
 from vllm.v1.engine.logprobs import LogprobsProcessor
 
 CONTEXT_TOKENS: Final = 4
-"""Tokens that one character of UTF-8 can be split over."""
+"""How many tokens one character of UTF-8 can be split over."""
 
 
 def decode_rows(
     tokenizer: TokenizerLike, rows: Sequence[Sequence[int]], context: Sequence[int] = ()
 ) -> list[list[str]]:
-    """Text of every id in `rows`, each row the ids at one position of a sequence.
+    """The text of every id in `rows`.
 
-    A character split over several tokens belongs to the token that completes it, the
-    others are empty: vLLM's rule, so that joined tokens give the text.
+    A character that is split over several tokens is the text of the token that completes it,
+    and the text of the others is empty. This is vLLM's rule; with it the texts of a
+    sequence's tokens join to the sequence's text.
 
     Args:
-        rows: the first id of a row is the sequence's own token.
-        context: tokens of the sequence before the first row, oldest first.
+        rows: for each position of a sequence the ids there: the sequence's own token first,
+            then other candidates.
+        context: the sequence's tokens before the first row, oldest first.
+
+    Returns:
+        The texts, in the shape of `rows`.
     """
     decoded = iter(convert_ids_list_to_tokens(tokenizer, [i for row in rows for i in row]))
     verifier = LogprobsProcessor(

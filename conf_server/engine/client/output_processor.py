@@ -1,8 +1,8 @@
-"""Log-probabilities of confidence requests stay arrays on their way through the API process.
+"""Keeping the log-probabilities of marked requests as arrays in the API process.
 
-vLLM turns every candidate of every token into a Python object with its decoded text.
-A request marked by `marks.set_mark` gets a processor that appends the engine's rows to a
-`TokenTrace` instead; every other request keeps vLLM's own.
+vLLM makes a Python object with decoded text of every candidate of every token. For a marked
+request (`marks.set_mark`) the engine's rows are appended to a `TokenTrace` instead. All other
+requests keep vLLM's own processing.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ logger = init_logger("vllm.conf_server.output_processor")
 
 
 class SampleTrace:
-    """What a traced request finds in `CompletionOutput.logprobs`: always the whole trace.
+    """What a marked request finds in `CompletionOutput.logprobs`: the whole trace, always.
 
-    vLLM slices and extends that field to cut deltas. A reader that counts the tokens it
-    was handed needs no slices, so here they are free. Its length is the trace's.
+    vLLM slices and extends this field when it cuts a stream into deltas. Both return the
+    same object here. A reader counts the tokens of the deltas that it was handed, and so
+    knows which rows of the trace are new.
     """
 
     __slots__ = ("trace",)
@@ -48,7 +49,7 @@ class SampleTrace:
 
 
 class SampleTraceProcessor(LogprobsProcessor):
-    """Keeps the log-probabilities of one request's samples as arrays."""
+    """Keeps the log-probabilities of one request's generated tokens as arrays."""
 
     def _update_sample_logprobs(self, logprobs_lists: LogprobsLists) -> None:
         container: Any = self.logprobs
@@ -56,7 +57,7 @@ class SampleTraceProcessor(LogprobsProcessor):
         container.trace.append(ids, logprobs, ranks)
 
     def accepts(self, output: EngineCoreOutput) -> bool:
-        """Whether the output's rows are what the request has asked for."""
+        """Whether the output has the columns that the request has asked for."""
         container: Any = self.logprobs
         trace: TokenTrace = container.trace
         if output.new_logprobs is None:
@@ -78,7 +79,7 @@ class PromptTraceProcessor(LogprobsProcessor):
         trace.append(ids.numpy(), logprobs.numpy(), ranks.numpy())
 
     def accepts(self, output: EngineCoreOutput) -> bool:
-        """Whether the output's rows are what the request has asked for."""
+        """Whether the output has the columns that the request has asked for."""
         trace: Any = self.prompt_logprobs
         tensors = output.new_prompt_logprobs_tensors
         return tensors is None or trace.layout.fits(EngineRows(*tensors[:3]))
@@ -95,7 +96,7 @@ class ConfidenceOutputProcessor(OutputProcessor):
         request_index: int = 0,
         queue: Any = None,
     ) -> None:
-        # First of all: what fails here must not leave a request behind.
+        # This comes first, so that a failure here leaves no request behind.
         processor = _trace_processor(request)
         is_new = request.request_id not in self.request_states
         super().add_request(request, prompt, parent_req, request_index, queue)
@@ -105,12 +106,12 @@ class ConfidenceOutputProcessor(OutputProcessor):
     def process_outputs(
         self, engine_core_outputs: list[EngineCoreOutput], *args: Any, **kwargs: Any
     ) -> OutputProcessorOutput:
-        """Fails the requests whose rows are not their own, and no other."""
+        """As in vLLM, but a request whose rows do not fit it ends with an error, alone."""
         failed = [output for output in engine_core_outputs if not self._accepts(output)]
         unfinished = [output.request_id for output in failed if not output.finished]
         for output in failed:
             logger.error("Request %s got rows that are not its own.", output.request_id)
-            output.new_token_ids = []  # a stop string in them would be a regular end
+            output.new_token_ids = []  # a stop string in them would end the request regularly
             output.new_logprobs = output.new_prompt_logprobs_tensors = None
             output.finish_reason = FinishReason.ERROR
         processed = super().process_outputs(engine_core_outputs, *args, **kwargs)
@@ -126,7 +127,7 @@ class ConfidenceOutputProcessor(OutputProcessor):
 
 
 def _trace_processor(request: EngineCoreRequest) -> LogprobsProcessor | None:
-    """A marked request's; None for any other."""
+    """The processor for a marked request; None for any other request."""
     mark = mark_of(request.sampling_params)
     if mark is None:
         return None

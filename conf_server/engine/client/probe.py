@@ -1,4 +1,4 @@
-"""Does the model answer?"""
+"""Asking the engine whether it still answers."""
 
 from contextlib import aclosing
 
@@ -8,10 +8,10 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 
 async def generates(engine: EngineClient) -> None:
-    """Generate one token; a pooling model, which cannot, is asked for its health.
+    """Generate one token. A pooling model, which generates none, is only asked for its health.
 
     Raises:
-        EngineDeadError: the engine is gone.
+        EngineDeadError: the engine has ended.
     """
     await engine.check_health()
     if "generate" not in await engine.get_supported_tasks():

@@ -1,4 +1,4 @@
-"""The engine's client, from the flags to its end."""
+"""Starting the engine's client from the flags, and ending it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ from conf_server.engine.client.async_llm import ConfidenceAsyncLLM
 from conf_server.engine.core.scheduler import use_our_scheduler
 
 ENGINE_STOP_TIMEOUT_S = 10
-"""How long an engine without work may take to release its device."""
+"""Seconds that an engine without work may take to release its device."""
 
 
 class Shutdown:
-    """What the signals have asked for so far."""
+    """How far the signals want this process to end.
+
+    Attributes:
+        requested: a first signal has asked for an end.
+        forced: the end must not wait for anything.
+    """
 
     def __init__(self) -> None:
         self.requested = False
@@ -27,6 +32,7 @@ class Shutdown:
 
     @property
     def engine_timeout(self) -> float:
+        """Seconds that the engine gets to end by itself."""
         return 0 if self.forced else ENGINE_STOP_TIMEOUT_S
 
 
@@ -34,7 +40,14 @@ class Shutdown:
 async def engine_client(
     args: Namespace, client_config: dict[str, Any], shutdown: Shutdown
 ) -> AsyncIterator[ConfidenceAsyncLLM]:
-    """Our engine client, shut down on the way out."""
+    """Our client of an engine, which is shut down at the end of the context.
+
+    Args:
+        args: the checked flags.
+        client_config: how to reach engines that another process has started, as vLLM hands it
+            to an API process among several; empty to start an engine.
+        shutdown: says at the end how long the engine may take.
+    """
     engine_args = AsyncEngineArgs.from_cli_args(args)
     propagate_frontend_flags(args, engine_args)
     if client_config:

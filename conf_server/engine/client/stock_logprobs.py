@@ -1,7 +1,7 @@
-"""Stock vLLM log-probabilities (a dict of `Logprob` a token) as a `TokenTrace`.
+"""vLLM's own log-probabilities, a dict of `Logprob` for each token, as a `TokenTrace`.
 
-For engines whose output processor is vLLM's own: the plugin in a stock server, and
-requests for the whole vocabulary's log-probabilities.
+They come from an output processor of vLLM's: in a stock server with the plugin, and for
+requests that ask for the log-probabilities of the whole vocabulary.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,10 +15,10 @@ from conf_server.stats.trace import TokenTrace
 def append_stock_rows(
     trace: TokenTrace, token_ids: Iterable[int], rows: Iterable[Mapping[int, Logprob] | None]
 ) -> None:
-    """Append one row per token: the token itself, then its `trace.width` likeliest candidates.
+    """Append one row for each token: the token itself, then the `trace.width` likeliest tokens.
 
-    vLLM's dict holds the sampled token first and once, so candidates are re-ranked by
-    log-probability; ties keep vLLM's order.
+    vLLM's dict holds the sampled token once and first, whatever its rank. So the candidates
+    are sorted by their log-probability here; those that tie keep vLLM's order.
 
     Raises:
         ValueError: a row is missing, or has fewer candidates than the trace is wide.

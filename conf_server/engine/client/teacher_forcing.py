@@ -1,4 +1,4 @@
-"""Teacher forcing: the engine's log-probabilities of a text that somebody else wrote."""
+"""Teacher forcing: the log-probabilities that the engine gives to a text it did not write."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ async def teacher_force(
     priority: int = 0,
     trace_headers: Mapping[str, str] | None = None,
 ) -> ForcedRows:
-    """Log-probabilities of the text's completion.
+    """Compute the rows of a text's completion in one prefill.
 
-    One prefill, in which a prefix-cache hit saves the context. The engine has no rows for
-    what it does not compute: `scheduler` ends the hit where the completion begins, and
-    where somebody else's scheduler lets it run on, the text runs again without the cache.
-    Cancelling the caller aborts the request in the engine.
+    The context may come from the prefix cache. The completion must not, because the engine
+    has no rows for tokens that it does not compute. Our scheduler therefore ends a cache hit
+    where the completion begins. Another scheduler may let it go on; the text then runs a
+    second time without the cache. If the caller is cancelled, the request is aborted.
 
     Raises:
         GenerationError: the engine failed, or gave no rows for what it computed.
@@ -75,12 +75,14 @@ async def force_labels(
     request_id: str,
     **options: Any,
 ) -> ForcedLabels:
-    """Log-probability of each of several tokens right after a context.
+    """Compute the log-probability of each of several tokens right after a context.
 
     Args:
-        statistics: the worker can name tokens, and one run is enough; else each label is
-            forced.
-        options: those of `teacher_force`.
+        context: the tokens before; there must be some.
+        labels: the tokens, of which there must be one at least.
+        statistics: whether the workers make the rows. They can then name all labels in the
+            row of the first one. If not, every label is forced in a run of its own.
+        options: as for `teacher_force`.
 
     Raises:
         GenerationError: as `teacher_force`.
@@ -128,11 +130,15 @@ def _params(text: ForcedText, wanted: WantedRows, read_cache: bool) -> SamplingP
 
 
 def _rows(result: RequestOutput, text: ForcedText, wanted: WantedRows) -> TraceRows | None:
-    """The completion's rows, None where the cache hit has swallowed some of them.
+    """The completion's rows, or None where some of them are missing.
 
-    The row of position p is computed at position p-1. Stock rows before a hit are missing
-    (V2 runner) or uninitialised (V1), so they are counted from the end; and a request that
-    was preempted may have lost rows that its first schedule promised.
+    The row of the token at position p is computed at position p-1. If a cache hit covers that
+    position, vLLM's row is missing (V2 runner) or not initialised (V1), so rows are counted
+    from the end. A request that was preempted may have lost rows although `num_cached_tokens`
+    promises them, so the tokens are compared as well.
+
+    Raises:
+        GenerationError: the engine has ended the request with an error.
     """
     if any(output.finish_reason == "error" for output in result.outputs):
         raise GenerationError("The engine failed on a scoring request.")

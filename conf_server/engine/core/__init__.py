@@ -1,1 +1,1 @@
-"""What runs in the engine's own process: the scheduler and what it keeps."""
+"""What runs in the engine's own process, beside the scheduler."""

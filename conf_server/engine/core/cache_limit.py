@@ -1,7 +1,6 @@
-"""Where prefix-cache hits of forced texts end.
+"""Ending the prefix-cache hits of scored texts where the completion begins.
 
-The engine has no rows for what it does not compute, so that a hit has to end where the
-completion begins.
+The engine has no rows for tokens that it does not compute, so the completion must be computed.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from conf_server.engine.marks import PromptMark, prompt_mark
 
 
 class CappedKVCacheManager(KVCacheManager):
-    """Ends the prefix-cache hits of forced texts before their first scored token."""
+    """A cache manager in which a scored text finds at most its context."""
 
     def get_computed_blocks(self, request: Any, max_cache_hit_length: int | None = None) -> Any:
         return super().get_computed_blocks(*_capped(request, max_cache_hit_length))
@@ -27,7 +26,7 @@ class CappedKVCacheManager(KVCacheManager):
 
 
 def _capped(request: Any, max_cache_hit_length: int | None) -> list[Any]:
-    """The arguments of a cache lookup, for a forced text those of its context alone."""
+    """The arguments of a cache lookup. For a scored text they are those of its context."""
     limits = [] if max_cache_hit_length is None else [max_cache_hit_length]  # from 0.33
     if mark := prompt_mark(request.sampling_params):
         request = _ShortRequest(request, mark.first)
@@ -36,12 +35,19 @@ def _capped(request: Any, max_cache_hit_length: int | None) -> list[Any]:
 
 
 def _longest_hit(mark: PromptMark) -> int:
-    """Tokens that may be cached: the first row is computed at the position before its token."""
+    """How many tokens may come from a cache.
+
+    A token's row is computed at the position before it, which must not come from the cache.
+    """
     return mark.first - 1
 
 
 class _ShortRequest:
-    """A request as if it had so many tokens only. A hit spares a request's last one."""
+    """A view of a request which says that the request has `num_tokens` tokens.
+
+    vLLM never takes a request's last token from the cache, so that a hit is shorter than
+    `num_tokens`.
+    """
 
     def __init__(self, request: Any, num_tokens: int) -> None:
         self._request = request
@@ -52,11 +58,11 @@ class _ShortRequest:
 
 
 class CappedConnector(KVConnectorBase_V1):
-    """A KV connector that loads no forced text's scored tokens.
+    """A KV connector that never loads the scored tokens of a text.
 
-    What it has found cannot be cut: connectors count on loading all of it or nothing.
-    Nothing is what vLLM itself asks of them for `skip_reading_prefix_cache`. The hit in
-    the engine's own cache stays.
+    A connector loads all that it has found or nothing, so what it has found cannot be cut. If
+    it would run into the scored tokens, nothing is loaded, as in vLLM for requests with
+    `skip_reading_prefix_cache`. A hit in the engine's own cache is still used.
     """
 
     def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> Any:

@@ -1,7 +1,7 @@
-"""Rows that nobody looks at before the answer's end travel at its end.
+"""Keeping rows in the engine's process until the end of their answer.
 
-Decoding a few small arrays a step was the largest part of what confidence cost the API
-process.
+If nobody reads the rows before, they need not travel with every step. Decoding a few small
+arrays in every step was the largest part of what confidence cost the API process.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from conf_server.stats.row_layout import EngineRows, RowLayout
 
 
 class _KeptRows:
-    """Copies of the rows of one request, which come one or a few a step.
+    """The rows of one request, of which every step adds one or a few.
 
-    Copies, because a view would hold on to every other request's rows of that step.
+    They are copied, because a view would keep the whole step's arrays in memory, with the rows
+    of all other requests.
     """
 
     def __init__(self, layout: RowLayout) -> None:
@@ -41,6 +42,7 @@ class _KeptRows:
         return True
 
     def all(self) -> LogprobsLists:
+        """All rows so far."""
         return LogprobsLists(
             np.frombuffer(self._ids, np.int32).reshape(-1, self._layout.named),
             np.frombuffer(self._logprobs, np.float32).reshape(-1, self._layout.width),
@@ -49,7 +51,7 @@ class _KeptRows:
 
 
 class DeferredRows:
-    """Keeps the rows of requests that are marked so until they finish."""
+    """The rows of all running requests that are marked `SamplesMark.deferred`."""
 
     def __init__(self) -> None:
         self._kept: dict[str, _KeptRows] = {}
@@ -59,14 +61,14 @@ class DeferredRows:
         return len(self._kept)
 
     def hold(self, outputs: Iterable[EngineCoreOutput], requests: Mapping[str, Request]) -> None:
-        """Take rows out of a step's outputs, and put all of an answer's into its last.
+        """Take the rows out of a step's outputs; an answer's last output gets all of its rows.
 
-        Rows that do not fit their request travel on as they are, and the output processor
-        fails it.
+        Rows that do not have the request's columns are left in their output, and the output
+        processor ends the request with an error.
 
         Args:
-            outputs: changed in place.
-            requests: those that have not finished.
+            outputs: the step's outputs, which are changed in place.
+            requests: the requests that have not finished, by id.
         """
         for output in outputs:
             kept = self._kept.get(output.request_id)
@@ -86,11 +88,12 @@ class DeferredRows:
                 self.forget(output.request_id)
 
     def forget(self, request_id: str) -> None:
+        """Drop a request's rows; it may have none."""
         self._kept.pop(request_id, None)
 
 
 def _kept_rows(request: Request | None) -> _KeptRows | None:
-    """Room for a request's rows, if they are deferred."""
+    """An empty store for a request's rows, or None if they are not deferred."""
     params = request.sampling_params if request is not None else None
     mark = mark_of(params)
     if params is None or not isinstance(mark, SamplesMark) or not mark.deferred:

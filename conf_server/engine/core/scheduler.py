@@ -1,4 +1,4 @@
-"""vLLM's scheduler, which knows what teacher forcing and deferred rows need of it."""
+"""vLLM's scheduler, extended by what teacher forcing and deferred rows need."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from conf_server.engine.core.deferred_rows import DeferredRows
 
 
 def use_our_scheduler(vllm_config: VllmConfig) -> None:
-    """Replace vLLM's default scheduler, of the kind that it has chosen, in the configuration.
+    """Name our scheduler in the configuration where vLLM would take its default.
 
-    Any other is left alone: scoring then runs a text again where a hit has gone too far,
-    and rows travel as they come.
+    A scheduler that the user has chosen stays. Then a cache hit may run into a completion, and
+    the text is scored a second time without the cache; and no rows are deferred.
+
+    Args:
+        vllm_config: complete, so that it says which of its two schedulers vLLM would take.
     """
     config = vllm_config.scheduler_config
     if config.scheduler_cls is None:
@@ -27,13 +30,13 @@ def use_our_scheduler(vllm_config: VllmConfig) -> None:
 
 
 class ConfidenceScheduler(Scheduler):
-    """For engines whose steps follow one another: CPU."""
+    """The scheduler of engines that schedule a step after the last one has run, as on CPU."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.kv_cache_manager = adopt(CappedKVCacheManager, self.kv_cache_manager)
         if self.connector is not None:
-            kind: Any = CappedConnector  # abstract until it is mixed with the connector's class
+            kind: Any = CappedConnector  # abstract, but `adopt` mixes it with a concrete class
             self.connector = adopt(kind, self.connector)
         self._deferred_rows = DeferredRows()
 
@@ -51,4 +54,4 @@ class ConfidenceScheduler(Scheduler):
 
 
 class ConfidenceAsyncScheduler(ConfidenceScheduler, AsyncScheduler):
-    """For engines that schedule a step while the last one runs: CUDA."""
+    """The scheduler of engines that schedule a step while the last one runs, as on CUDA."""

@@ -1,1 +1,1 @@
-"""What runs in the processes that hold the model: samplers, prompt rows, token statistics."""
+"""What runs in the worker processes, beside the model."""

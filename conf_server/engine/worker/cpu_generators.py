@@ -1,9 +1,9 @@
-"""Seeded requests on CPU, where vLLM's V1 runner would end the engine.
+"""Keeping seeded requests on CPU from ending the engine, a fault of vLLM's V1 runner.
 
-A request whose prompt is computed in chunks is sampled at the end of each, and all but the
-last sample are thrown away. The runner then turns the request's generator back by
-`set_offset`, which CPU generators do not have. Here such samples are drawn without the
-generator, and the runner does not find it when it turns back.
+When a prompt is computed in chunks, the runner samples a token after each chunk and discards all
+but the last one. After a discarded token it resets the request's random generator with
+`set_offset`, a method that CPU generators lack. While a request's generator is hidden, its
+tokens are drawn without it, and the runner finds nothing to reset.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ from numpy.typing import NDArray
 
 @contextmanager
 def hidden(generators: dict[int, torch.Generator], discarded: NDArray[np.bool_]) -> Iterator[None]:
-    """Takes the discarded rows' generators out of the dictionary, and puts them back."""
+    """Take the generators of discarded rows out of the dictionary for as long as the context.
+
+    Args:
+        generators: by row of the batch; changed in place.
+        discarded: (rows,) whether a row's token will be discarded.
+    """
     away = {row: generator for row, generator in generators.items() if discarded[row]}
     for row in away:
         del generators[row]

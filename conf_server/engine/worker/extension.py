@@ -1,8 +1,8 @@
-"""What joins vLLM's worker: it puts our samplers and prompt rows into the model runner.
+"""The extension of vLLM's worker that puts our samplers and prompt rows into the model runner.
 
-vLLM has two model runners. In V1 (CPU, and CUDA on request) prompt log-probabilities are a
-method of the runner, so its object is replaced by one of a subclass with the same state. In
-V2 (CUDA's default) they are a part of their own, and the part is replaced.
+vLLM has two model runners. In V1, which CPU uses, prompt log-probabilities are computed by a
+method of the runner; so the runner is replaced by an object of a subclass. In V2, the default on
+CUDA, they are computed by an object of their own, which is replaced.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from conf_server.engine.worker.token_statistics import token_statistics
 
 
 class StatisticsExtension:
-    """Mixed into vLLM's worker through `--worker-extension-cls`."""
+    """vLLM mixes this class into its worker, because `--worker-extension-cls` names it."""
 
     model_runner: Any
 
     def install_token_statistics(self) -> str | None:
-        """Make the runner compute token statistics, of samples and of prompts.
+        """Make the runner compute token statistics, for generated tokens and for prompts.
 
         Returns:
-            What keeps it from that, and nothing is replaced then; None where it is done.
+            None where it is done. Otherwise the obstacle, and nothing has been replaced.
         """
         runner = self.model_runner
-        # The flags do not tell: a checkpoint can bring its speculator along.
+        # The flags are not enough to know this, since a checkpoint can bring its own speculator.
         if runner.vllm_config.speculative_config is not None:
             return SPECULATIVE
         sampler = getattr(runner, "sampler", None)
@@ -68,10 +68,10 @@ def _install_v2(runner: Any, sampler: V2Sampler) -> None:
 
 
 def warm_up(runner: Any) -> None:
-    """Compile the kernels before the first request has to wait for them.
+    """Compile the kernels, so that the first request need not wait for that.
 
-    Triton compiles anew for strides that 16 divides: rows come as views of the padded
-    vocabulary, and as copies of such views.
+    Triton compiles a kernel again for strides that are multiples of 16. Logits come as views
+    of rows that are padded to such a stride, and as copies, whose stride is the vocabulary.
     """
     config = runner.model_config
     size, top_k = config.get_vocab_size(), torch.tensor([1, 2], dtype=torch.int32)
@@ -82,19 +82,19 @@ def warm_up(runner: Any) -> None:
 
 
 class V1StatisticsRunner(V1ModelRunner):
-    """For `vllm.v1.worker.gpu_model_runner`, which CPU uses in a subclass."""
+    """The V1 model runner (`vllm.v1.worker.gpu_model_runner`), with our prompt rows."""
 
     prompt_statistics: PromptStatistics
 
     @classmethod
     def adopt(cls, stock: V1ModelRunner) -> V1StatisticsRunner:
-        """Take over a runner with its state; other parts of the worker hold the old one."""
+        """Take over a runner. Other parts of the worker keep the old object and share its state."""
         runner = adopt(cls, stock)
         runner.prompt_statistics = PromptStatistics()
         return runner
 
     def _update_states(self, scheduler_output: Any) -> Any:
-        # In this order: an id may finish and come again in one step.
+        # Finished requests come first, because an id may finish and come again in one step.
         for req_id in scheduler_output.finished_req_ids:
             self.prompt_statistics.remove_request(req_id)
         for request in scheduler_output.scheduled_new_reqs:
@@ -117,7 +117,7 @@ class V1StatisticsRunner(V1ModelRunner):
             return super()._bookkeeping_sync(*args, **kwargs)
 
     def _generators_to_keep(self) -> AbstractContextManager[None]:
-        """On CPU, takes the generators of samples that are thrown away out of vLLM's sight."""
+        """On CPU, hide the generators of tokens that will be discarded; elsewhere do nothing."""
         if self.device.type != "cpu":
             return nullcontext()
         return hidden(self.input_batch.generators, self.discard_request_mask.np)
@@ -143,7 +143,7 @@ class V1StatisticsRunner(V1ModelRunner):
     def _prompt_chunk(self, req_id: str, num_tokens: int) -> PromptChunk:
         request = self.requests[req_id]
         ids = request.prompt_token_ids
-        assert ids is not None  # embeddings cannot be forced
+        assert ids is not None  # a prompt of embeddings cannot be scored
 
         def token_ids(begin: int, end: int) -> torch.Tensor:
             return async_tensor_h2d(ids[begin:end], self.device, torch.int64)
@@ -160,13 +160,13 @@ class V1StatisticsRunner(V1ModelRunner):
 
 
 class V2PromptLogprobs(PromptLogprobsWorker):
-    """For `vllm.v1.worker.gpu.model_runner`."""
+    """The part of the V2 model runner that computes prompt log-probabilities, with our rows."""
 
     prompt_statistics: PromptStatistics
 
     @classmethod
     def adopt(cls, stock: PromptLogprobsWorker) -> V2PromptLogprobs:
-        """Take over a worker with its state; no request is in it yet."""
+        """Take over the part while it has no request yet."""
         worker = adopt(cls, stock)
         worker.prompt_statistics = PromptStatistics()
         return worker
@@ -202,7 +202,7 @@ class V2PromptLogprobs(PromptLogprobsWorker):
 
 
 class V2StructuredOutputs(StructuredOutputsWorker):
-    """Has statistics taken before it masks the logits."""
+    """The part of the V2 model runner that applies grammars, with the statistics taken before."""
 
     statistics_sampler: V2StatisticsSampler
 
@@ -210,7 +210,7 @@ class V2StructuredOutputs(StructuredOutputsWorker):
     def adopt(
         cls, stock: StructuredOutputsWorker, sampler: V2StatisticsSampler
     ) -> V2StructuredOutputs:
-        """Take over a worker with its state."""
+        """Take over the part."""
         worker = adopt(cls, stock)
         worker.statistics_sampler = sampler
         return worker

@@ -1,8 +1,8 @@
-"""Teacher forcing in the worker: rows for a prompt's scored tokens, and for no other.
+"""The rows of scored texts, computed in the worker.
 
-Stock `prompt_logprobs` computes logits for every position of the prompt. Here the rows of
-all requests of a step are taken together, from each one's first scored token on, and
-carry the same exact statistics as generated tokens do.
+vLLM's `prompt_logprobs` computes logits for every position of a prompt, request by request. Here
+each request gets rows from its first scored token on, all requests of a step are computed
+together, and the rows carry the same exact statistics as those of generated tokens.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from conf_server.stats.columns import TokenStatistic
 from conf_server.stats.row_layout import OWN, ColumnGroup, RowLayout, joined
 
 _ROWS_AT_ONCE: Final = 256
-"""Rows of logits in memory at a time: 256 of 150,000 float32 are 154 MB."""
+"""How many rows of logits are in memory at a time: 256 rows of 150,000 float32 are 154 MB."""
 
 
 @dataclass(frozen=True)
 class PromptChunk:
-    """What one step has computed of one request's prompt.
+    """The part of one request's prompt that one step has computed.
 
     Attributes:
-        req_id: the request.
-        start: position of the chunk's first token.
-        num_tokens: tokens in the chunk, those past the prompt's end included.
-        prompt_len: tokens of the whole prompt.
-        offset: row of `start` in the step's hidden states.
+        req_id: the request's id.
+        start: position in the prompt of the chunk's first token.
+        num_tokens: how many tokens the chunk has; some may lie past the prompt's end.
+        prompt_len: how many tokens the whole prompt has.
+        offset: the row of `start` in the step's hidden states.
         token_ids: (begin, end) -> (end - begin,) int64, the prompt's tokens on the device.
     """
 
@@ -49,12 +49,13 @@ class PromptChunk:
 
     @property
     def is_last(self) -> bool:
+        """Whether the prompt is complete with this chunk."""
         return self.start + self.num_tokens >= self.prompt_len
 
 
 @dataclass
 class _Progress:
-    """A request's rows so far. `next_row` is the position whose row comes next."""
+    """A request's rows so far, and the position of the prompt whose row comes next."""
 
     mark: PromptMark
     next_row: int
@@ -62,9 +63,9 @@ class _Progress:
 
 
 class PromptStatistics:
-    """The prompt rows of all marked requests of one worker.
+    """The prompt rows of all requests of one worker whose mark asks for statistics.
 
-    The row at position p is computed from the hidden state at p and belongs to token p+1.
+    The row at position p is computed from the hidden state at p, and is that of token p+1.
     """
 
     def __init__(self) -> None:
@@ -77,11 +78,12 @@ class PromptStatistics:
         return bool(self._requests)
 
     def add_request(self, req_id: str, params: SamplingParams | None) -> None:
-        """Take note of a new request, if its rows are made here."""
+        """Remember a new request, if its mark asks for rows from here."""
         if (mark := prompt_mark(params)) and mark.statistics_top_k:
             self._requests[req_id] = _Progress(mark, mark.first - 1)
 
     def remove_request(self, req_id: str) -> None:
+        """Forget a request, whether or not it was remembered."""
         self._requests.pop(req_id, None)
 
     def step(
@@ -90,17 +92,17 @@ class PromptStatistics:
         hidden_states: Tensor,
         compute_logits: Callable[[Tensor], Tensor],
     ) -> dict[str, LogprobsTensors]:
-        """Compute a step's rows.
+        """Compute the rows of one step.
 
         Args:
-            chunks: of requests that are `in` this object.
+            chunks: the step's chunks of requests that this object remembers.
             hidden_states: (tokens of the step, hidden size).
             compute_logits: (n, hidden size) -> (n, V).
 
         Returns:
-            For each request whose prompt ends in this step, its rows, on the device:
-            ids (n, 1 + candidates) and logprobs (n, 1 + candidates + statistics). A
-            request whose first rows are in a cache somewhere gets none at all.
+            For each request whose prompt is complete with this step, all of its rows, on the
+            device, in the layout of its mark. A request of which some row is missing, because
+            the position came from a cache, gets none at all.
         """
         spans = [(chunk, *self._span(chunk)) for chunk in chunks]
         wanted = [span for span in spans if span[1] < span[2]]
@@ -123,12 +125,12 @@ class PromptStatistics:
         return finished
 
     def _span(self, chunk: PromptChunk) -> tuple[int, int]:
-        """First and last-but-one position of the chunk that wants a row."""
+        """The positions of the chunk that need a row: the first, and the one after the last."""
         progress = self._requests[chunk.req_id]
         begin = max(chunk.start, progress.mark.first - 1)
         end = min(chunk.start + chunk.num_tokens, chunk.prompt_len - 1)
         if begin == progress.mark.first - 1:
-            # Also after a preemption, which computes the prompt anew.
+            # The request has begun, maybe a second time: after a preemption it starts again.
             progress.parts.clear()
             progress.next_row = begin
         return (begin, end) if begin == progress.next_row else (end, end)
@@ -139,7 +141,11 @@ def _rows(
     hidden_states: Tensor,
     compute_logits: Callable[[Tensor], Tensor],
 ) -> list[LogprobsTensors]:
-    """Rows of every span, all spans' positions taken together."""
+    """The rows of every span, all of whose positions are computed together.
+
+    Args:
+        spans: mark, chunk, first position and the position after the last.
+    """
     device = hidden_states.device
     marks = [mark for mark, *_ in spans]
     counts = [b - a for _, _, a, b in spans]
@@ -163,13 +169,13 @@ def _rows(
 
 @dataclass(frozen=True)
 class _Columns:
-    """What the rows of a step hold, so that every request finds its own.
+    """What the rows of a step hold so that every request finds its own columns in them.
 
     Attributes:
-        candidates: the most that any request wants.
-        token_ids: all that the requests name, each once, ascending.
-        named: the same on the device, int64; None for none.
-        ranks: whether any request wants ranks.
+        candidates: how many of the likeliest tokens, the most that any request asks for.
+        token_ids: the tokens that requests name, each once, in ascending order.
+        named: the same on the device, int64; None if there are none.
+        ranks: whether any request asks for ranks.
     """
 
     candidates: int
@@ -191,7 +197,15 @@ class _Columns:
     def block(
         self, logits: Tensor, targets: Tensor, top_k: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Ids and log-probabilities (n, 1 + candidates + token_ids), ranks (n,), statistics."""
+        """Ids, log-probabilities, ranks and statistics of n rows.
+
+        The first two have a column for the own token, then the candidates, then `token_ids`.
+
+        Args:
+            logits: (n, V).
+            targets: (n,) int64, the rows' own tokens.
+            top_k: (n,) int32, how many candidates each row's confidence averages.
+        """
         n, device = len(logits), logits.device
         statistics = token_statistics(logits, top_k)
         own = logits.gather(1, targets.unsqueeze(1))
@@ -214,8 +228,8 @@ class _Columns:
     def of_request(
         self, mark: PromptMark, ids: Tensor, logprobs: Tensor, ranks: Tensor, statistics: Tensor
     ) -> LogprobsTensors:
-        """The columns that the request has asked for, in its order."""
-        # A list would do for an index, but torch copies it while the device waits.
+        """The rows of one request in the layout of its mark."""
+        # An index may be a list, but then torch waits for the device while it copies the list.
         wanted: slice | Tensor = slice(0, mark.layout().named)
         if mark.token_ids:
             first = RowLayout(self.candidates).named
@@ -228,14 +242,14 @@ class _Columns:
 
 
 def relative_logprobs(logits: Tensor, values: Tensor, statistics: Tensor) -> Tensor:
-    """Log-probabilities of some of the logits, told from that of the largest.
+    """Log-probabilities of some logits, computed from that of the row's largest logit.
 
-    Equal logits get equal log-probabilities, to the bit.
+    Equal logits get log-probabilities that are equal to the bit.
 
     Args:
         logits: (n, V).
-        values: (n, w), taken from them.
-        statistics: (n, 7), theirs.
+        values: (n, w), some of each row's logits.
+        statistics: (n, s), the columns of `TokenStatistic` for these rows.
 
     Returns:
         (n, w) float32.

@@ -1,11 +1,11 @@
-"""Samplers that add exact token statistics to the log-probabilities channel, in the worker.
+"""Samplers that append exact token statistics to the log-probabilities of generated tokens.
 
-A request marked with `statistics_top_k` gets `NUM_TOKEN_STATISTICS` columns at the right end of
-its log-probability rows, past the last that has a token id. They travel through scheduler and
-ZMQ untouched; requests that asked for plain log-probabilities never see them.
+If a request of the step is marked with `statistics_top_k`, the step's rows get the column group
+`ColumnGroup.STATISTICS`. It travels through the scheduler to the API process with the
+log-probabilities; vLLM does not look at it, and neither do requests without that mark.
 
-They are of the model's own distribution: where a grammar masks the logits, the runner has
-`take_raw` compute them before. The log-probabilities beside them are vLLM's.
+The statistics are those of the model's own distribution. Where a grammar masks the logits, the
+runner calls `take_raw` before. The log-probabilities beside them are vLLM's own.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ from conf_server.stats.row_layout import ColumnGroup, joined
 
 @dataclass(frozen=True)
 class StepStatistics:
-    """Statistics of those of a step's n rows that want them.
+    """The statistics of those m of a step's n rows whose requests ask for them.
 
     Attributes:
-        top_k: (n,) int32, the k of each row's confidence; 0 where it wants none.
-        rows: (m,) which rows want them; None for all.
-        values: (m, 7) float32, columns as in `TokenStatistic`.
+        top_k: (n,) int32, how many candidates each row's confidence averages; 0 in rows whose
+            request asks for no statistics.
+        rows: (m,) indices of the rows that have statistics; None where all have.
+        values: (m, s) float32, the columns of `TokenStatistic`.
     """
 
     top_k: np.ndarray
@@ -45,7 +46,12 @@ class StepStatistics:
 
     @classmethod
     def of(cls, logits: torch.Tensor, top_k: np.ndarray) -> StepStatistics | None:
-        """None where no row wants any."""
+        """Compute the statistics of a step, or None where no row needs any.
+
+        Args:
+            logits: (n, V), before anything has changed them.
+            top_k: as the attribute.
+        """
         if not top_k.any():
             return None
         device = logits.device
@@ -57,7 +63,7 @@ class StepStatistics:
         return cls(top_k, rows, token_statistics(logits[rows], wanted))
 
     def of_rows(self, values: torch.Tensor) -> torch.Tensor:
-        """(m, w) values of the rows that want statistics as (n, w); NaN elsewhere."""
+        """Values (m, w) of the rows that have statistics as (n, w), with NaN in the others."""
         if self.rows is None:
             return values
         columns = torch.full((len(self.top_k), values.shape[1]), torch.nan, device=values.device)
@@ -65,38 +71,38 @@ class StepStatistics:
         return columns
 
     def widen(self, tensors: LogprobsTensors | None) -> LogprobsTensors:
-        """Append the statistics as columns."""
-        assert tensors is not None  # whoever wants statistics asks for log-probabilities
+        """The step's rows with the statistics behind their columns."""
+        assert tensors is not None  # a request with statistics asks for log-probabilities too
         groups = {ColumnGroup.STATISTICS: self.of_rows(self.values)}
         return tensors._replace(logprobs=joined(tensors.logprobs, groups, torch.cat))
 
 
 class V1StatisticsSampler(V1Sampler):
-    """For `vllm.v1.worker.gpu_model_runner`, which CPU uses."""
+    """The sampler of the V1 model runner (`vllm.v1.worker.gpu_model_runner`)."""
 
     _runner: Any
     _taken: StepStatistics | None
 
     @classmethod
     def adopt(cls, stock: V1Sampler, runner: Any) -> V1StatisticsSampler:
-        """Take over a sampler with its state."""
+        """Take over the sampler of a runner."""
         sampler = adopt(cls, stock)
-        # Past nn.Module's __setattr__: the runner is no submodule of its sampler.
+        # nn.Module's __setattr__ would make the runner a submodule of its sampler.
         sampler.__dict__["_runner"] = runner
         sampler._taken = None
         return sampler
 
     def take_raw(self, logits: torch.Tensor) -> None:
-        """Compute the next step's statistics now, before the logits are masked."""
+        """Compute the statistics of the coming call now, before a grammar masks the logits."""
         self._taken = self._statistics(logits)
 
     def forward(
         self, logits: torch.Tensor, sampling_metadata: Any, *args: Any, **kwargs: Any
     ) -> SamplerOutput:
-        # Whoever wants statistics asks for log-probabilities: without those, look no further.
+        # Requests with statistics ask for log-probabilities too. Without any, nothing is ours.
         if sampling_metadata.max_num_logprobs is None:
             return super().forward(logits, sampling_metadata, *args, **kwargs)
-        # First of all: logits processors and temperature work in place.
+        # This comes first, because logits processors and temperature change the logits in place.
         taken, statistics = self._taken, self._taken or self._statistics(logits)
         given = (logits, sampling_metadata, *args)
         if taken is not None:
@@ -113,13 +119,13 @@ class V1StatisticsSampler(V1Sampler):
 
     def _statistics(self, logits: torch.Tensor) -> StepStatistics | None:
         req_ids, requests = self._runner.input_batch.req_ids, self._runner.requests
-        if logits.shape[0] != len(req_ids):  # dummy runs have rows that are nobody's
+        if logits.shape[0] != len(req_ids):  # a dummy run has rows without a request
             return None
         top_k = (sample_statistics_top_k(requests[req_id].sampling_params) for req_id in req_ids)
         return StepStatistics.of(logits, np.fromiter(top_k, np.int32, len(req_ids)))
 
     def _only_statistics(self, statistics: StepStatistics) -> bool:
-        """Whether every request that wants log-probabilities wants nothing but statistics."""
+        """Whether statistics are all that any request of the step asks for beside its tokens."""
         batch = self._runner.input_batch
         if batch.max_num_logprobs != 0 or batch.logprob_token_ids:
             return False
@@ -129,7 +135,10 @@ class V1StatisticsSampler(V1Sampler):
     def _forward_only_statistics(
         self, statistics: StepStatistics, logits: Any, metadata: Any, *args: Any, **kwargs: Any
     ) -> SamplerOutput:
-        """Nobody wants candidates or ranks: spare the whole vocabulary's log-softmax."""
+        """Sample without vLLM's log-probabilities, which nobody in this step needs.
+
+        That saves a log-softmax, a top k and the ranks over the whole vocabulary.
+        """
         raw = logits.clone()
         metadata = replace(metadata, max_num_logprobs=None)
         output = super().forward(logits, metadata, *args, **kwargs)
@@ -139,9 +148,10 @@ class V1StatisticsSampler(V1Sampler):
     def _forward_with_named_tokens(
         self, logits: Any, metadata: Any, *args: Any, **kwargs: Any
     ) -> SamplerOutput:
-        """To every row what it asks for: the likeliest tokens, or those that it names.
+        """Sample in a step in which some requests name tokens (`logprob_token_ids`).
 
-        Stock V1 gives all rows of such a step the columns of those that name tokens.
+        vLLM's V1 sampler would give all rows of the step the columns of those requests. Here
+        the others keep their likeliest tokens.
         """
         logprobs = self.compute_logprobs(logits)
         names = metadata.logprob_token_ids
@@ -158,14 +168,14 @@ class V1StatisticsSampler(V1Sampler):
 
 
 class V2StatisticsSampler(V2Sampler):
-    """For `vllm.v1.worker.gpu.model_runner`, which CUDA uses."""
+    """The sampler of the V2 model runner (`vllm.v1.worker.gpu.model_runner`)."""
 
     _statistics_top_k: np.ndarray
     _taken: StepStatistics | None
 
     @classmethod
     def adopt(cls, stock: V2Sampler) -> V2StatisticsSampler:
-        """Take over a sampler with its state; no request is in it yet."""
+        """Take over a sampler while it has no request yet."""
         sampler = adopt(cls, stock)
         sampler._statistics_top_k = np.zeros(len(stock.needs_logits_processing), np.int32)
         sampler._taken = None
@@ -176,7 +186,7 @@ class V2StatisticsSampler(V2Sampler):
         self._statistics_top_k[req_idx] = sample_statistics_top_k(sampling_params)
 
     def take_raw(self, logits: torch.Tensor, input_batch: Any) -> None:
-        """Compute the next step's statistics now, before the logits are masked."""
+        """Compute the statistics of the coming call now, before a grammar masks the logits."""
         self._taken = self._statistics(logits, input_batch)
 
     def __call__(self, logits: torch.Tensor, input_batch: Any) -> Any:
@@ -184,20 +194,20 @@ class V2StatisticsSampler(V2Sampler):
         output = super().__call__(logits, input_batch)
         if output.logprobs_tensors is None:
             return output
-        # V2 copies logits before it changes them.
+        # V2 copies the logits before it changes them, so that these are still the model's own.
         if statistics := taken or self._statistics(logits, input_batch):
             output.logprobs_tensors = statistics.widen(output.logprobs_tensors)
         return output
 
     def _statistics(self, logits: torch.Tensor, input_batch: Any) -> StepStatistics | None:
-        # One row a request: speculative decoding, which has more, never gets here.
+        # Every request has one row. Only speculative decoding has more, and is refused before.
         return StepStatistics.of(logits, self._statistics_top_k[input_batch.idx_mapping_np])
 
 
 def _sampled_only(
     raw: torch.Tensor, sampled: torch.Tensor, statistics: StepStatistics
 ) -> LogprobsTensors:
-    """Rows of the sampled token and the statistics; the rank, which nobody reads, is 0."""
+    """Rows that hold the sampled token and the statistics. The ranks, which nobody reads, are 0."""
     sampled_here = sampled
     if statistics.rows is not None:
         raw, sampled_here = raw[statistics.rows], sampled[statistics.rows]
@@ -213,7 +223,10 @@ def _sampled_only(
 def _named_where(
     rows: list[int], named: LogprobsTensors, likeliest: LogprobsTensors
 ) -> LogprobsTensors:
-    """`named` in those rows, `likeliest` in the others; filled up as vLLM does, with p = 0."""
+    """The rows of `named` where `rows` says so, else those of `likeliest`.
+
+    The narrower of the two is filled up with tokens of probability 0, as vLLM does it.
+    """
     width = max(named.logprobs.shape[1], likeliest.logprobs.shape[1])
     index = async_tensor_h2d(np.array(rows, np.int64), named.logprobs.device)
 

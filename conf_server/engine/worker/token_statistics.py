@@ -1,13 +1,12 @@
-"""Exact whole-vocabulary statistics of next-token distributions, from raw logits, in the worker.
+"""Exact statistics of next-token distributions over the whole vocabulary, from raw logits.
 
-One row of seven float32 per row of logits: what confidence, entropy, self-certainty, Rényi and
-Fisher-Rao uncertainty and the probability gap need, at a hundredth of a top-20's bytes on the wire.
-This runs at every decode step, so it exponentiates once per logit. With m the row's maximum:
+For each row of logits there is a row of float32, the columns of `TokenStatistic`. They are computed
+in every decoding step, so there is one exponential for each logit. With m the row's maximum:
 
     a = exp((x - m) / 4),  Z = sum a^4,  log p = x - m - log Z,  p^(1/4) = a / Z^(1/4)
 
-Three implementations agree within float32 rounding: a Triton kernel on CUDA
-(`token_statistics_triton`), a numba kernel on the CPU, and torch for everything else.
+There are three implementations, which agree within float32 rounding: a Triton kernel for CUDA
+(`token_statistics_triton`), a numba kernel for the CPU, and torch for everything else.
 """
 
 from __future__ import annotations
@@ -20,7 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from conf_server.stats.columns import TokenStatistic
+from conf_server.stats.columns import (
+    MAX_DOMINANT,
+    MIN_DROP,
+    MIN_RELATIVE_DROP,
+    TokenStatistic,
+)
 
 try:
     from numba import njit  # type: ignore[import-untyped]
@@ -28,26 +32,28 @@ except ImportError:
     njit = None
 
 
-_NUMBA_MAX_K: Final = 128  # the numba kernel keeps the k largest sorted: k^2 work at worst
-_BLOCK: Final = 128  # logits under one block maximum
-_SUM_BLOCK: Final = 1024  # terms added in float32 before float64 takes over
+_NUMBA_MAX_K: Final = 128  # keeping the k largest sorted costs k^2 steps at worst
+_NUMBA_MIN_KEPT: Final = 8  # of the largest; in most rows they tell which tokens are dominant
+_BLOCK: Final = 128  # logits that share one block maximum
+_SUM_BLOCK: Final = 1024  # terms that are added in float32, before their sum goes into a float64
 
 
 def token_statistics(logits: Tensor, top_k: Tensor | Sequence[int]) -> Tensor:
-    """Statistics of each row's softmax over the whole vocabulary.
+    """The statistics of the softmax of each row.
 
-    A row's result does not depend on the rows beside it. Not finite, by definition:
-      - a logit of -inf is p = 0: MEAN_LOGPROB is -inf, CONFIDENCE is inf if it is among the k
-        largest, all else is as if it were not there;
-      - a row with NaN or +inf, or of -inf only, is no distribution: NaN throughout;
-      - a k outside 1..V has no confidence: CONFIDENCE is NaN, the rest stands.
+    A row's result does not depend on the other rows. Some results are not finite:
+      - A logit of -inf means p = 0. Then MEAN_LOGPROB is -inf, and CONFIDENCE is inf if the
+        token is among the k largest. All other columns are as if the token did not exist.
+      - A row that holds NaN or +inf, or nothing but -inf, is not a distribution. All its
+        columns are NaN.
+      - If k lies outside 1..V, CONFIDENCE is NaN. The other columns do not depend on k.
 
     Args:
-        logits: (n, V) float32, bfloat16 or float16, V >= 1; left as they are.
-        top_k: (n,) integers, how many log-probabilities the row's confidence averages.
+        logits: (n, V) float32, bfloat16 or float16, V >= 1; they are not changed.
+        top_k: (n,) integers, how many log-probabilities each row's confidence averages.
 
     Returns:
-        (n, 7) float32 on the logits' device, columns as in `TokenStatistic`.
+        (n, len(TokenStatistic)) float32 on the logits' device, its columns in that order.
     """
     if logits.ndim != 2 or logits.shape[1] == 0:
         raise ValueError(f"logits must be (n, V) with V >= 1, got {tuple(logits.shape)}")
@@ -65,14 +71,14 @@ def token_statistics(logits: Tensor, top_k: Tensor | Sequence[int]) -> Tensor:
 
 
 def _triton_kernel() -> Callable[[Tensor, Tensor], Tensor] | None:
-    """The fused kernel, where Triton is installed and works on this machine."""
+    """The fused kernel, or None where Triton is missing or has no driver on this machine."""
     from conf_server.engine.worker.token_statistics_triton import is_available, statistics
 
     return statistics if is_available() else None
 
 
 def statistics_torch(logits: Tensor, top_k: Sequence[int]) -> Tensor:
-    """`token_statistics` in plain torch: any device, a row at a time so that it stays in cache."""
+    """`token_statistics` in torch, on any device, one row at a time so that it fits a cache."""
     out = logits.new_empty((len(logits), len(TokenStatistic)), dtype=torch.float32)
     for row, k, result in zip(logits, top_k, out, strict=True):
         torch.stack(_row_statistics(row.float(), k), out=result)
@@ -80,10 +86,10 @@ def statistics_torch(logits: Tensor, top_k: Sequence[int]) -> Tensor:
 
 
 def _row_statistics(row: Tensor, k: int) -> list[Tensor]:
-    """The columns of one float32 row, each a 0-d tensor."""
+    """The columns of `TokenStatistic` for one float32 row, each a tensor without dimensions."""
     size = len(row)
     valid = 1 <= k <= size
-    best = row.topk(min(max(k if valid else 1, 2), size)).values
+    best = row.topk(min(max(k if valid else 1, MAX_DOMINANT + 1), size)).values
     shifted = row - best[0]
     best = best - best[0]
     mean = shifted.mean()
@@ -92,7 +98,7 @@ def _row_statistics(row: Tensor, k: int) -> list[Tensor]:
     weight = half * half
     z = weight.sum()
     log_z = z.log()
-    # Where p is 0, 0 * -inf would be NaN; with the smallest float32 the term is 0.
+    # Where p is 0, 0 * -inf would be NaN. With the smallest float32 instead of -inf it is 0.
     shifted.clamp_(min=torch.finfo(torch.float32).min)
     return [
         log_z - best[:k].mean() if valid else torch.full_like(log_z, torch.nan),
@@ -102,13 +108,32 @@ def _row_statistics(row: Tensor, k: int) -> list[Tensor]:
         quarter.sum().log() - log_z / 4,
         best[0] - log_z,
         (best[1] if size > 1 else -torch.inf) - log_z,
+        *_dominant_torch(best - log_z),
     ]
 
 
-def _statistics_numba(logits: Tensor, top_k: Sequence[int]) -> Tensor:
-    """`token_statistics` on the CPU, on the caller's thread.
+def _dominant_torch(best: Tensor) -> tuple[Tensor, Tensor]:
+    """LOG_DOMINANT_MASS and DOMINANT_LOGPROB.
 
-    vLLM pins that thread to a core, and threads of ours would inherit it: one is all there is.
+    Args:
+        best: the row's largest log-probabilities, descending: all of them, or at least those
+            with p > MIN_DROP and the next one.
+    """
+    p = best.exp()
+    drop = p[:-1] - p[1:]
+    index = torch.arange(len(p), device=p.device)
+    is_last = (drop > MIN_DROP) & (drop > MIN_RELATIVE_DROP * p[:-1])
+    count = torch.cat((index[:1], torch.where(is_last, index[1:], 0))).amax()
+    dominant = index < count
+    undefined = best[0] - best[0]  # 0, or NaN where there is no distribution
+    mass = torch.where(dominant, p, 0).sum().log()
+    return mass + undefined, torch.where(dominant, best, torch.inf).amin() + undefined
+
+
+def _statistics_numba(logits: Tensor, top_k: Sequence[int]) -> Tensor:
+    """`token_statistics` on the CPU, in the caller's thread.
+
+    vLLM binds that thread to one core, and so would be all threads that it starts.
     """
     out = torch.empty((len(logits), len(TokenStatistic)), dtype=torch.float32)
     rows = logits.detach()
@@ -129,9 +154,10 @@ def _statistics_numba(logits: Tensor, top_k: Sequence[int]) -> Tensor:
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` as machine code, kept on disk where a folder for that can be written to.
+    """`function` compiled to machine code, which is kept on disk where numba can write.
 
-    Reassociation and fused multiply-add are allowed; NaN and infinities keep their meaning.
+    The compiler may reorder sums and fuse multiplications with additions. NaN and infinities
+    keep their meaning.
     """
     if njit is None:
         return function
@@ -142,7 +168,8 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return njit(**options)(function)
 
 
-# 2^f for |f| <= 1/2, ascending powers; Chebyshev interpolation, so good to 2e-8 in float64.
+# Coefficients of a polynomial for 2^f, |f| <= 1/2, lowest power first. It interpolates at Chebyshev
+# nodes and is exact to 2e-8 in float64.
 _EXP2: Final = tuple(
     np.float32(c)
     for c in np.polynomial.Chebyshev.interpolate(np.exp2, 6, domain=[-0.5, 0.5])
@@ -156,18 +183,19 @@ _MIN_EXPONENT: Final = np.float32(-126)  # 2^-126 is the smallest normal float32
 _ZERO: Final[Any] = np.float32(0)
 _SIGN: Final = np.int32(31)
 _MAGNITUDE: Final = np.int32(0x7FFFFFFF)
+_LOG_LEAST: Final = math.log(MIN_DROP) - 0.01  # lower than needed, for rounding
 _NO_KEY: Final = np.int32(-0x80000000)
 
 
 @_compiled
 def _key(bits: Any) -> Any:
-    """int32 that sorts as the float32 of these bits does (NaN outermost); its own inverse."""
+    """An int32 that sorts like the float32 with these bits, NaN outermost; its own inverse."""
     return np.int32(bits ^ ((bits >> _SIGN) & _MAGNITUDE))
 
 
 @_compiled
 def _exp2_sums(row: Any, largest: Any) -> Any:
-    """Sums over a row of (x - max, a, a^2, a^4, a^4 log2 a), a = exp((x - max) / 4): float64."""
+    """float64 sums over a row of x - max, a, a^2, a^4 and a^4 log2 a; a = exp((x - max) / 4)."""
     total = quarters = halves = z = weighted = 0.0
     for start in range(0, row.size, _SUM_BLOCK):
         s0 = s1 = s2 = s3 = s4 = _ZERO
@@ -197,7 +225,7 @@ def _exp2_sums(row: Any, largest: Any) -> Any:
 
 @_compiled
 def _insert(key: Any, top: Any) -> None:
-    """Put `key` into the descending `top`, whose last falls out."""
+    """Insert `key` into the descending `top`, which loses its last entry."""
     i = top.size - 1
     while i > 0 and top[i - 1] < key:
         top[i] = top[i - 1]
@@ -206,21 +234,28 @@ def _insert(key: Any, top: Any) -> None:
 
 
 @_compiled
-def _largest_keys(bits: Any, maxima: Any, top: Any) -> None:
-    """Fill `top` with the row's largest keys, descending, reading few blocks twice.
-
-    As many block maxima as `top` is long are no less than the last of them, so `top` holds
-    nothing below it: only blocks that reach above it can add anything.
-    """
-    top[:] = _NO_KEY
+def _block_maxima(bits: Any, maxima: Any) -> None:
+    """Fill `maxima` with the largest key of each block of the row."""
     for block in range(maxima.size):
         largest = _NO_KEY
         part = bits[block * _BLOCK : (block + 1) * _BLOCK]
         for i in range(part.size):
             largest = max(largest, _key(part[i]))
         maxima[block] = largest
-        if largest > top[-1]:
-            _insert(largest, top)
+
+
+@_compiled
+def _largest_keys(bits: Any, maxima: Any, top: Any) -> None:
+    """Fill `top` with the row's largest keys, descending.
+
+    First `top` is filled with the largest block maxima. The row has as many keys that are no
+    smaller than the last of these, so no smaller key belongs into `top`. Only the few blocks
+    whose maximum is larger have to be read again.
+    """
+    top[:] = _NO_KEY
+    for block in range(maxima.size):
+        if maxima[block] > top[-1]:
+            _insert(maxima[block], top)
     top[:] = top[-1]
     for block in range(maxima.size):
         if maxima[block] > top[-1]:
@@ -232,20 +267,81 @@ def _largest_keys(bits: Any, maxima: Any, top: Any) -> None:
 
 
 @_compiled
+def _keys_above(bits: Any, maxima: Any, limit: Any, found: Any) -> Any:
+    """Fill `found` with the row's keys above `limit`, descending, then the largest other key.
+
+    Returns:
+        How many entries of `found` have been filled.
+    """
+    count = 0
+    below = _NO_KEY
+    for block in range(maxima.size):
+        if maxima[block] <= limit:
+            below = max(below, maxima[block])
+            continue
+        part = bits[block * _BLOCK : (block + 1) * _BLOCK]
+        for i in range(part.size):
+            key = _key(part[i])
+            if key <= limit:
+                below = max(below, key)
+            elif count < found.size - 1:
+                count += 1
+                _insert(key, found[:count])
+    if count < bits.size:
+        found[count] = below
+        count += 1
+    return count
+
+
+@_compiled
+def _floats(keys: Any) -> Any:
+    """The float32 that these keys stand for, in the same memory."""
+    for i in range(keys.size):
+        keys[i] = _key(keys[i])
+    return keys.view(np.float32)
+
+
+@_compiled
+def _dominant(best: Any, log_z: Any) -> Any:
+    """LOG_DOMINANT_MASS and DOMINANT_LOGPROB: float64.
+
+    Args:
+        best: the row's largest logits, descending: all of them, or at least those with
+            p > MIN_DROP and the next one.
+        log_z: log of the sum of exp(x - best[0]).
+    """
+    mass = total = 0.0
+    least = np.inf
+    p = np.exp(0.0 - log_z)
+    for i in range(best.size - 1):
+        if p <= MIN_DROP:
+            break
+        total += p
+        following = np.exp(np.float64(best[i + 1] - best[0]) - log_z)
+        drop = p - following
+        if drop > MIN_DROP and drop > MIN_RELATIVE_DROP * p:
+            mass = total
+            least = np.float64(best[i] - best[0]) - log_z
+        p = following
+    return np.log(mass), least
+
+
+@_compiled
 def _fill_rows(logits: Any, top_k: Any, out: Any) -> None:
-    """Statistics of every row of (n, V) float32 into (n, 7); confidence NaN for k > 128."""
+    """Fill `out` with the statistics of (n, V) float32; CONFIDENCE is NaN where k > 128."""
     size = logits.shape[1]
     maxima = np.empty((size + _BLOCK - 1) // _BLOCK, np.int32)
+    found = np.empty(2 * MAX_DOMINANT, np.int32)
     for n in range(logits.shape[0]):
         row = logits[n]
+        bits = row.view(np.int32)
         k = top_k[n] if 1 <= top_k[n] <= min(size, _NUMBA_MAX_K) else 0
-        keys = np.empty(max(k, 2), np.int32)
-        _largest_keys(row.view(np.int32), maxima, keys)
-        for i in range(keys.size):
-            keys[i] = _key(keys[i])
-        best = keys.view(np.float32)
+        _block_maxima(bits, maxima)
+        keys = np.empty(min(max(k, _NUMBA_MIN_KEPT), size), np.int32)
+        _largest_keys(bits, maxima, keys)
+        best = _floats(keys)
         total, quarters, halves, z, weighted = _exp2_sums(row, best[0])
-        log_z = np.log(z) if total == total else np.nan  # the sums of powers do not carry NaN
+        log_z = np.log(z) if total == total else np.nan  # the sums of powers lose a NaN
         out[n, 0] = np.nan
         if k:
             out[n, 0] = log_z - (best[:k] - best[0]).astype(np.float64).sum() / k
@@ -255,3 +351,10 @@ def _fill_rows(logits: Any, top_k: Any, out: Any) -> None:
         out[n, 4] = np.log(quarters) - log_z / 4
         out[n, 5] = 0.0 - log_z
         out[n, 6] = (best[1] - best[0] if size > 1 else -np.inf) - log_z
+        out[n, 7] = out[n, 8] = np.nan
+        if log_z == log_z:
+            limit = np.float32(best[0] + log_z + _LOG_LEAST)
+            if best.size < size and best[-1] > limit:
+                key = _key(limit.view(np.int32)) - np.int32(1)  # large logits are far apart
+                best = _floats(found[: _keys_above(bits, maxima, key, found)])
+            out[n, 7], out[n, 8] = _dominant(best, log_z)

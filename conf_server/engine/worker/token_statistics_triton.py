@@ -1,33 +1,43 @@
 # mypy: disallow-untyped-defs=False
 # ruff: noqa: N803
-"""Exact token statistics on CUDA: one fused Triton kernel, one program per row.
+"""Exact token statistics on CUDA: one Triton kernel, with one program for each row.
 
-A row is read twice, the second time mostly from L2. The first pass keeps the three largest logits
-of each of BLOCK interleaved lanes; the second sums the powers of p. The row's k largest are among
-those kept, unless some lane's third is above the k-th of them: in about k^3 / (6 BLOCK^2) of rows
-(7 in 100,000 for k = 20). For these a binary search over the row itself finds the k-th. So any k
-works, the host need not know it, and nothing synchronizes.
+A row is read twice, the second time mostly from the L2 cache. The first pass divides the row into
+BLOCK interleaved lanes and keeps the three largest logits of each lane. The second pass sums the
+powers of p.
 
-Importing this needs no Triton: vLLM stands placeholders in where it is missing or disabled.
+The row's k largest logits are among those kept, unless some lane's third is above the k-th of
+them. That happens in about k^3 / (6 BLOCK^2) of the rows, 7 in 100,000 for k = 20. In these rows a
+binary search over the whole row finds the k-th. So any k works, the host need not know k, and
+nothing waits for the device. The dominant tokens are found in the same way: among the logits
+kept, or in the whole row if some lane may have more of them.
+
+This module can be imported without Triton, because vLLM then provides placeholders.
 """
 
+import math
 from typing import Final
 
 import torch
 from torch import Tensor
 from vllm.triton_utils import HAS_TRITON, tl, triton
 
-from conf_server.stats.columns import TokenStatistic
+from conf_server.stats.columns import MAX_DOMINANT, MIN_DROP, MIN_LOG_DROP, TokenStatistic
 
 _BLOCK: Final = 4096
 _NUM_WARPS: Final = 16
 
-# Trailing bits that are zero in every float32 that was widened from this type.
+_MIN_DROP = tl.constexpr(MIN_DROP)
+_LOG_MIN_DROP = tl.constexpr(math.log(MIN_DROP))
+_MIN_LOG_DROP = tl.constexpr(MIN_LOG_DROP)
+_MAX_DOMINANT = tl.constexpr(MAX_DOMINANT + 1)  # rounding may let one more in
+
+# How many trailing bits are zero in every float32 that was converted from this type.
 _ZERO_BITS: Final = {torch.float32: 0, torch.float16: 13, torch.bfloat16: 16}
 
 
 def is_available() -> bool:
-    """Whether Triton is installed and has a driver here."""
+    """Whether Triton is installed and finds a driver on this machine."""
     return HAS_TRITON
 
 
@@ -35,12 +45,12 @@ def statistics(logits: Tensor, top_k: Tensor, block: int = _BLOCK) -> Tensor:
     """`token_statistics` on a Triton device.
 
     Args:
-        logits: (n, V) float32, bfloat16 or float16; any layout, copied unless rows are dense.
+        logits: (n, V) float32, bfloat16 or float16. They are copied unless each row is dense.
         top_k: (n,) int32 on the same device.
-        block: logits handled at a time, a power of two.
+        block: how many logits are handled at a time, a power of two.
 
     Returns:
-        (n, 7) float32.
+        (n, len(TokenStatistic)) float32.
     """
     if logits.stride(1) != 1:
         logits = logits.contiguous()
@@ -95,17 +105,21 @@ def _token_statistics(
     tl.store(out + 5, 0.0 - log_z)
     tl.store(out + 6, runner_up - best - log_z)
 
+    mass, least = _dominant(row, size, best, log_z, first, second, third, BLOCK)
+    tl.store(out + 7, mass)
+    tl.store(out + 8, least)
+
 
 @triton.jit
 def _load(row, size, start, BLOCK: tl.constexpr):
-    """(BLOCK,) float32 logits from `start` on; -inf past the end."""
+    """The logits from `start` on as (BLOCK,) float32, with -inf past the end of the row."""
     index = start + tl.arange(0, BLOCK)
     return tl.load(row + index, mask=index < size, other=float("-inf")).to(tl.float32)
 
 
 @triton.jit
 def _three_largest(row, size, BLOCK: tl.constexpr):
-    """The three largest logits of each lane, a lane being every BLOCK-th logit."""
+    """The three largest logits of each lane. A lane is every BLOCK-th logit of the row."""
     first = tl.full([BLOCK], float("-inf"), tl.float32)
     second = first
     third = first
@@ -135,7 +149,7 @@ def _whole_row(row, size, best, BLOCK: tl.constexpr):
         quarters += quarter
         halves += half
         weights += weight
-        weighted += weight * tl.maximum(shifted, -3e38)  # p = 0: 0 * -inf would be NaN
+        weighted += weight * tl.maximum(shifted, -3e38)  # where p = 0, 0 * -inf would be NaN
         totals += tl.where(start + tl.arange(0, BLOCK) < size, shifted, 0.0)
     z = tl.sum(weights, 0)
     log_z = tl.log(z)
@@ -148,14 +162,18 @@ def _whole_row(row, size, best, BLOCK: tl.constexpr):
 
 @triton.jit
 def _key(x, ZERO_BITS: tl.constexpr):
-    """int32 that sorts as the float32 does, without the bits that are the same in all."""
+    """An int32 that sorts like the float32, without the bits that are the same in all."""
     bits = x.to(tl.int32, bitcast=True)
     return (bits ^ ((bits >> 31) & 0x7FFFFFFF)) >> ZERO_BITS
 
 
 @triton.jit
 def _above(x, key, best, ZERO_BITS: tl.constexpr):
-    """Of the logits above `key`: x - best or 0, and 1 or 0. Of those that are no less: x or inf."""
+    """Three vectors over the logits x.
+
+    x - best where x is above `key`, else 0; 1 where x is above `key`, else 0; and x where x is
+    not below `key`, else inf.
+    """
     keys = _key(x, ZERO_BITS)
     is_above = keys > key
     at_least = tl.where(keys >= key, x, float("inf"))
@@ -174,7 +192,10 @@ def _mean_of_largest(
     BLOCK: tl.constexpr,
     ZERO_BITS: tl.constexpr,
 ):
-    """Mean of the row's k largest logits, less `best`: those above the k-th, and copies of it."""
+    """The mean of the row's k largest logits, less `best`.
+
+    They are all logits above the k-th largest, and as many copies of that one as it takes.
+    """
     key_1 = _key(first, ZERO_BITS)
     key_2 = _key(second, ZERO_BITS)
     key_3 = _key(third, ZERO_BITS)
@@ -211,7 +232,10 @@ def _search_row(
     BLOCK: tl.constexpr,
     ZERO_BITS: tl.constexpr,
 ):
-    """`_above` for the whole row and its k-th largest, of a key from `low` on: (BLOCK,) each."""
+    """What `_above` returns, for the whole row and the key of its k-th largest logit.
+
+    That key is at least `low`. The row is added up into vectors of (BLOCK,).
+    """
     high = _key(best, ZERO_BITS).to(tl.int64)
     while low < high:
         middle = low + (high - low + 1) // 2
@@ -233,3 +257,82 @@ def _search_row(
         counts += count
         kth = tl.minimum(kth, at_least)
     return sums, counts, kth
+
+
+@triton.jit
+def _dominant(row, size, best, log_z, first, second, third, BLOCK: tl.constexpr):
+    """log of the dominant tokens' mass, and the smallest log p among them.
+
+    The last dominant logit is the smallest that lies far enough above the next one. So the
+    search climbs from the largest logit with p <= MIN_DROP, which no dominant one can be. Each
+    step skips what lies within MIN_LOG_DROP above, since the next one is too near to that.
+    All logits are less `best` here.
+    """
+    first -= best
+    second -= best
+    third -= best
+    floor = log_z + _LOG_MIN_DROP
+    has_all = tl.max(third, 0) <= floor  # else a lane may have more above the floor than it kept
+    lower, upper = _around(row, size, best, floor, first, second, third, has_all, BLOCK)
+    if size <= _MAX_DOMINANT:  # then all may lie above the floor, and nothing is next to the last
+        lower = tl.maximum(lower, _smallest(row, size, BLOCK) - best)
+
+    least = tl.full([], float("inf"), tl.float32)
+    while (lower < 0) & (least == float("inf")):
+        limit = lower + _MIN_LOG_DROP
+        lower, upper = _around(row, size, best, limit, first, second, third, has_all, BLOCK)
+        drop = tl.exp(upper - log_z) - tl.exp(lower - log_z)
+        is_last = (upper - lower > _MIN_LOG_DROP) & (drop > _MIN_DROP)
+        least = tl.where(is_last, upper, least)
+        lower = tl.where(is_last, lower, upper)
+
+    masses = _mass(first, least, log_z) + _mass(second, least, log_z) + _mass(third, least, log_z)
+    if not has_all:
+        masses = tl.zeros([BLOCK], tl.float32)
+        for start in range(0, size, BLOCK):
+            masses += _mass(_load(row, size, start, BLOCK) - best, least, log_z)
+    is_distribution = log_z == log_z
+    mass = tl.where(is_distribution, tl.log(tl.sum(masses, 0)), float("nan"))
+    return mass, tl.where(is_distribution, least - log_z, float("nan"))
+
+
+@triton.jit
+def _around(row, size, best, limit, first, second, third, has_all, BLOCK: tl.constexpr):
+    """The largest logit up to `limit`, or -inf, and the smallest above it, or inf."""
+    lower = tl.maximum(_up_to(first, limit), _up_to(second, limit))
+    lower = tl.maximum(lower, _up_to(third, limit))
+    upper = tl.minimum(_above_limit(first, limit), _above_limit(second, limit))
+    upper = tl.minimum(upper, _above_limit(third, limit))
+    if not has_all:
+        for start in range(0, size, BLOCK):
+            x = _load(row, size, start, BLOCK) - best
+            lower = tl.maximum(lower, _up_to(x, limit))
+            upper = tl.minimum(upper, _above_limit(x, limit))
+    return tl.max(lower, 0), tl.min(upper, 0)
+
+
+@triton.jit
+def _up_to(x, limit):
+    return tl.where(x <= limit, x, float("-inf"))
+
+
+@triton.jit
+def _above_limit(x, limit):
+    return tl.where(x > limit, x, float("inf"))
+
+
+@triton.jit
+def _mass(x, least, log_z):
+    """p of the logits that are no smaller than `least`, 0 of the others."""
+    return tl.where(x >= least, tl.exp(x - log_z), 0.0)
+
+
+@triton.jit
+def _smallest(row, size, BLOCK: tl.constexpr):
+    """The row's smallest logit."""
+    smallest = tl.full([BLOCK], float("inf"), tl.float32)
+    for start in range(0, size, BLOCK):
+        index = start + tl.arange(0, BLOCK)
+        x = tl.load(row + index, mask=index < size, other=float("inf")).to(tl.float32)
+        smallest = tl.minimum(smallest, x)
+    return tl.min(smallest, 0)

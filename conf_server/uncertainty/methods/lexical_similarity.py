@@ -1,8 +1,8 @@
-"""How little the samples' wording differs (arXiv 2302.09664): minus the mean over pairs.
+"""How far the samples' wording differs: minus the mean similarity of two (arXiv 2302.09664).
 
-The numbers of lm-polygraph's LexicalSimilarity, which calls rouge_score and NLTK. Undefined
-for one sample. rouge_score reads a-z and 0-9 only: where samples have other letters, its
-numbers are not exact.
+The numbers are those of lm-polygraph's LexicalSimilarity, which calls rouge_score and NLTK. They
+are undefined for one sample. rouge_score reads a-z and 0-9 only: where samples have other
+letters, the estimates by ROUGE are not exact.
 """
 
 from __future__ import annotations
@@ -51,16 +51,17 @@ def lexical_similarity_rouge_l(evidence: Evidence) -> Estimate:
 def lexical_similarity_bleu(evidence: Evidence) -> Estimate:
     """Minus the mean BLEU of all pairs, the earlier sample the reference, in [-1, 0].
 
-    Words are split at white space. Up to 4-grams, fewer for texts of fewer words.
+    Words are split at white space. Runs of one to four words count, and for texts of fewer words
+    shorter runs only.
     """
     return _minus_mean_pair(_bleu([sample.text.split() for sample in _samples(evidence)]))
 
 
 def f_measures(shared: Counts) -> Floats:
-    """(m, m): 2PR / (P + R) of each two texts from what they share; 0 where nothing.
+    """(m, m) the F-measures 2PR / (P + R) of every two texts; 0 where they share nothing.
 
     Args:
-        shared: (m, m), the diagonal what a text has.
+        shared: (m, m) how much they share; the diagonal says how much a text has.
     """
     own = np.diag(shared)
     # 2PR / (P + R) = 2 shared / (own + own'), P = shared / own and R = shared / own'.
@@ -68,8 +69,8 @@ def f_measures(shared: Counts) -> Floats:
 
 
 def _bleu(texts: Sequence[Sequence[str]]) -> Floats:
-    """(m, m): BLEU, row = reference, column = a later hypothesis (nltk's sentence_bleu,
-    unsmoothed)."""
+    """(m, m) BLEU as NLTK's sentence_bleu without smoothing: row = reference, column = a later
+    text as the hypothesis."""
     shared = shared_ngrams(texts, _ORDERS)
     lengths = [len(words) for words in texts]
     precisions = [(shared[n] / np.maximum(np.diag(shared[n]), 1)).tolist() for n in _ORDERS]
@@ -82,7 +83,10 @@ def _bleu(texts: Sequence[Sequence[str]]) -> Floats:
 
 
 def _bleu_of(precisions: Sequence[float], reference: int, hypothesis: int) -> float:
-    """Brevity penalty times the weighted geometric mean; as in NLTK 0 is the least float."""
+    """The brevity penalty times the weighted geometric mean of the precisions.
+
+    As in NLTK, a precision of 0 counts as the least positive float.
+    """
     weights = _WEIGHTS.get(min(reference, hypothesis), _ALL_ORDERS)
     logs = [math.log(precision or sys.float_info.min) for precision in precisions]
     penalty = 1 - reference / hypothesis if hypothesis <= reference else 0.0

@@ -29,10 +29,10 @@ _UNICODE_WORD: Final = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]+")
 
 
 def rouge_words(text: str) -> list[str]:
-    """Words as rouge_score has them with its stemmer.
+    """The words that rouge_score finds with its stemmer.
 
-    Runs of a-z and 0-9 in lower case, those of more than three characters stemmed. A text
-    in another script has no words at all: see `reads_all_letters`.
+    They are runs of a-z and 0-9 in lower case; those of more than three characters are stemmed. A
+    text in another script has no words at all: see `reads_all_letters`.
     """
     return [_stemmed(word) for word in _ROUGE_WORD.findall(text.lower())]
 
@@ -43,10 +43,10 @@ def reads_all_letters(text: str) -> bool:
 
 
 def unicode_words(text: str) -> list[str]:
-    """Words of a text in any script; of one in ASCII they are `rouge_words`.
+    """The words of a text in any script; those of a text in ASCII are its `rouge_words`.
 
-    Runs of letters, marks and digits in lower case. Those in ASCII are stemmed as
-    rouge_score does; in scripts that leave no blanks between words each character is one.
+    They are runs of letters, marks and digits in lower case. Runs in ASCII are stemmed as
+    rouge_score does. In scripts that leave no blanks between words, each character is a word.
     """
     if text.isascii():
         return rouge_words(text)
@@ -68,8 +68,8 @@ def shared_ngrams(texts: Sequence[Words], orders: Sequence[int]) -> dict[int, Co
         orders: ascending.
 
     Returns:
-        n -> (m, m), entry i, j: sum over n-grams of the smaller of its counts in i and j.
-        The diagonal has how many n-grams a text has.
+        For each n (m, m), whose entry i, j is the sum over all n-grams of the smaller of their
+        counts in the texts i and j. The diagonal says how many n-grams a text has.
     """
     lengths = np.array([len(words) for words in texts])
     number: dict[str, int] = {}
@@ -105,10 +105,10 @@ def _shared(ngrams: Counts, owner: Counts, m: int) -> Counts:
 def common_subsequences(
     texts: Sequence[Words], between: Callable[[], None] = lambda: None
 ) -> Counts:
-    """(m, m): length of the longest common subsequence of every two texts.
+    """(m, m) the length of the longest common subsequence of every two texts.
 
-    Bit-parallel (Hyyrö, "Bit-parallel LCS-length computation revisited", 2004): one
-    integer holds a column of the dynamic programme, and many texts side by side.
+    The computation is bit-parallel (Hyyrö, "Bit-parallel LCS-length computation revisited",
+    2004): one integer holds a column of the dynamic programme, for many texts side by side.
 
     Args:
         texts: m lists of words.
@@ -129,8 +129,10 @@ def common_subsequences(
 
 
 def _side_by_side(texts: Sequence[Words]) -> Iterator[range]:
-    """Neighbours of `_SIDE_BY_SIDE` words at most, or one text: positions are as many bits for
-    each distinct word."""
+    """Ranges of texts that have `_SIDE_BY_SIDE` words at most together, or hold one longer text.
+
+    The positions of each distinct word take as many bits as a range has words.
+    """
     start = words = 0
     for stop, text in enumerate(texts):
         if words and words + len(text) > _SIDE_BY_SIDE:
@@ -141,7 +143,7 @@ def _side_by_side(texts: Sequence[Words]) -> Iterator[range]:
 
 
 def _layout(texts: Sequence[Words]) -> tuple[list[int], dict[str, int]]:
-    """The bits of each text, and of each word; between texts there is a bit for the carry."""
+    """The bits of each text, and those of each word. A bit between two texts takes the carry."""
     spans, start = [], 0
     positions: dict[str, int] = {}
     for words in texts:
@@ -153,7 +155,7 @@ def _layout(texts: Sequence[Words]) -> tuple[list[int], dict[str, int]]:
 
 
 def _unmatched(words: Words, positions: dict[str, int], spans: int) -> int:
-    """The column after all of `words`."""
+    """The column of the dynamic programme after all of `words`."""
     column = spans
     for word in words:
         if matches := column & positions.get(word, 0):

@@ -1,4 +1,7 @@
-"""Similarities of texts that need no model; of many pairs at once, words counted once a text."""
+"""Similarities of texts that need no model.
+
+They take many pairs at once, so that the words of each text are counted once.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,10 @@ _TEXTS_KEPT: Final = 128
 
 
 def jaccard(pairs: Sequence[TextPair], between: Between = lambda: None) -> Floats:
-    """(pairs,): share of common words among all words of both, in [0, 1]; symmetric.
+    """(pairs,) the share of common words among all words of both texts, in [0, 1]; symmetric.
 
-    Words are what white space separates, in lower case. Two texts without words score 1
-    (lm-polygraph: 0).
+    Words are what white space separates, in lower case. Two texts without words score 1, where
+    lm-polygraph says 0.
 
     Args:
         between: called now and then; what it raises ends the work.
@@ -41,10 +44,10 @@ def jaccard(pairs: Sequence[TextPair], between: Between = lambda: None) -> Float
 
 
 def rouge_l(pairs: Sequence[TextPair], between: Between = lambda: None) -> Floats:
-    """(pairs,): ROUGE-L F-measures, in [0, 1]; symmetric.
+    """(pairs,) the ROUGE-L F-measures, in [0, 1]; symmetric.
 
-    Words are `unicode_words`: of English text rouge_score's with its stemmer. Two texts
-    without words score 0.
+    Words are `unicode_words`, which for English text are those of rouge_score with its stemmer.
+    Two texts without words score 0.
 
     Args:
         between: called now and then; what it raises ends the work.
@@ -70,8 +73,11 @@ def _overlap(a: set[str], b: set[str]) -> float:
 
 
 def _f_measure(a: Words, b: Words, between: Between) -> float:
-    """Of two texts. What they begin and end with alike is common in any case: texts that differ
-    by a token cost no more than the comparison."""
+    """The F-measure of two texts.
+
+    What both begin with and what both end with is common in any case, so that two texts which
+    differ by one token cost little more than their comparison.
+    """
     shortest = min(len(a), len(b))
     start = next((i for i in range(shortest) if a[i] != b[i]), shortest)
     rest = shortest - start

@@ -12,8 +12,9 @@ from fastapi import FastAPI
 from starlette.datastructures import State
 from vllm.engine.protocol import EngineClient
 
-from conf_server.serving.refusals import install_refusals
-from conf_server.serving.routes import init_confidence_state, router
+from conf_server.serving.errors import install_error_bodies
+from conf_server.serving.routes import init_confidence_state, router, server_router
+from conf_server.serving.version import publish_version
 from conf_server.settings import ConfidenceSettings, SettingsError
 
 
@@ -25,8 +26,10 @@ class ConfidencePlugin:
 
     def attach_router(self, app: FastAPI) -> None:
         """Add our routes; vLLM lets them replace its own of the same path."""
+        app.include_router(server_router)
         app.include_router(router)
-        install_refusals(app)
+        install_error_bodies(app)
+        publish_version()
 
     async def init_state(
         self, engine_client: EngineClient | None, state: State, args: Namespace

@@ -23,32 +23,57 @@ from tests.unit.check.rows import (
     rows_with_statistics,
 )
 
+SAME = Line("long", "prompt", difference(num_tokens=990))
+"""A text without any difference, 99 times as long as `difference`'s own."""
+
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({}, None),
-        ({"mean": 0.1, "max": 1.0, "agreement": 0.9, "regret": 1.0}, None),
-        ({"mean": 0.11}, "chat/prompt: mean 0.11 > 0.1"),
-        ({"max": 1.5}, "chat/prompt: max 1.5 > 1"),
-        ({"mean": 0.2, "max": 2.0}, "chat/prompt: mean 0.2 > 0.1, max 2 > 1"),
-        ({"regret": 3.0}, "chat/prompt: regret 3 > 1"),
-        ({"mean": np.nan}, "chat/prompt: mean nan > 0.1"),
-        ({"statistics": (StatisticDifference("entropy", 0.2, 1.0),)}, None),
+        ({"mean": 0.2, "max": 1.0, "agreement": 0.5, "regret": 1.0}, None),
+        ({"mean": 0.21}, "mean 0.21 > 0.2"),
+        ({"max": 1.5}, "max 1.5 > 1"),
+        ({"mean": 0.3, "max": 2.0}, "mean 0.3 > 0.2, max 2 > 1"),
+        ({"regret": 3.0}, "regret 3 > 1"),
+        ({"statistics": (StatisticDifference("entropy", 0.4, 1.0),)}, None),
         (
-            {"statistics": (StatisticDifference("entropy", 0.3, 2.0),)},
-            "chat/prompt: entropy mean 0.3 > 0.2, entropy max 2 > 1",
+            {"statistics": (StatisticDifference("entropy", 0.5, 2.0),)},
+            "entropy mean 0.5 > 0.4, entropy max 2 > 1",
         ),
-        ({"agreement": 0.8}, "all/prompt: argmax 80.0% < 90%"),
     ],
 )
-def test_the_verdict_names_what_is_past_the_tolerance(
+def test_the_verdict_names_what_is_past_the_limits_of_one_text(
     fields: dict[str, Any], message: str | None
 ) -> None:
-    found = result_of(Line("chat", "prompt", difference(**fields)))
-    assert found.failures() == ([message] if message else [])
+    found = result_of(Line("chat", "prompt", difference(**fields)), SAME)
+    assert found.failures() == ([f"chat/prompt: {message}"] if message else [])
     assert found.ok is (message is None)
     assert found.verdict().startswith("FAIL" if message else "PASS")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"mean": 0.1}, None),
+        ({"mean": 0.11}, "mean 0.11 > 0.1"),
+        ({"statistics": (StatisticDifference("entropy", 0.2, 0.5),)}, None),
+        ({"statistics": (StatisticDifference("entropy", 0.3, 0.5),)}, "entropy mean 0.3 > 0.2"),
+        ({"agreement": 0.9}, None),
+        ({"agreement": 0.8}, "argmax 80.0% < 90%"),
+        ({"mean": 0.15, "agreement": 0.8}, "mean 0.15 > 0.1, argmax 80.0% < 90%"),
+    ],
+)
+def test_all_texts_of_a_kind_have_narrower_limits(
+    fields: dict[str, Any], message: str | None
+) -> None:
+    lines = [Line(name, "prompt", difference(**fields)) for name in ("chat", "prose")]
+    assert result_of(*lines).failures() == ([f"all/prompt: {message}"] if message else [])
+
+
+def test_what_is_not_a_number_is_past_every_limit() -> None:
+    found = result_of(Line("chat", "prompt", difference(mean=np.nan)), SAME)
+    assert found.failures() == ["chat/prompt: mean nan > 0.2", "all/prompt: mean nan > 0.1"]
 
 
 def test_one_near_tie_in_a_short_text_does_not_fail() -> None:

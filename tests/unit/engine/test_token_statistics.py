@@ -22,6 +22,35 @@ both = pytest.mark.parametrize("statistics", [token_statistics, statistics_torch
 INF, NAN = math.inf, math.nan
 
 
+DOMINANT = [TokenStatistic.LOG_DOMINANT_MASS, TokenStatistic.DOMINANT_LOGPROB]
+
+
+def dominant(best: Tensor, scale: float = 1.0) -> list[float]:
+    """LOG_DOMINANT_MASS and DOMINANT_LOGPROB of descending log p, with both thresholds scaled."""
+    p = best.exp()
+    drop = p[:-1] - p[1:]
+    last = ((drop > 0.005 * scale) & (drop > 0.3 * scale * p[:-1])).nonzero().flatten()
+    if not len(last):
+        return [-INF, INF]
+    count = int(last[-1]) + 1
+    return [float(p[:count].sum().log()), float(best[count - 1])]
+
+
+def is_undecided(logp: Tensor) -> bool:
+    """Whether float32's rounding may decide which tokens are dominant."""
+    best = logp.sort(descending=True).values
+    return dominant(best, 1 - 1e-4) != dominant(best, 1 + 1e-4)
+
+
+def decided(result: Tensor, expected: Tensor, logits: Tensor) -> Tensor:
+    """`result`, where rounding decides which tokens are dominant as `expected` has it."""
+    result = result.clone()
+    for row, logp in enumerate(logits.double().log_softmax(-1)):
+        if is_undecided(logp):
+            result[row, DOMINANT] = expected[row, DOMINANT].to(result.dtype)
+    return result
+
+
 def reference(logits: Tensor, top_k: Sequence[int]) -> Tensor:
     """The definitions, word for word, in float64."""
     rows = []
@@ -37,6 +66,7 @@ def reference(logits: Tensor, top_k: Sequence[int]) -> Tensor:
                 (logp / 4).logsumexp(0),
                 best[0],
                 best[1] if len(logp) > 1 else -INF,
+                *([NAN, NAN] if logp.isnan().any() else dominant(best)),
             ]
         )
     return torch.tensor(rows, dtype=torch.float64)
@@ -49,7 +79,8 @@ def assert_exact(statistics: Statistics, logits: Tensor, top_k: Sequence[int]) -
     assert result.dtype == torch.float32
     assert result.shape == (len(logits), len(TokenStatistic))
     expected = reference(logits, top_k)
-    assert_close(result.double(), expected, atol=1e-5, rtol=1e-6, equal_nan=True)
+    result = decided(result.double(), expected, logits)
+    assert_close(result, expected, atol=1e-5, rtol=1e-6, equal_nan=True)
     assert_close(logits, before, atol=0, rtol=0, equal_nan=True)
 
 
@@ -131,6 +162,45 @@ def test_lm_polygraph_estimators(statistics: Statistics) -> None:
     assert_close(-row[:, TokenStatistic.MEAN_LOGPROB] - log_v, certainty, atol=1e-5, rtol=0)
 
 
+def logits_of(p: Sequence[float], size: int = 2000) -> Tensor:
+    """A row that begins with these probabilities; the others share the rest."""
+    rest = (1 - sum(p)) / (size - len(p))
+    return torch.tensor([*p, *[rest] * (size - len(p))], dtype=torch.float64).log().float()
+
+
+@both
+@pytest.mark.parametrize(
+    ("row", "count"),
+    [
+        (logits_of([0.9]), 1),
+        (logits_of([0.3, 0.29, 0.28, 0.05]), 4),  # 0.05 falls to almost nothing
+        (logits_of([0.3, 0.29, 0.28, 0.005]), 3),  # where 0.005 does not count
+        (logits_of([0.4, 0.2, 0.15, 0.11, 0.08, 0.0058]), 6),
+        (logits_of([0.4, 0.2, 0.15, 0.11, 0.08, 0.00502]), 5),  # its fall is below 0.005
+        (logits_of([0.01] * 99), 99),  # ties, more than the top k holds
+        (logits_of([0.0062] * 160), 160),
+        (logits_of([0.2 * 0.75**i for i in range(12)]), 12),
+        (logits_of([]), 0),  # flat
+        (torch.zeros(7), 0),
+        (torch.zeros(1), 0),
+        (torch.tensor([0.0, -INF]), 1),
+        (torch.tensor([0.0] * 150 + [-INF] * 50), 150),
+        (torch.tensor([3.0, 2.9]), 0),
+        (torch.tensor([3.0, 0.0]), 1),
+    ],
+)
+def test_dominant_tokens(statistics: Statistics, row: Tensor, count: int) -> None:
+    shuffled = row[torch.randperm(len(row), generator=torch.Generator().manual_seed(0))]
+    logp = row.double().log_softmax(0)
+    for k in (1, 20, len(row)):
+        mass, least = statistics(shuffled[None], [k])[0, DOMINANT].tolist()
+        if count:
+            expected = [float(logp[:count].exp().sum().log()), float(logp[count - 1])]
+        else:
+            expected = [-INF, INF]
+        assert [mass, least] == pytest.approx(expected, abs=1e-5)
+
+
 @both
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_rows_without_a_distribution(statistics: Statistics, dtype: torch.dtype) -> None:
@@ -152,8 +222,9 @@ def test_masked_tokens(statistics: Statistics) -> None:
     logits = torch.tensor([[1.0, -INF, 1.0, -INF], [-INF, 3.0, -INF, -INF]])
     two, one = statistics(logits, [2, 2]).tolist()
     log_2 = math.log(2)
-    assert two == pytest.approx([log_2, log_2, -INF, log_2 / 2, log_2 * 3 / 4, -log_2, -log_2])
-    assert one == [INF, 0, -INF, 0, 0, 0, -INF]
+    expected = [log_2, log_2, -INF, log_2 / 2, log_2 * 3 / 4, -log_2, -log_2, 0, -log_2]
+    assert two == pytest.approx(expected, abs=1e-6)
+    assert one == [INF, 0, -INF, 0, 0, 0, -INF, 0, 0]
 
 
 @both

@@ -9,7 +9,7 @@ from typing import Any
 from conf_server.backends.base import Ask, Caller, Chat, Completion, Prompt
 from conf_server.backends.dummy import DummyBackend
 from conf_server.gathering.estimation import Estimator, Outcome
-from conf_server.gathering.inquiry import Inquiry
+from conf_server.gathering.inquiry import Inquiry, Relevance
 from conf_server.judges.models import all_judges
 from conf_server.settings import ConfidenceSettings
 
@@ -33,6 +33,7 @@ def inquiry(
     samples: Sequence[Completion] = (),
     similarity: str | None = None,
     n_samples: int = 2,
+    relevance: Relevance = "with_question",
     **ask: Any,
 ) -> Inquiry:
     return Inquiry(
@@ -41,6 +42,7 @@ def inquiry(
         tuple(methods),
         n_samples,
         similarity,
+        relevance,
         length_field="max_tokens" if "max_tokens" in ask else None,
         answer=answer,
         samples=tuple(samples),

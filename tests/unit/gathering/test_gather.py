@@ -9,6 +9,7 @@ import pytest
 
 from conf_server.backends.base import Ask, Chat, Completion, LabelQuestion, Plain
 from conf_server.backends.dummy import DummyBackend
+from conf_server.gathering.inquiry import Relevance
 from conf_server.settings import ConfidenceSettings
 from conf_server.uncertainty import prompts
 from conf_server.uncertainty.registry import METHODS
@@ -133,6 +134,31 @@ async def test_too_much_to_compare_costs_its_methods_and_no_others() -> None:
     )
     assert set(answered.outcome.estimates) == {"perplexity"}
     assert "--max-judged-characters" in answered.outcome.unavailable["deg_mat"]
+
+
+@pytest.mark.parametrize(
+    ("relevance", "similarities"),
+    [
+        # Of the words of question and answer one goes; "is" stays, as the question has it too.
+        ("with_question", [7 / 8, 1, 7 / 8]),
+        ("answer_only", [2 / 3, 2 / 3, 2 / 3]),
+    ],
+)
+async def test_tokens_are_compared_with_the_question_in_front_or_alone(
+    relevance: Relevance, similarities: list[float]
+) -> None:
+    answered = await inquire(
+        DummyBackend(capital), ["token_sar"], similarity="jaccard", relevance=relevance
+    )
+    found = answered.outcome.gathered.evidence.answer_token_similarity
+    assert found == pytest.approx(similarities)
+
+
+async def test_a_judge_that_shows_the_question_does_not_read_it_twice() -> None:
+    backend = DummyBackend(capital)
+    await inquire(backend, ["token_sar"], similarity="self_nli")
+    judged = [what for how, _, what in backend.asked if how == "labels"]
+    assert [what.prompt.messages[0]["content"].count(QUESTION) for what in judged] == [1, 1, 1]
 
 
 async def test_pairs_are_judged_by_the_model_and_told_one_by_one() -> None:

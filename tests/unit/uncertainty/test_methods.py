@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from conf_server.stats.columns import NUM_TOKEN_STATISTICS
 from conf_server.uncertainty.evidence import Alternatives, Evidence, Generation, Judgements
 from conf_server.uncertainty.pairs import assemble, relevance_pairs, unique_pairs
 from conf_server.uncertainty.parsing import extract_answer
@@ -47,7 +48,7 @@ def sampled(draw: st.DrawFn) -> Evidence:
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     pairs = unique_pairs(texts, False)
     generations = [
-        Generation(text, -rng.exponential(1, n), rng.random((n, 7)))
+        Generation(text, -rng.exponential(1, n), rng.random((n, NUM_TOKEN_STATISTICS)))
         for text, n in zip(texts, rng.integers(1, 9, len(texts)), strict=True)
     ]
     return Evidence(

@@ -194,3 +194,10 @@ def test_what_cannot_be_registered(changes: dict[str, Any], message: str) -> Non
     with pytest.raises(MethodError, match=message):
         register(replace(method, **changes))
     assert (dict(METHODS), dict(GROUPS)) == before
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_the_documentation_lists_every_method_as_the_catalogue_describes_it(method: Method) -> None:
+    table = (Path(__file__).parents[3] / "docs/uncertainty.md").read_text(encoding="utf-8")
+    assert f"| `{method.name}` | {method.description} | " in table
+    assert f" | {method.source} |\n" in table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from conf_server.serving.refusals import refused
+from conf_server.refusal import RefusalError
 
 
 def refuse_unencodable(value: Any, path: str) -> None:
@@ -15,20 +15,30 @@ def refuse_unencodable(value: Any, path: str) -> None:
         path: of its field.
 
     Raises:
-        VLLMValidationError: naming the first text in it that UTF-8 cannot hold.
+        RefusalError: naming the first text in it that UTF-8 cannot hold, or the object
+            that has such a name in it.
     """
     rest = [(path, value)]
     while rest:
         path, value = rest.pop()
+        parts: Any = ()
         if isinstance(value, str):
-            try:
-                value.encode()
-            except UnicodeEncodeError:
-                raise refused(path, "no Unicode text, but half of a surrogate pair.") from None
-        parts: Any = value.items() if isinstance(value, dict) else ()
-        if isinstance(value, list):
+            _check(value, path)
+        elif isinstance(value, dict):
+            for key in value:
+                _check(str(key), path)
+            parts = value.items()
+        elif isinstance(value, list):
             parts = enumerate(value)
         deeper = [
             (f"{path}.{key}", part) for key, part in parts if isinstance(part, (str, dict, list))
         ]
         rest += reversed(deeper)
+
+
+def _check(text: str, path: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        message = "it is no Unicode text, but has half of a surrogate pair in it."
+        raise RefusalError(path, message) from None

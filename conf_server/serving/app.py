@@ -1,0 +1,34 @@
+"""The app that vLLM has built, with all of ours in it."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from conf_server import __version__
+from conf_server.serving.errors import ErrorBodies, install_error_bodies
+from conf_server.serving.routes import install_routes, router, server_router
+from conf_server.serving.stock_routes import stricter_routes
+from conf_server.serving.version import publish_version
+
+_DESCRIPTION = (
+    "vLLM's OpenAI server with confidence: how sure the model was of its answers, and of texts "
+    "that somebody else wrote."
+)
+
+
+def extend_app(app: FastAPI, generates: bool) -> None:
+    """Add our routes, the bodies of errors and the version's metric.
+
+    Args:
+        app: as `build_app` of vLLM returns it, with its middleware stack built.
+        generates: whether the model generates text; other models have vLLM's routes and those
+            of any server.
+    """
+    app.title, app.version, app.description = "conf-server", __version__, _DESCRIPTION
+    install_routes(app, server_router)
+    if generates:
+        install_routes(app, stricter_routes(app))
+        install_routes(app, router)
+    install_error_bodies(app)
+    app.middleware_stack = ErrorBodies(app.middleware_stack or app.build_middleware_stack())
+    publish_version()
