@@ -30,6 +30,12 @@ def dominant(row: NDArray[np.float64]) -> tuple[float, float]:
     return mass, least
 
 
+def boosted(row: NDArray[np.float64], token_id: int) -> float:
+    """BoostedProb's probability of a token."""
+    mass, least = dominant(row)
+    return float(np.exp(mass if row[token_id] >= least else row[token_id]))
+
+
 def token_statistics(rows: NDArray[np.float64], k: int) -> NDArray[np.float64]:
     """(n, 9): `TokenStatistic`'s columns of (n, V) log-probabilities, term by term."""
     best = -np.sort(-rows, axis=1)
@@ -64,6 +70,9 @@ def metrics_by_definition(rows: NDArray[np.float64], token_ids: list[int]) -> di
         "renyi_neg": (2 * np.log(overlap)).mean(),
         "fisher_rao": (-2 / np.pi * np.arccos(overlap)).mean(),
         "probability_gap": (1 - best[:, 0] + best[:, 1]).mean(),
+        "boosted_prob_sequence": -np.mean(
+            [boosted(row, token) for row, token in zip(rows, token_ids, strict=True)]
+        ),
     }
 
 

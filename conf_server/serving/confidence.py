@@ -29,6 +29,7 @@ MetricName = Literal[
     "renyi_neg",
     "fisher_rao",
     "probability_gap",
+    "boosted_prob_sequence",
 ]
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from conf_server.stats.columns import TokenStatistic
+from conf_server.stats.columns import MIN_LOG_DROP, TokenStatistic
 from conf_server.stats.sequence import perplexity, sum_logprob, top_k_entropy
 from conf_server.stats.trace import TraceRows
 
@@ -25,11 +25,11 @@ class Metric:
     """How a metric of the engine's statistics is computed.
 
     Attributes:
-        tokens: (statistics (n, s) float64, log V) -> (n,), one value a token.
+        tokens: (log-probabilities (n,), statistics (n, s), log V) -> (n,), one value a token.
         reduce: (m,) -> the answer's value, from the values of its m >= 1 tokens.
     """
 
-    tokens: Callable[[Floats, float], Floats]
+    tokens: Callable[[Floats, Floats, float], Floats]
     reduce: Callable[[Floats], np.floating]
 
 
@@ -50,11 +50,11 @@ class MetricValues:
     exact: bool
 
 
-def _column(column: TokenStatistic) -> Callable[[Floats, float], Floats]:
-    return lambda statistics, _log_v: statistics[:, column]
+def _column(column: TokenStatistic) -> Callable[[Floats, Floats, float], Floats]:
+    return lambda _logprobs, statistics, _log_v: statistics[:, column]
 
 
-def _self_certainty(statistics: Floats, log_v: float) -> Floats:
+def _self_certainty(_logprobs: Floats, statistics: Floats, log_v: float) -> Floats:
     """(1/V) sum log p + log V: minus KL(flat || p), at most 0 (arXiv 2502.18581)."""
     return statistics[:, TokenStatistic.MEAN_LOGPROB] + log_v
 
@@ -65,7 +65,7 @@ def _log_sum_root(statistics: Floats) -> Floats:
     return statistics[:, TokenStatistic.LOG_SUM_P_QUARTER] - half / 2
 
 
-def _renyi_neg(statistics: Floats, log_v: float) -> Floats:
+def _renyi_neg(_logprobs: Floats, statistics: Floats, log_v: float) -> Floats:
     """Minus the Rényi divergence of order 1/2 between q and the flat distribution, in nats.
 
     q is p at temperature 2. -D = 2 log sum q^(1/2) - log V lies in [-log V, 0] and is 0 where the
@@ -76,7 +76,7 @@ def _renyi_neg(statistics: Floats, log_v: float) -> Floats:
     return np.minimum(2 * _log_sum_root(statistics) - log_v, 0.0)
 
 
-def _fisher_rao(statistics: Floats, log_v: float) -> Floats:
+def _fisher_rao(_logprobs: Floats, statistics: Floats, log_v: float) -> Floats:
     """Minus the Fisher-Rao distance between q and the flat distribution.
 
     q is p at temperature 2. -(2/pi) arccos sum (q/V)^(1/2) lies in [-1, 0] and is 0 where the
@@ -88,10 +88,21 @@ def _fisher_rao(statistics: Floats, log_v: float) -> Floats:
     return 0.0 - 2 / np.pi * np.arccos(np.minimum(cosine, 1.0))
 
 
-def _probability_gap(statistics: Floats, _log_v: float) -> Floats:
+def _probability_gap(_logprobs: Floats, statistics: Floats, _log_v: float) -> Floats:
     """1 - (p of the likeliest - p of the second): 1 where the model cannot choose."""
     first = np.exp(statistics[:, TokenStatistic.LOGPROB_1ST])
     return 1 - (first - np.exp(statistics[:, TokenStatistic.LOGPROB_2ND]))
+
+
+def _boosted_prob(logprobs: Floats, statistics: Floats, _log_v: float) -> Floats:
+    """Minus the boosted probability of the token, in [-1, 0] (EMNLP 2025, main 166).
+
+    The tokens that stand out of the distribution share the sum of their probabilities, as any of
+    them may be right; every other token has its own. See `TokenStatistic.LOG_DOMINANT_MASS`.
+    """
+    least = statistics[:, TokenStatistic.DOMINANT_LOGPROB] - MIN_LOG_DROP / 2
+    mass = statistics[:, TokenStatistic.LOG_DOMINANT_MASS]
+    return 0.0 - np.exp(np.where(logprobs >= least, mass, logprobs))
 
 
 _ENTROPY = _column(TokenStatistic.ENTROPY)
@@ -102,6 +113,7 @@ _FROM_STATISTICS: dict[str, Metric] = {
     "renyi_neg": Metric(_renyi_neg, np.mean),
     "fisher_rao": Metric(_fisher_rao, np.mean),
     "probability_gap": Metric(_probability_gap, np.mean),
+    "boosted_prob_sequence": Metric(_boosted_prob, np.mean),
 }
 
 
@@ -138,8 +150,8 @@ _FROM_LOGPROB: dict[str, LogprobMetric] = {
 }
 _FROM_TOP_K = ("mean_token_entropy", "max_token_entropy")
 
-LOGPROB_METRICS = tuple(_FROM_LOGPROB)
-"""Names of the metrics that are computed from the tokens' own log-probabilities."""
+LOGPROB_METRICS = (*_FROM_LOGPROB, "boosted_prob_sequence")
+"""Names of the metrics that read the tokens' own log-probabilities."""
 METRICS = (*_FROM_LOGPROB, *_FROM_STATISTICS)
 """Names of all metrics: what the field `metrics` of a request may hold."""
 TOP_K_METRICS = (*_FROM_LOGPROB, *_FROM_TOP_K)
@@ -159,12 +171,14 @@ def metric_values(rows: TraceRows, name: str, top_k: int, vocab_size: int) -> Me
         KeyError: no such metric.
     """
     exact = rows.statistics is not None
+    logprobs = rows.logprobs.astype(np.float64)
     if name in _FROM_LOGPROB:
-        of_logprobs, logprobs = _FROM_LOGPROB[name], rows.logprobs.astype(np.float64)
+        of_logprobs = _FROM_LOGPROB[name]
         return MetricValues(of_logprobs.tokens(logprobs), of_logprobs.answer(logprobs), True)
     metric = _FROM_STATISTICS[name]
     if rows.statistics is not None:
-        tokens = metric.tokens(rows.statistics.astype(np.float64), float(np.log(vocab_size)))
+        log_v = float(np.log(vocab_size))
+        tokens = metric.tokens(logprobs, rows.statistics.astype(np.float64), log_v)
     elif name in _FROM_TOP_K:
         tokens = top_k_entropy(rows.candidate_logprobs, top_k)
     else:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+import numpy as np
+
 from conf_server.uncertainty.method import Floats, Method, complement, exponential, inverse
 from conf_server.uncertainty.methods import (
     cocoa,
@@ -92,6 +94,14 @@ _OF_TOKENS: Final = (
         "conf_server.stats.metrics",
         "one minus the lead of the likeliest token over the second, mean over the answer",
         complement,
+    ),
+    Method(
+        "boosted_prob_sequence",
+        _LOGPROBS | _STATISTICS,
+        token_metrics.statistics_metric("boosted_prob_sequence"),
+        "EMNLP 2025, main 166",
+        "minus the mean probability of the answer's tokens, those that stand out sharing theirs",
+        np.negative,
     ),
     Method(
         "mean_pointwise_mutual_information",
@@ -307,7 +317,7 @@ _OF_RELEVANCE: Final = (
         claim_conditioned_probability,
         "arXiv 2403.04696",
         "minus the probability of what the answer claims, whatever the wording",
-        lambda values: -values,
+        np.negative,
     ),
 )
 _OF_REFLECTION: Final = (

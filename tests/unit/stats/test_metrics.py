@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -111,6 +113,18 @@ def test_a_perplexity_beyond_floats_is_infinite_for_its_token_alone() -> None:
     found = metric_values(rows, "perplexity", 0, VOCABULARY)
     assert found.tokens.tolist() == [np.inf, 1, 1, 1]
     assert found.value == pytest.approx(np.exp(250))
+
+
+def test_tokens_that_stand_out_share_their_probability() -> None:
+    likely = np.array([0.45, 0.4, *[0.15 / 15] * 15])
+    rows, tokens = np.log(np.tile(likely, (3, 1))), [0, 1, 2]
+    answer = rows_of(rows, tokens, True)
+    # The engine's log-probability of a token may be rounded otherwise than its statistics.
+    rounded = replace(answer, logprobs=answer.logprobs - np.float32(1e-3))
+    for trace in (answer, rounded):
+        found = metric_values(trace, "boosted_prob_sequence", K, len(likely))
+        assert found.tokens == pytest.approx([-0.85, -0.85, -0.01], rel=2e-3)
+        assert found.value == pytest.approx(-(0.85 + 0.85 + 0.01) / 3, rel=2e-3)
 
 
 def test_an_unknown_metric_is_an_error() -> None:

@@ -188,6 +188,7 @@ ESTIMATORS: dict[str, Callable[[], Any]] = {
     "self_certainty": estimators.SelfCertainty,
     "renyi_neg": estimators.RenyiNeg,
     "fisher_rao": estimators.FisherRao,
+    "boosted_prob_sequence": estimators.BoostedProbSequence,
     "mean_pointwise_mutual_information": estimators.MeanPointwiseMutualInformation,
     "mean_conditional_pointwise_mutual_information": (
         estimators.MeanConditionalPointwiseMutualInformation
