@@ -196,7 +196,7 @@ VALUES: list[Any] = [
 
 
 OF_TYPE: dict[str, list[Any]] = {
-    "integer": [0, 1, 2, -1, 5, 20, 100, 49_151, 49_152, 2**31 - 1, 2**63 - 1],
+    "integer": [0, 1, 2, -1, 5, 20, 100, 2**31 - 1, 2**63 - 1],
     "number": [0, 0.5, 1, 1.5, -1, 2.5, 1e-300, 1e308, -1e308],
     "string": ["", "x", "auto", "none", "smol", "é b", "\0", "a" * 300],
     "boolean": [True, False],
@@ -330,6 +330,10 @@ def cases(count: int, seed: int, fields: dict[str, Fields]) -> Iterator[Case]:
             body = spoil(body, known, rng)
         if length is not None and isinstance(body, dict) and body.get(length) is None:
             body[length] = 2
+        elif path == "/inference/v1/generate" and isinstance(body, dict):
+            params = body.get("sampling_params")
+            if isinstance(params, dict):
+                params.setdefault("max_tokens", 2)
         headers = {"content-type": "application/json"}
         if rng.random() < 0.01:
             headers |= rng.choice(
@@ -427,7 +431,7 @@ async def run(
     """Send `count` requests and gather the faults."""
     headers = {"Authorization": f"Bearer {key}"}
     tally = Tally()
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=120) as client:
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=300) as client:
         document = (await client.get("/openapi.json")).json()
         paths = document["paths"]
         todo = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError, model_validator
 
@@ -26,8 +26,11 @@ class CheckedBody(BaseModel):
     Several validators of vLLM's look at a body before its types are checked, and fail with an
     `AttributeError` or the like where a type is wrong. That would be a 500. Validation has no
     other cause of such errors than the body, so here it becomes a refusal. Text that UTF-8 cannot
-    hold is refused as well, and a `request_id` of null is taken for none.
+    hold is refused as well.
     """
+
+    null_is_absent: ClassVar[frozenset[str]] = frozenset({"request_id"})
+    """Fields that vLLM knows how to do without, but not with a null in them."""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -36,8 +39,9 @@ class CheckedBody(BaseModel):
             for name, value in data.items():
                 refuse_unencodable(str(name), "body")
                 refuse_unencodable(value, name)
-            if data.get("request_id", "") is None:
-                data = {name: value for name, value in data.items() if name != "request_id"}
+            absent = {name for name in cls.null_is_absent if data.get(name, "") is None}
+            if absent:
+                data = {name: value for name, value in data.items() if name not in absent}
         try:
             return handler(data)
         except _STUMBLES as error:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from copy import copy
 from functools import wraps
-from typing import Any, Final, get_type_hints
+from typing import Any, ClassVar, Final, get_type_hints
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.routing import APIRoute
@@ -19,15 +19,6 @@ from conf_server.serving.requests import (
     ConfidenceChatCompletionRequest,
     ConfidenceCompletionRequest,
 )
-
-WITHOUT_CONFIDENCE: Final = (
-    "/v1/responses",
-    "/v1/messages",
-    "/v1/chat/completions/batch",
-    "/inference/v1/generate",
-    "/generative_scoring",
-)
-"""Routes that generate, whose answers say nothing of confidence."""
 
 _INVOCATIONS: Final = "/invocations"
 
@@ -47,6 +38,31 @@ class WithoutConfidence(CheckedBody):
         return data
 
 
+class ResponsesBody(WithoutConfidence):
+    """A mixin for the request of /v1/responses, whose answer repeats fields of the request.
+
+    Two of them may be null in a request and must not be in an answer: such a stream would break
+    off with its first event.
+    """
+
+    null_is_absent: ClassVar[frozenset[str]] = frozenset({"request_id", "background", "truncation"})
+
+
+MIXINS: Final[dict[str, type[CheckedBody]]] = {
+    "/v1/responses": ResponsesBody,
+    **dict.fromkeys(
+        (
+            "/v1/messages",
+            "/v1/chat/completions/batch",
+            "/inference/v1/generate",
+            "/generative_scoring",
+        ),
+        WithoutConfidence,
+    ),
+}
+"""What comes before vLLM's request model; elsewhere it is `CheckedBody`."""
+
+
 def stricter_routes(app: FastAPI) -> APIRouter:
     """Routes to install in place of those of `app` that have a body and are vLLM's."""
     router = APIRouter()
@@ -57,7 +73,7 @@ def stricter_routes(app: FastAPI) -> APIRouter:
         if route.path == _INVOCATIONS:
             _add(router, route, _checked_first(route.endpoint))
         elif isinstance(body, type) and issubclass(body, BaseModel):
-            mixin = WithoutConfidence if route.path in WITHOUT_CONFIDENCE else CheckedBody
+            mixin = MIXINS.get(route.path, CheckedBody)
             _add(router, route, _with_mixin(route.endpoint, mixin, body))
     return router
 

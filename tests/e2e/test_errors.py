@@ -171,6 +171,9 @@ BAD_BODIES: list[tuple[str, dict[str, Any], str]] = [
         "max_tokens",
     ),
     # The same in a stream: no event after a 200.
+    ("/v1/completions", COMPLETION | {"thinking_token_budget": 5, "stream": True}, ""),
+    ("/v1/completions", {"prompt": [10**30], "max_tokens": 2, "stream": True}, ""),
+    ("/v1/chat/completions", CHAT | {"allowed_token_ids": [10**6], "stream": True}, "allowed"),
     ("/v1/uncertainty", UNCERTAINTY | {"max_tokens": 0, "stream": True}, "max_tokens"),
     (
         "/v1/uncertainty",
@@ -396,7 +399,7 @@ async def test_a_client_that_leaves_a_whole_answer_leaves_no_traceback(server: S
 
 
 def test_a_cache_salt_keeps_a_cache_to_itself(server: Server) -> None:
-    body = {"prompt": list(range(7000, 7100)), "completion": [5]}
+    body = {"prompt": list(range(7000, 7400)), "completion": [5]}
 
     def cached(salt: str | None) -> int:
         given = body if salt is None else body | {"cache_salt": salt}

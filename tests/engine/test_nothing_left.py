@@ -9,33 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vllm.inputs import tokens_input
 from vllm.sampling_params import SamplingParams
 
 from conf_server.engine.client.async_llm import ConfidenceAsyncLLM
 from conf_server.engine.client.teacher_forcing import ForcedText, WantedRows, teacher_force
-from conf_server.engine.core.scheduler import ConfidenceScheduler
 from conf_server.engine.marks import SamplesMark, set_mark
-from conf_server.engine.worker.extension import StatisticsExtension
 from conf_server.stats.trace import TokenTrace
 from tests.engine.small_engine import CHUNK, answer, small_engine
+from tests.engine.telling_scheduler import TellingScheduler
 
 PROMPT = list(range(1000, 1020))
 TEXT = list(range(2000, 2000 + 5 * CHUNK))
+EXTENSION = "tests.engine.telling_extension.TellingExtension"
 MANY = 200  # tokens: an answer that is not over when its client leaves
-
-
-class TellingScheduler(ConfidenceScheduler):
-    def reset_prefix_cache(self, *args: Any, **kwargs: Any) -> bool:
-        """Say whether no rows are kept: this is what a client can ask a scheduler."""
-        return not self._deferred_rows
-
-
-class TellingExtension(StatisticsExtension):
-    def requests_left(self) -> list[str]:
-        """Ids of all requests that the model runner and our parts of it know."""
-        runner = self.model_runner
-        return [*runner.requests, *runner.prompt_statistics._requests]
 
 
 @dataclass
@@ -71,36 +57,34 @@ async def force(engine: ConfidenceAsyncLLM, name: str) -> None:
     await teacher_force(engine, ForcedText(TEXT, 9), wanted, name)
 
 
+async def known_to_worker(engine: ConfidenceAsyncLLM) -> list[str]:
+    (requests,) = await engine.collective_rpc("requests_left")
+    return requests
+
+
 async def leave(request: Any, engine: ConfidenceAsyncLLM) -> None:
-    """Cancel the request's coroutine a few steps into its work, as a client that hangs up does."""
+    """Cancel the coroutine of a request that the worker has begun with, as a lost client does."""
     task = asyncio.create_task(request)
-    while not engine.output_processor.request_states:
-        await asyncio.sleep(0)
-    params = SamplingParams(max_tokens=2, temperature=0)
-    async for _ in engine.generate(tokens_input(PROMPT[:5]), params, "pacemaker"):
+    while not task.done() and not await known_to_worker(engine):
         pass
-    assert not task.done()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
 
 async def run(model: Path, how: str) -> Left:
-    extension = f"{TellingExtension.__module__}.{TellingExtension.__qualname__}"
-    scheduler = TellingScheduler
-    async with small_engine(
-        model, scheduler_cls=scheduler, worker_extension_cls=extension, async_scheduling=False
-    ) as engine:
+    telling = {"scheduler_cls": TellingScheduler, "worker_extension_cls": EXTENSION}
+    async with small_engine(model, **telling) as engine:
         before = traces()
         if how == "finished":
             await asyncio.gather(generate(engine, "a", 5), force(engine, "b"))
         else:
             await leave(generate(engine, "a", MANY), engine)
             await leave(force(engine, "b"), engine)
-        # Workers hear of a request's end with the next step that they are given.
-        await generate(engine, "last", 1)
-        while await engine.collective_rpc("requests_left") == [["last"]]:
-            await asyncio.sleep(0.01)
-        (requests,) = await engine.collective_rpc("requests_left")
+        # The worker hears of a request's end with its next step.
+        for _ in range(100):
+            if not (requests := await known_to_worker(engine)):
+                break
+            await asyncio.sleep(0.05)
         return Left(
             traces() - before,
             len(engine.output_processor.request_states),

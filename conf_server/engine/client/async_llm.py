@@ -1,5 +1,11 @@
 """The engine's client: vLLM's AsyncLLM with our output processor."""
 
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from vllm.inputs import split_enc_dec_input
+from vllm.outputs import RequestOutput
+from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from conf_server.engine.adoption import adopt
@@ -15,3 +21,28 @@ class ConfidenceAsyncLLM(AsyncLLM):
         if not isinstance(self.output_processor, ConfidenceOutputProcessor):
             self.output_processor = adopt(ConfidenceOutputProcessor, self.output_processor)
         super()._run_output_handler()
+
+    def generate(
+        self, prompt: Any, sampling_params: SamplingParams, *args: Any, **kwargs: Any
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """AsyncLLM's, but a request that streams is checked when this is called.
+
+        AsyncLLM checks it when its first output is awaited, and then an HTTP answer has begun
+        with a 200: the client would find the refusal inside of a stream.
+        """
+        if sampling_params.output_kind == RequestOutputKind.DELTA:
+            self._check(prompt, sampling_params)
+        return super().generate(prompt, sampling_params, *args, **kwargs)
+
+    def _check(self, prompt: Any, sampling_params: SamplingParams) -> None:
+        """
+        Raises:
+            VLLMValidationError, ValueError: what AsyncLLM will raise for this request.
+        """
+        # The app asks for the tasks before it serves; AsyncLLM keeps them.
+        tasks = getattr(self, "_supported_tasks", None)
+        if tasks is not None:
+            self.input_processor._validate_params(sampling_params, tasks)
+        if isinstance(prompt, dict) and "type" in prompt:  # a rendered prompt
+            engine_input: Any = prompt
+            self.input_processor._validate_model_inputs(*split_enc_dec_input(engine_input))
