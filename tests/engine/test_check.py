@@ -18,6 +18,8 @@ import psutil
 import pytest
 from safetensors.torch import load_file, save_file
 
+from conf_server.stats.columns import NUM_TOKEN_STATISTICS
+
 CHECK_S = 500  # 45 on two idle cores
 STOP_S = 60  # far less than what is left of the check
 FLAGS = ("--max-model-len=1024", "--gpu-memory-utilization=0.1")
@@ -68,7 +70,7 @@ def test_the_embedded_model_passes(model_path: Path) -> None:
         assert line["mean"] < 1e-4
         assert abs(line["kl"]) < 1e-4
         assert line["agreement"] >= 0.99
-        assert len(line["statistics"]) == 7
+        assert len(line["statistics"]) == NUM_TOKEN_STATISTICS
         for column in line["statistics"].values():
             assert column["max"] < 1e-3
             assert column["mean"] < 1e-4
