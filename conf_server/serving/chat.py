@@ -20,6 +20,7 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.outputs import RequestOutput
 from vllm.tokenizers import TokenizerLike
 
+from conf_server.engine.adoption import adopt_copy
 from conf_server.serving.deltas import TraceDelta, request_tracers, traced_outputs
 from conf_server.serving.requests import ConfidenceChatCompletionRequest
 from conf_server.serving.tokens import (
@@ -47,8 +48,7 @@ class ConfidenceServingChat(OpenAIServingChat):
         Its attributes are taken as they are: the constructor's arguments grow with every
         vLLM release, and vLLM's own init code already knows them.
         """
-        handler = cls.__new__(cls)
-        handler.__dict__.update(stock.__dict__)
+        handler = adopt_copy(cls, stock)
         handler.confidence_settings = settings
         return handler
 

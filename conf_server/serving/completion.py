@@ -16,6 +16,7 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.outputs import RequestOutput
 from vllm.tokenizers import TokenizerLike
 
+from conf_server.engine.adoption import adopt_copy
 from conf_server.serving.deltas import TraceDelta, request_tracers, traced_prompt_outputs
 from conf_server.serving.requests import ConfidenceCompletionRequest
 from conf_server.serving.tokens import ShownToken, openai_logprob, shown_tokens
@@ -34,8 +35,7 @@ class ConfidenceServingCompletion(OpenAIServingCompletion):
         cls, stock: OpenAIServingCompletion, settings: ConfidenceSettings
     ) -> ConfidenceServingCompletion:
         """Take over a handler that vLLM has built; see `ConfidenceServingChat.adopt`."""
-        handler = cls.__new__(cls)
-        handler.__dict__.update(stock.__dict__)
+        handler = adopt_copy(cls, stock)
         handler.confidence_settings = settings
         return handler
 
