@@ -11,6 +11,7 @@ from typing import Any
 from vllm import AsyncEngineArgs
 from vllm.logger import init_logger
 from vllm.usage.usage_lib import UsageContext
+from vllm.v1.engine.async_llm import AsyncLLM
 
 from conf_server.engine.api_processes import propagate_frontend_flags
 from conf_server.engine.client.async_llm import ConfidenceAsyncLLM
@@ -82,7 +83,7 @@ async def engine_client(
         engine.shutdown(timeout=shutdown.engine_timeout)
 
 
-async def _first_answer(engine: ConfidenceAsyncLLM) -> None:
+async def _first_answer(engine: AsyncLLM) -> None:
     """Ask the engine for the first time, and once more where no answer comes.
 
     Several API processes of one engine have been seen to wait for ever here (vLLM 0.32, while
