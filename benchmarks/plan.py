@@ -40,7 +40,7 @@ class Machine:
 
 
 CPU = Machine(
-    "--dtype=float32 --enforce-eager --gpu-memory-utilization=0.1 --max-model-len=4096",
+    "--dtype=float32 --enforce-eager --kv-cache-memory-bytes=1G --max-model-len=4096",
     32,
     (1, 8, 64),
 )

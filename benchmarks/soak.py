@@ -36,7 +36,7 @@ from benchmarks.servers import CONF, ROOT, STOCK, Server, ServerError, running
 from benchmarks.soak_requests import KINDS, STOCK_KINDS, Request, requests
 
 EMBEDDED = ROOT / ".cache" / "models" / "SmolLM2-135M-Instruct"
-FLAGS = "--dtype=float32 --enforce-eager --gpu-memory-utilization=0.1 --max-model-len=2048"
+FLAGS = "--dtype=float32 --enforce-eager --kv-cache-memory-bytes=1G --max-model-len=2048"
 OUT = ROOT / "build" / "soak"
 SAMPLE_EVERY_S = 2.0
 

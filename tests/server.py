@@ -17,8 +17,9 @@ from conf_server.server_process import ServerProcess
 from tests.devices import FLOAT32_PRODUCTS, HAS_CUDA
 
 START_TIMEOUT_S = 240
-# Several servers share the test machine, and a small cache is enough for every test.
-MEMORY_FLAGS = ("--gpu-memory-utilization=0.1",)
+# A small cache is enough for every test. Its size is absolute: a share of the memory has to hold
+# the model's process as well, and may be too little for that on the test machine.
+MEMORY_FLAGS = ("--kv-cache-memory-bytes=1G",)
 # What conf-server does by itself on a CPU: numbers are held against transformers in float32.
 CUDA_FLAGS = ("--dtype=float32", "--enforce-eager") if HAS_CUDA else ()
 

@@ -34,7 +34,7 @@ async def small_engine(
         "dtype": "float32",
         "enforce_eager": True,
         "block_size": BLOCK,
-        "gpu_memory_utilization": 0.1,
+        "kv_cache_memory_bytes": 2**29,
         "max_model_len": 352,
         "max_num_batched_tokens": CHUNK,
         "max_num_seqs": 8,
