@@ -83,6 +83,7 @@ _WAYS: Mapping[str, Sequence[tuple[str, dict[str, Any], bytes]]] = {
         (NOTHING, {}, b""),
         _ours("stats", _SUMMARY),
         _ours("summary", _SUMMARY),
+        (TOP_20, _CANDIDATES, b'"top_logprobs":[{'),
         _ours("per_token", b'"top_logprobs":[{', top_logprobs=20),
     ],
 }

@@ -19,6 +19,7 @@ TRANSFORMERS = "transformers"
 PREFILL, PREFILL_AGAIN = "plain prefill, cold", "plain prefill, repeated"
 STOCK_TOP_20 = "prompt_logprobs=20"
 COLD, WARM, AGAIN = "/v1/score, cold", "/v1/score, known contexts", "/v1/score, repeated"
+TOP_20_AGAIN = "/v1/score, repeated, per_token, top_logprobs=20"
 FORWARD = "forward pass of each item"
 
 LABELS: tuple[Label, ...] = (
@@ -29,6 +30,7 @@ LABELS: tuple[Label, ...] = (
     (CONF, COLD),
     (CONF, WARM),
     (CONF, AGAIN),
+    (CONF, TOP_20_AGAIN),
     (TRANSFORMERS, FORWARD),
 )
 # Any vocabulary in use has these ids, as ordinary tokens.
@@ -88,9 +90,9 @@ def _completions_body(texts: Sequence[Text], **fields: Any) -> bytes:
     return json.dumps(request | fields).encode()
 
 
-def _score_body(texts: Sequence[Text]) -> bytes:
+def _score_body(texts: Sequence[Text], **fields: Any) -> bytes:
     items = [{"prompt": text.context, "completions": text.completions} for text in texts]
-    return json.dumps({"model": MODEL_NAME, "items": items}).encode()
+    return json.dumps({"model": MODEL_NAME, "items": items, **fields}).encode()
 
 
 class Scoring:
@@ -145,6 +147,8 @@ class Scoring:
         yield Step((CONF, COLD), "/v1/score", texts, _score_body(texts))
         yield Step((CONF, WARM), "/v1/score", others, _score_body(others))
         yield Step((CONF, AGAIN), "/v1/score", texts, _score_body(texts))
+        body = _score_body(texts, mode="per_token", top_logprobs=20)
+        yield Step((CONF, TOP_20_AGAIN), "/v1/score", texts, body)
 
     async def _take(self, bar: tqdm, step: Step) -> None:
         bar.set_postfix_str(f"score: {' '.join(step.label)}")

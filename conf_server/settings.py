@@ -11,6 +11,7 @@ Mode = Literal["per_token", "summary", "stats", "empty"]
 MODES: Final[tuple[str, ...]] = get_args(Mode)
 
 TOKEN_STATISTICS: Final = ("auto", "engine", "topk")
+LOGPROBS_ENCODERS: Final = ("fast", "vllm")
 
 MAX_WINDOW: Final = 2**31 - 1
 _LIMITS: Final = (
@@ -48,6 +49,7 @@ class ConfidenceSettings:
         max_uncertainty_tokens: tokens that its answer and samples, given or generated, may
             have together.
         max_judged_characters: of texts that all its methods together have to compare.
+        logprobs_encoder: what makes JSON of log-probabilities; see `LOGPROBS_ENCODERS`.
         embedding_model, nli_model: folders or names of models that compare texts.
         similarity_device: where they run, as torch names it.
         statistics_obstacle: why the workers compute no exact token statistics, or None where
@@ -61,6 +63,7 @@ class ConfidenceSettings:
     max_uncertainty_samples: int = 100
     max_uncertainty_tokens: int = 131_072
     max_judged_characters: int = 32_000_000
+    logprobs_encoder: str = "fast"
     embedding_model: str | None = None
     nli_model: str | None = None
     similarity_device: str = "cpu"
@@ -97,6 +100,7 @@ class ConfidenceSettings:
             mode=mode,  # type: ignore[arg-type]
             top_k=_positive(cls.top_k if top_k is None else top_k, top_k_from),
             window=_positive(window, "--confidence-window", MAX_WINDOW),
+            logprobs_encoder=given.get("logprobs_encoder", cls.logprobs_encoder),
             embedding_model=given.get("embedding_model"),
             nli_model=given.get("nli_model"),
             similarity_device=given.get("similarity_device", cls.similarity_device),
@@ -131,6 +135,14 @@ def add_cli_args(parser: ArgumentParser) -> None:
         default="auto",
         help="Where token statistics come from: engine (exact, computed by the workers), topk "
         "(top-k log-probabilities), auto (engine where it can).",
+    )
+    group.add_argument(
+        "--logprobs-encoder",
+        choices=LOGPROBS_ENCODERS,
+        default=defaults.logprobs_encoder,
+        help="What writes log-probabilities into answers: fast (joins ready-made JSON of each "
+        "token), vllm (an object for each candidate, as vllm serve does). Both write the same "
+        "values.",
     )
     group.add_argument(
         "--max-score-items",

@@ -25,6 +25,8 @@ def extend_app(app: FastAPI, generates: bool) -> None:
             of any server.
     """
     app.title, app.version, app.description = "conf-server", __version__, _DESCRIPTION
+    # `init_confidence_state` decides it where there is an engine.
+    app.state.conf_server_logprobs_encoder = None
     install_routes(app, server_router)
     if generates:
         install_routes(app, stricter_routes(app))

@@ -21,14 +21,11 @@ from vllm.outputs import RequestOutput
 from vllm.tokenizers import TokenizerLike
 
 from conf_server.engine.adoption import adopt_copy
+from conf_server.serving.confidence import by_token, finite
 from conf_server.serving.deltas import TraceDelta, request_tracers, traced_outputs
+from conf_server.serving.fragments import utf8
 from conf_server.serving.requests import ConfidenceChatCompletionRequest
-from conf_server.serving.tokens import (
-    ShownToken,
-    openai_logprob,
-    shown_tokens,
-    utf8,
-)
+from conf_server.serving.tokens import ShownToken, shown_tokens
 from conf_server.settings import ConfidenceSettings
 
 _SUMMARIES = ("confidence_summary", "uncertainty")
@@ -107,14 +104,19 @@ class ConfidenceServingChat(OpenAIServingChat):
         delta, mode = top_logprobs, top_logprobs.confidence.mode
         if mode == "empty":
             return ChatCompletionLogProbs(content=[])
-        content: list[ChatCompletionLogProbsContent] = []
-        if mode != "stats" and len(token_ids):
-            shown = (num_output_top_logprobs or 0) if mode == "per_token" else 0
-            as_ids = return_as_token_id
-            if as_ids is None:
-                as_ids = self.return_tokens_as_token_ids
+        if mode == "stats" or not len(token_ids):
+            return ChatCompletionLogProbs(content=[], **delta.extras())
+        shown = (num_output_top_logprobs or 0) if mode == "per_token" else 0
+        as_ids = return_as_token_id
+        if as_ids is None:
+            as_ids = self.return_tokens_as_token_ids
+        if delta.splices is None:
             content = _content(delta, shown, tokenizer, as_ids)
-        return ChatCompletionLogProbs(content=content, **delta.extras())
+            return ChatCompletionLogProbs(content=content, **delta.extras())
+        text = delta.encoded(tokenizer, as_ids).chat(shown, delta.columns(), delta.metrics())
+        name = delta.splices.hold('"content":[],"*":0', b'"content":' + text)
+        fields: dict[str, Any] = {"content": [], name: 0, **delta.extras()}
+        return ChatCompletionLogProbs.model_construct(**fields)
 
 
 async def summaries_in_deltas(chunks: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
@@ -144,12 +146,9 @@ def _content(
     delta: TraceDelta, shown: int, tokenizer: TokenizerLike, as_token_ids: bool
 ) -> list[ChatCompletionLogProbsContent]:
     """The `logprobs.content` of a delta: OpenAI's entries, each with its `confidence`."""
-    rows = delta.rows()
-    tokens = shown_tokens(rows, shown, tokenizer, delta.context(), as_token_ids)
-    extras: list[dict[str, Any]] = [
-        {"confidence": value} for value in delta.confidence.token_confidences(rows)
-    ]
-    for extra, metrics in zip(extras, delta.confidence.token_uncertainties(rows), strict=False):
+    tokens = shown_tokens(delta.rows(), shown, tokenizer, delta.context(), as_token_ids)
+    extras: list[dict[str, Any]] = list(by_token(delta.columns()))
+    for extra, metrics in zip(extras, by_token(delta.metrics()), strict=False):
         extra["uncertainty"] = metrics
     return [_entry(token, shown, extra) for token, extra in zip(tokens, extras, strict=True)]
 
@@ -171,7 +170,6 @@ def _entry(token: ShownToken, shown: int, extra: dict[str, Any]) -> ChatCompleti
 
 
 def _build(model: type[_Entry], logprob: float, **fields: Any) -> _Entry:
-    number = openai_logprob(logprob)
-    if number is None:  # OpenAI's schema knows no null here; JSON knows no NaN
+    if finite(logprob) is None:  # OpenAI's schema knows no null here; JSON knows no NaN
         return model.model_construct(logprob=None, **fields)
-    return model(logprob=number, **fields)
+    return model(logprob=logprob, **fields)

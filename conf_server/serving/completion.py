@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 from fastapi import Request
@@ -17,12 +19,15 @@ from vllm.outputs import RequestOutput
 from vllm.tokenizers import TokenizerLike
 
 from conf_server.engine.adoption import adopt_copy
+from conf_server.serving.confidence import by_token, finite, finite_all
 from conf_server.serving.deltas import TraceDelta, request_tracers, traced_prompt_outputs
 from conf_server.serving.requests import ConfidenceCompletionRequest
-from conf_server.serving.tokens import ShownToken, openai_logprob, shown_tokens
+from conf_server.serving.tokens import ShownToken, likeliest_by_text, shown_tokens
 from conf_server.settings import ConfidenceSettings
 
 _EMPTY: dict[str, Any] = {"text_offset": [], "token_logprobs": [], "tokens": [], "top_logprobs": []}
+# The same as JSON, with a placeholder behind it.
+_EMPTY_PATTERN = json.dumps(_EMPTY | {"*": 0}, separators=(",", ":"))[1:-1]
 
 
 class ConfidenceServingCompletion(OpenAIServingCompletion):
@@ -95,48 +100,50 @@ class ConfidenceServingCompletion(OpenAIServingCompletion):
                 return_as_token_id,
             )
         delta, mode = top_logprobs, top_logprobs.confidence.mode
-        lists: dict[str, list[Any]] = {}
-        if mode in ("per_token", "summary") and len(token_ids):
-            shown = num_output_top_logprobs if mode == "per_token" else 0
-            as_ids = return_as_token_id
-            if as_ids is None:
-                as_ids = self.return_tokens_as_token_ids
+        if mode in ("stats", "empty") or not len(token_ids):
+            # Constructed unvalidated: a null log-probability (NaN) is not in OpenAI's schema.
+            return CompletionLogProbs.model_construct(**_EMPTY | delta.extras())
+        as_ids = return_as_token_id
+        if as_ids is None:
+            as_ids = self.return_tokens_as_token_ids
+        shown = num_output_top_logprobs if mode == "per_token" else None
+        if delta.splices is None:
             lists = _lists(delta, shown, tokenizer, as_ids, initial_text_offset)
-            if mode == "summary":
-                lists["top_logprobs"] = []
-        # Constructed unvalidated: a null log-probability (NaN) is not in OpenAI's schema.
-        return CompletionLogProbs.model_construct(**(_EMPTY | lists | delta.extras()))
-
-
-def _by_text(token: ShownToken) -> dict[str, float | None]:
-    """Log-probabilities of a token and its candidates, by text.
-
-    Of several tokens with one text, the likeliest counts.
-    """
-    likeliest: dict[str, float] = {}
-    for text, logprob in zip(token.texts, token.logprobs, strict=True):
-        if text not in likeliest or logprob > likeliest[text]:
-            likeliest[text] = logprob
-    return {text: openai_logprob(logprob) for text, logprob in likeliest.items()}
+        else:
+            text = delta.encoded(tokenizer, as_ids).completion(
+                shown, initial_text_offset, delta.columns(), delta.metrics()
+            )
+            placeholder: dict[str, Any] = {delta.splices.hold(_EMPTY_PATTERN, text): 0}
+            lists = _EMPTY | placeholder
+        return CompletionLogProbs.model_construct(**lists | delta.extras())
 
 
 def _lists(
-    delta: TraceDelta, shown: int, tokenizer: TokenizerLike, as_token_ids: bool, offset: int
+    delta: TraceDelta,
+    shown: int | None,
+    tokenizer: TokenizerLike,
+    as_token_ids: bool,
+    offset: int,
 ) -> dict[str, list[Any]]:
-    """OpenAI's four parallel lists of log-probabilities, and `confidence` as a fifth."""
-    rows = delta.rows()
-    tokens = shown_tokens(rows, shown, tokenizer, delta.context(), as_token_ids)
+    """OpenAI's four parallel lists of log-probabilities, and `confidence` as a fifth.
+
+    Args:
+        shown: how many candidates `top_logprobs` has beside the token; None leaves it empty.
+    """
+    tokens = shown_tokens(delta.rows(), shown or 0, tokenizer, delta.context(), as_token_ids)
     texts = [token.texts[0] for token in tokens]
-    offsets = [offset]
-    for text in texts[:-1]:
-        offsets.append(offsets[-1] + len(text))
     lists: dict[str, list[Any]] = {
-        "text_offset": offsets,
-        "token_logprobs": [openai_logprob(token.logprobs[0]) for token in tokens],
+        "text_offset": list(accumulate(map(len, texts[:-1]), initial=offset)),
+        "token_logprobs": [finite(token.logprobs[0]) for token in tokens],
         "tokens": texts,
-        "top_logprobs": [_by_text(token) for token in tokens],
-        "confidence": delta.confidence.token_confidences(rows),
+        "top_logprobs": [] if shown is None else list(map(_by_text, tokens)),
     }
-    if delta.confidence.metrics:
-        lists["token_uncertainty"] = delta.confidence.token_uncertainties(rows)
+    lists |= {name: finite_all(values) for name, values in delta.columns().items()}
+    if metrics := by_token(delta.metrics()):
+        lists["token_uncertainty"] = metrics
     return lists
+
+
+def _by_text(token: ShownToken) -> dict[str, float | None]:
+    likeliest = likeliest_by_text(token.texts, token.logprobs)
+    return {text: finite(logprob) for text, logprob in likeliest.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -119,18 +120,15 @@ class Confidence:
         top_k = self.top_k if self.engine_statistics else 0
         ask_for_rows(params, self.width(shown), top_k, at_end)
 
-    def token_confidences(self, rows: TraceRows) -> list[float | None]:
-        """Confidence of each token in nats, higher for a surer model; None where it has none."""
-        return [finite(value) for value in self._confidences(rows).tolist()]
-
-    def _confidences(self, rows: TraceRows) -> NDArray[np.floating]:
+    def confidences(self, rows: TraceRows) -> NDArray[np.floating]:
+        """Confidence of each token in nats, higher for a surer model; NaN where it has none."""
         if rows.statistics is not None:
             return rows.statistics[:, TokenStatistic.CONFIDENCE]
         return token_confidence(rows.candidate_logprobs, self.top_k)
 
     def summary(self, rows: TraceRows) -> dict[str, float | None]:
         """The `confidence_summary` of a whole answer."""
-        return confidence_summary(self._confidences(rows), self.window)
+        return confidence_summary(self.confidences(rows), self.window)
 
     def uncertainty(self, rows: TraceRows) -> dict[str, dict[str, Any]]:
         """The metrics of a whole answer: `{name: {"value", "exact"}}`."""
@@ -143,17 +141,13 @@ class Confidence:
             for name, metric in values.items()
         }
 
-    def token_entropies(self, rows: TraceRows) -> list[float | None]:
+    def entropies(self, rows: TraceRows) -> NDArray[np.floating]:
         """Entropy of each token's distribution in nats; without statistics, of its top k."""
-        return [finite(v) for v in self._metric(rows, "mean_token_entropy").tokens.tolist()]
+        return self._metric(rows, "mean_token_entropy").tokens
 
-    def token_uncertainties(self, rows: TraceRows) -> list[dict[str, float | None]]:
-        """The metrics of each token: `{name: value}`."""
-        columns = [self._metric(rows, name).tokens.tolist() for name in self.metrics]
-        return [
-            dict(zip(self.metrics, map(finite, values), strict=True))
-            for values in zip(*columns, strict=True)
-        ]
+    def token_metrics(self, rows: TraceRows) -> dict[str, NDArray[np.floating]]:
+        """The request's metrics of each token, by name."""
+        return {name: self._metric(rows, name).tokens for name in self.metrics}
 
     def _metric(self, rows: TraceRows, name: str) -> MetricValues:
         return metric_values(rows, name, self.top_k, self.vocab_size)
@@ -169,3 +163,14 @@ class Confidence:
 def finite(value: float | None) -> float | None:
     """A number for JSON, which has no NaN and no infinity: both become null."""
     return value if value is not None and -float("inf") < value < float("inf") else None
+
+
+def finite_all(values: NDArray) -> list[float | None]:
+    """`finite` of each number."""
+    return [finite(value) for value in values.tolist()]
+
+
+def by_token(columns: Mapping[str, NDArray]) -> list[dict[str, float | None]]:
+    """For each token its numbers by name; an empty list if there are no columns."""
+    lists = map(finite_all, columns.values())
+    return [dict(zip(columns, numbers, strict=True)) for numbers in zip(*lists, strict=True)]

@@ -6,12 +6,18 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.tokenizers import TokenizerLike
 
+from conf_server.engine.client.decoding import CONTEXT_TOKENS
 from conf_server.engine.client.output_processor import SampleTrace
 from conf_server.engine.client.stock_logprobs import append_stock_rows
 from conf_server.serving.confidence import Confidence
+from conf_server.serving.logprobs_encoder import EncodedTokens
 from conf_server.serving.requests import ConfidenceRequest
+from conf_server.serving.splices import Splices
 from conf_server.stats.trace import TokenTrace, TraceRows
 
 
@@ -27,9 +33,10 @@ class TraceDelta:
         start: position in the trace of this delta's first token.
         stop: position after its last one.
         finished: whether the answer ends with this delta, so that its summary is due.
+        splices: where text for the answer can be held; None where nobody fills it in.
     """
 
-    __slots__ = ("confidence", "finished", "start", "stop", "trace")
+    __slots__ = ("_rows", "confidence", "finished", "splices", "start", "stop", "trace")
 
     def __init__(
         self,
@@ -38,16 +45,22 @@ class TraceDelta:
         start: int,
         stop: int,
         finished: bool,
+        splices: Splices | None = None,
     ) -> None:
         self.confidence = confidence
         self.trace = trace
         self.start = start
         self.stop = stop
         self.finished = finished
+        self.splices = splices
+        self._rows: TraceRows | None = None
 
     def rows(self) -> TraceRows:
-        assert self.trace is not None
-        return self.trace.rows(self.start, self.stop)
+        """The delta's part of the trace. Not in mode `empty`, which has none."""
+        if self._rows is None:
+            assert self.trace is not None
+            self._rows = self.trace.rows(self.start, self.stop)
+        return self._rows
 
     def extras(self) -> dict[str, Any]:
         """What the answer gains where it ends: its summary and its metrics."""
@@ -58,17 +71,34 @@ class TraceDelta:
         complete = len(self.trace) >= self.stop
         return self.confidence.extras(self.trace.rows(0, self.stop if complete else 0))
 
-    def context(self, length: int = 4) -> list[int]:
+    def columns(self) -> dict[str, NDArray[np.floating]]:
+        """Numbers of each token that an entry has beside OpenAI's."""
+        return {"confidence": self.confidence.confidences(self.rows())}
+
+    def metrics(self) -> dict[str, NDArray[np.floating]]:
+        """The request's metrics of each token."""
+        return self.confidence.token_metrics(self.rows())
+
+    def context(self) -> list[int]:
         """The tokens before this delta, which decoding needs for characters that are split."""
         assert self.trace is not None
-        return self.trace.rows(max(0, self.start - length), self.start).token_ids.tolist()
+        first = max(0, self.start - CONTEXT_TOKENS)
+        return self.trace.rows(first, self.start).token_ids.tolist()
+
+    def encoded(self, tokenizer: TokenizerLike, as_token_ids: bool) -> EncodedTokens:
+        """The tokens, to be written as JSON. Only where there are `splices`."""
+        assert self.splices is not None
+        rows = self.rows()
+        vocabulary = self.splices.encoder.vocabulary(tokenizer, as_token_ids)
+        return EncodedTokens(vocabulary, rows.token_ids.tolist(), rows, self.context)
 
 
 class DeltaTracer:
     """Turns the log-probabilities of one request's outputs into `TraceDelta`s."""
 
-    def __init__(self, confidence: Confidence, width: int) -> None:
+    def __init__(self, confidence: Confidence, width: int, splices: Splices | None) -> None:
         self._confidence = confidence
+        self._splices = splices
         self._width = width
         self._seen: dict[int, int] = {}
         self._stock: dict[int, TokenTrace] = {}
@@ -80,7 +110,12 @@ class DeltaTracer:
             stop = self._seen[output.index] = start + len(output.token_ids)
             trace = None if self._confidence.mode == "empty" else self._trace(output)
             delta: Any = TraceDelta(
-                self._confidence, trace, start, stop, output.finish_reason is not None
+                self._confidence,
+                trace,
+                start,
+                stop,
+                output.finish_reason is not None,
+                self._splices,
             )
             output.logprobs = delta
 
@@ -99,7 +134,7 @@ def request_tracers(request: Any, num_prompts: int) -> list[DeltaTracer]:
         return []
     confidence = request.resolved_confidence
     width = confidence.width(request.shown_candidates)
-    return [DeltaTracer(confidence, width) for _ in range(num_prompts)]
+    return [DeltaTracer(confidence, width, request.splices) for _ in range(num_prompts)]
 
 
 async def traced_outputs(

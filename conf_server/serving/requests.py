@@ -16,10 +16,11 @@ from conf_server.backends.served_bodies import CheckedBody
 from conf_server.serving.confidence import Confidence, ConfidenceOptions
 from conf_server.serving.fields import RequestId
 from conf_server.serving.refusals import refused
+from conf_server.serving.splices import SplicedRequest
 from conf_server.settings import ConfidenceSettings
 
 
-class ConfidenceRequest(CheckedBody):
+class ConfidenceRequest(CheckedBody, SplicedRequest):
     """What both requests share. It is mixed in before vLLM's class."""
 
     request_id: RequestId

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from copy import copy
 from http import HTTPStatus
 from typing import Any
@@ -21,6 +22,7 @@ from vllm.entrypoints.serve.utils.api_utils import (
     validate_json_request,
     with_cancellation,
 )
+from vllm.logger import init_logger
 from vllm.version import __version__ as vllm_version
 
 from conf_server import __version__
@@ -29,6 +31,7 @@ from conf_server.gathering.estimation import Estimator
 from conf_server.judges.models import all_judges, load_models
 from conf_server.serving.chat import ConfidenceServingChat
 from conf_server.serving.completion import ConfidenceServingCompletion
+from conf_server.serving.logprobs_encoder import LogprobsEncoder
 from conf_server.serving.requests import (
     ConfidenceChatCompletionRequest,
     ConfidenceCompletionRequest,
@@ -39,6 +42,7 @@ from conf_server.serving.responses import (
 )
 from conf_server.serving.score_handler import ServingScore
 from conf_server.serving.score_protocol import ScoreRequest, ScoreResponse
+from conf_server.serving.splices import SplicedRequest, Splices
 from conf_server.serving.uncertainty_handler import ServingUncertainty
 from conf_server.serving.uncertainty_protocol import (
     MethodList,
@@ -47,6 +51,8 @@ from conf_server.serving.uncertainty_protocol import (
 )
 from conf_server.settings import ConfidenceSettings, SettingsError
 from conf_server.uncertainty.registry import MethodError, load_entry_points
+
+logger = init_logger("vllm.conf_server.routes")
 
 router = APIRouter()
 """Routes that need a model that generates text."""
@@ -86,7 +92,7 @@ async def create_chat_completion(
     request: ConfidenceChatCompletionRequest, raw_request: Request
 ) -> Response:
     """Answer a chat as OpenAI does, and with `confidence` say how sure the model was."""
-    return await chat_router.create_chat_completion(request, raw_request)
+    return await _spliced(chat_router.create_chat_completion, request, raw_request)
 
 
 @router.post(
@@ -96,7 +102,19 @@ async def create_chat_completion(
 )
 async def create_completion(request: ConfidenceCompletionRequest, raw_request: Request) -> Response:
     """Complete a prompt as OpenAI does, and with `confidence` say how sure the model was."""
-    return await completion_router.create_completion(request, raw_request)
+    return await _spliced(completion_router.create_completion, request, raw_request)
+
+
+async def _spliced(
+    route: Callable[..., Awaitable[Any]], request: SplicedRequest, raw_request: Request
+) -> Any:
+    """vLLM's response, with the log-probabilities that our handlers have written as JSON."""
+    encoder: LogprobsEncoder | None = raw_request.app.state.conf_server_logprobs_encoder
+    if encoder is None:
+        return await route(request, raw_request)
+    splices = Splices(encoder)
+    request.take_splices(splices)
+    return splices.fill_response(await route(request, raw_request))
 
 
 @router.post(
@@ -108,6 +126,10 @@ async def create_completion(request: ConfidenceCompletionRequest, raw_request: R
 @load_aware_call
 async def create_score(request: ScoreRequest, raw_request: Request) -> Response:
     """Score given completions: their log-probability and confidence, by teacher forcing."""
+    return await _spliced(_score, request, raw_request)
+
+
+async def _score(request: ScoreRequest, raw_request: Request) -> Response:
     handler: ServingScore = raw_request.app.state.conf_server_score
     answer = await handler.create_score(request, raw_request)
     if isinstance(answer, ErrorResponse):
@@ -201,6 +223,11 @@ def init_confidence_state(state: State, settings: ConfidenceSettings) -> None:
     state.openai_serving_chat = ConfidenceServingChat.adopt(state.openai_serving_chat, settings)
     state.openai_serving_completion = ConfidenceServingCompletion.adopt(
         state.openai_serving_completion, settings
+    )
+    fast = settings.logprobs_encoder == "fast"
+    state.conf_server_logprobs_encoder = LogprobsEncoder() if fast else None
+    logger.info(
+        "Log-probabilities become JSON by --logprobs-encoder %s.", settings.logprobs_encoder
     )
     chat, completion = state.openai_serving_chat, state.openai_serving_completion
     backend = ServedBackend(chat, completion, settings.statistics_obstacle)

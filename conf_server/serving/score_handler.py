@@ -16,8 +16,16 @@ from vllm.tokenizers import TokenizerLike
 
 from conf_server.backends.base import Backend, Caller
 from conf_server.backends.served import max_candidates
-from conf_server.engine.client.decoding import decode_rows
-from conf_server.serving.confidence import Confidence, ConfidenceOptions, finite
+from conf_server.engine.client.decoding import CONTEXT_TOKENS, decode_rows
+from conf_server.serving.confidence import (
+    Confidence,
+    ConfidenceOptions,
+    by_token,
+    finite,
+    finite_all,
+)
+from conf_server.serving.fragments import utf8
+from conf_server.serving.logprobs_encoder import Columns, EncodedTokens
 from conf_server.serving.refusals import refused
 from conf_server.serving.score_protocol import (
     ScoredCandidate,
@@ -27,7 +35,6 @@ from conf_server.serving.score_protocol import (
     ScoreResult,
     ScoreUsage,
 )
-from conf_server.serving.tokens import utf8
 from conf_server.settings import ConfidenceSettings
 from conf_server.stats.columns import TokenStatistic
 from conf_server.stats.forced import ForcedRows, ForcedText, WantedRows
@@ -141,14 +148,7 @@ class ServingScore(GenerateBaseServing):
             fields["uncertainty"] = confidence.uncertainty(rows)
         if confidence.mode in ("per_token", "summary"):
             fields["entropy_exact"] = rows.statistics is not None
-            fields["tokens"] = _tokens(
-                text,
-                rows,
-                confidence,
-                request.top_logprobs if confidence.mode == "per_token" else 0,
-                request.names_metrics,
-                self.renderer.get_tokenizer(),
-            )
+            fields["tokens"] = self._tokens(text, rows, confidence, request)
         return ScoreResult(
             index=index,
             num_tokens=len(text.token_ids) - text.num_context,
@@ -158,6 +158,28 @@ class ServingScore(GenerateBaseServing):
             is_greedy=_is_greedy(rows),
             **fields,
         )
+
+    def _tokens(
+        self, text: ForcedText, rows: TraceRows, confidence: Confidence, request: ScoreRequest
+    ) -> list[ScoredToken]:
+        """The completion's tokens; those that nothing stood before come first, without numbers."""
+        columns: Columns = {
+            "rank": rows.ranks,
+            "confidence": confidence.confidences(rows),
+            "entropy": confidence.entropies(rows),
+        }
+        metrics = confidence.token_metrics(rows) if request.names_metrics else {}
+        shown = request.top_logprobs if confidence.mode == "per_token" else 0
+        tokenizer = self.renderer.get_tokenizer()
+        splices = request.splices
+        if splices is None:
+            return _tokens(text, rows, shown, columns, metrics, tokenizer)
+        vocabulary = splices.encoder.vocabulary(tokenizer)
+        own_ids = text.token_ids[text.num_context :]
+        context = text.token_ids[: text.num_context]
+        tokens = EncodedTokens(vocabulary, own_ids, rows, lambda: context[-CONTEXT_TOKENS:])
+        name = splices.hold('[{"token":"*"}]', tokens.score(shown, columns, metrics))
+        return [ScoredToken.model_construct(token=name)]
 
 
 def _is_greedy(rows: TraceRows) -> bool | None:
@@ -174,35 +196,31 @@ def _is_greedy(rows: TraceRows) -> bool | None:
 def _tokens(
     text: ForcedText,
     rows: TraceRows,
-    confidence: Confidence,
     shown: int,
-    named_metrics: bool,
+    columns: Columns,
+    metrics: Columns,
     tokenizer: TokenizerLike,
 ) -> list[ScoredToken]:
-    """The completion's tokens; those that nothing stood before come first, without numbers."""
     candidate_ids = rows.candidate_ids[:, :shown].tolist()
     own_ids = text.token_ids[text.num_context :]
     unscored = len(own_ids) - len(rows)
     ids = [[own] for own in own_ids[:unscored]]
     ids += [[own, *others] for own, others in zip(own_ids[unscored:], candidate_ids, strict=True)]
     texts = decode_rows(tokenizer, ids, text.token_ids[: text.num_context])
-    columns: dict[str, list[Any]] = {
-        "logprob": [finite(logprob) for logprob in rows.logprobs.tolist()],
-        "rank": rows.ranks.tolist(),
-        "confidence": confidence.token_confidences(rows),
-        "entropy": confidence.token_entropies(rows),
+    lists: dict[str, list[Any]] = {
+        name: finite_all(values) for name, values in {"logprob": rows.logprobs, **columns}.items()
     }
-    if named_metrics and confidence.metrics:
-        columns["uncertainty"] = confidence.token_uncertainties(rows)
+    if metrics:
+        lists["uncertainty"] = by_token(metrics)
     candidate_logprobs = rows.candidate_logprobs[:, :shown].tolist()
-    nothing: dict[str, list[Any]] = {name: [None] * unscored for name in columns}
+    nothing: list[Any] = [None] * unscored
     return [
-        _token(row_ids, row_texts, logprobs, dict(zip(columns, numbers, strict=True)))
+        _token(row_ids, row_texts, logprobs, dict(zip(lists, numbers, strict=True)))
         for row_ids, row_texts, logprobs, numbers in zip(
             ids,
             texts,
             [[]] * unscored + candidate_logprobs,
-            zip(*(nothing[name] + columns[name] for name in columns), strict=True),
+            zip(*(nothing + numbers for numbers in lists.values()), strict=True),
             strict=True,
         )
     ]

@@ -22,6 +22,7 @@ from conf_server.serving.given_texts import (
 )
 from conf_server.serving.refusals import refused
 from conf_server.serving.responses import SequenceMetric
+from conf_server.serving.splices import SplicedRequest
 from conf_server.settings import Mode
 
 _OF_CHATS: Final = frozenset(
@@ -93,7 +94,7 @@ class ScoreItem(BaseModel):
         return ForcingItem(context, completions, path, tuple(self.text_paths(path)))
 
 
-class ScoreRequest(CheckedBody, ScoreItem):
+class ScoreRequest(CheckedBody, SplicedRequest, ScoreItem):
     """One item, or many under `items`, and what to answer for each."""
 
     model_config = ConfigDict(

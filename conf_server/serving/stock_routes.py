@@ -47,6 +47,17 @@ class ResponsesBody(WithoutConfidence):
 
     null_is_absent: ClassVar[frozenset[str]] = frozenset({"request_id", "background", "truncation"})
 
+    def check_stream(self, engine: Any) -> None:
+        """Refuse what the engine would refuse once the stream has begun: vLLM asks it so late.
+
+        Raises:
+            VLLMValidationError, ValueError: what the engine's client raises.
+        """
+        request: Any = self
+        if request.stream:
+            # The number of tokens follows from the prompt, and is right by then.
+            engine.check_params(request.to_sampling_params(1))
+
 
 MIXINS: Final[dict[str, type[CheckedBody]]] = {
     "/v1/responses": ResponsesBody,
@@ -94,6 +105,9 @@ def _with_mixin(
 
     @wraps(endpoint)
     async def with_stricter_body(*args: Any, **kwargs: Any) -> Any:
+        request = kwargs.get("request")
+        if isinstance(request, ResponsesBody):
+            request.check_stream(kwargs["raw_request"].app.state.engine_client)
         return await endpoint(*args, **kwargs)
 
     signature = inspect.signature(endpoint)

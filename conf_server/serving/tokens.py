@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from vllm.entrypoints.generate.base.serving import format_token_id_placeholder
 from vllm.tokenizers import TokenizerLike
 
@@ -13,16 +17,17 @@ from conf_server.stats.trace import TraceRows
 LOWEST_LOGPROB = -9999.0
 """What vLLM writes for the logarithm of zero: OpenAI's schema has room for numbers only."""
 
+_Text = TypeVar("_Text", str, bytes)
+
 
 @dataclass(frozen=True)
 class ShownToken:
     """One position of a sequence.
 
     Attributes:
-        ids: the token itself, then its candidates, likeliest first and without itself:
-            the order in which vLLM shows them.
+        ids: the token itself, then its candidates; see `own_first`.
         texts: their text, or `token_id:N`.
-        logprobs: their log-probabilities in nats.
+        logprobs: their log-probabilities in nats, at least `LOWEST_LOGPROB`.
         decoded: the token's own text, whatever `texts` shows.
     """
 
@@ -45,18 +50,8 @@ def shown_tokens(
         context: tokens before the first row, for characters split over tokens.
         as_token_ids: show `token_id:N` instead of text.
     """
-    width = rows.candidate_ids.shape[1] if shown == -1 else shown
-    all_ids, all_logprobs = [], []
-    for own, own_logprob, candidates, logprobs in zip(
-        rows.token_ids.tolist(),
-        rows.logprobs.tolist(),
-        rows.candidate_ids[:, :width].tolist(),
-        rows.candidate_logprobs[:, :width].tolist(),
-        strict=True,
-    ):
-        others = [pair for pair in zip(candidates, logprobs, strict=True) if pair[0] != own]
-        all_ids.append([own, *(token_id for token_id, _ in others)])
-        all_logprobs.append([own_logprob, *(logprob for _, logprob in others)])
+    ordered = list(own_first(rows, shown))
+    all_ids, all_logprobs = [ids for ids, _ in ordered], [logprobs for _, logprobs in ordered]
     decoded = decode_rows(tokenizer, all_ids, context)
     return [
         ShownToken(
@@ -69,11 +64,35 @@ def shown_tokens(
     ]
 
 
-def openai_logprob(logprob: float) -> float | None:
-    """A log-probability for OpenAI's schema: at least `LOWEST_LOGPROB`, and null for NaN."""
-    return None if logprob != logprob else max(logprob, LOWEST_LOGPROB)
+def own_first(rows: TraceRows, shown: int) -> Iterator[tuple[list[int], list[float]]]:
+    """Ids and log-probabilities of each row in the order in which vLLM shows them.
+
+    The token itself comes first, then the `shown` likeliest candidates (-1: all) without it: one
+    more than `shown`, unless the token is among those. NaN stays NaN.
+    """
+    width = rows.candidate_ids.shape[1] if shown == -1 else shown
+    for own, own_logprob, ids, logprobs in zip(
+        rows.token_ids.tolist(),
+        at_least_lowest(rows.logprobs).tolist(),
+        rows.candidate_ids[:, :width].tolist(),
+        at_least_lowest(rows.candidate_logprobs[:, :width]).tolist(),
+        strict=True,
+    ):
+        if own in ids:
+            place = ids.index(own)
+            del ids[place], logprobs[place]
+        yield [own, *ids], [own_logprob, *logprobs]
 
 
-def utf8(text: str) -> list[int]:
-    """The bytes of a token's text, as OpenAI lists them."""
-    return list(text.encode("utf-8", errors="replace"))
+def at_least_lowest(logprobs: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Log-probabilities for OpenAI's schema; NaN stays NaN."""
+    return np.maximum(logprobs, LOWEST_LOGPROB)
+
+
+def likeliest_by_text(texts: Iterable[_Text], logprobs: Iterable[float]) -> dict[_Text, float]:
+    """Log-probabilities by text. Of several tokens with one text, the likeliest counts."""
+    likeliest: dict[_Text, float] = {}
+    for text, logprob in zip(texts, logprobs, strict=True):
+        if text not in likeliest or logprob > likeliest[text]:
+            likeliest[text] = logprob
+    return likeliest

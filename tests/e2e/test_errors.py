@@ -434,3 +434,22 @@ async def test_64_at_once_each_get_their_own_answer(server: Server) -> None:
     right = sum(str(number + 3) in answer for number, answer in enumerate(answers))
     assert right >= 48  # a small model, but it can count
     assert wait_until_idle(server, 10)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/v1/responses", {"input": "Hi", "stop_token_ids": [10**9]}, "stop_token_ids"),
+        (
+            "/v1/completions",
+            COMPLETION | {"routed_experts_prompt_start": 99},
+            "routed_experts_prompt_start",
+        ),
+    ],
+)
+def test_what_vllm_checks_late_is_refused_before_a_stream_begins(
+    server: Server, path: str, body: dict[str, Any], field: str
+) -> None:
+    response = server.post(path, body | {"stream": True})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == field

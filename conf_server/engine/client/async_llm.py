@@ -1,7 +1,7 @@
 """The engine's client: vLLM's AsyncLLM with our output processor."""
 
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Any, Final
 
 from vllm.inputs import split_enc_dec_input
 from vllm.outputs import RequestOutput
@@ -10,6 +10,9 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from conf_server.engine.adoption import adopt
 from conf_server.engine.client.output_processor import ConfidenceOutputProcessor
+
+_CHECKED: Final = ("lora_request", "data_parallel_rank")
+"""Options of a request that vLLM checks when it makes the engine's request of it."""
 
 
 class ConfidenceAsyncLLM(AsyncLLM):
@@ -23,7 +26,7 @@ class ConfidenceAsyncLLM(AsyncLLM):
         super()._run_output_handler()
 
     def generate(
-        self, prompt: Any, sampling_params: SamplingParams, *args: Any, **kwargs: Any
+        self, prompt: Any, sampling_params: SamplingParams, request_id: str, **options: Any
     ) -> AsyncGenerator[RequestOutput, None]:
         """AsyncLLM's, but a request that streams is checked when this is called.
 
@@ -31,18 +34,34 @@ class ConfidenceAsyncLLM(AsyncLLM):
         with a 200: the client would find the refusal inside of a stream.
         """
         if sampling_params.output_kind == RequestOutputKind.DELTA:
-            self._check(prompt, sampling_params)
-        return super().generate(prompt, sampling_params, *args, **kwargs)
+            self._check(prompt, sampling_params, request_id, options)
+        return super().generate(prompt, sampling_params, request_id, **options)
 
-    def _check(self, prompt: Any, sampling_params: SamplingParams) -> None:
-        """
+    def check_params(self, sampling_params: SamplingParams) -> None:
+        """Refuse now what `generate` would refuse, as far as it does not depend on the prompt.
+
         Raises:
-            VLLMValidationError, ValueError: what AsyncLLM will raise for this request.
+            VLLMValidationError, ValueError: what AsyncLLM raises for these parameters.
         """
         # The app asks for the tasks before it serves; AsyncLLM keeps them.
         tasks = getattr(self, "_supported_tasks", None)
         if tasks is not None:
             self.input_processor._validate_params(sampling_params, tasks)
-        if isinstance(prompt, dict) and "type" in prompt:  # a rendered prompt
-            engine_input: Any = prompt
-            self.input_processor._validate_model_inputs(*split_enc_dec_input(engine_input))
+
+    def _check(
+        self, prompt: Any, params: SamplingParams, request_id: str, options: dict[str, Any]
+    ) -> None:
+        """
+        Raises:
+            VLLMValidationError, ValueError: what AsyncLLM will raise for this request.
+        """
+        tasks = getattr(self, "_supported_tasks", None)
+        kind = prompt.get("type") if isinstance(prompt, dict) else None
+        if kind == "token" and tasks is not None:
+            # Of a prompt of tokens AsyncLLM makes the engine's request without side effects.
+            known = {name: options[name] for name in _CHECKED if name in options}
+            self.input_processor.process_inputs(request_id, prompt, params, tasks, **known)
+            return
+        self.check_params(params)
+        if kind is not None:  # a rendered prompt with images or the like
+            self.input_processor._validate_model_inputs(*split_enc_dec_input(prompt))

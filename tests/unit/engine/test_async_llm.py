@@ -37,6 +37,7 @@ WRONG: list[dict[str, Any]] = [
     {"structured_outputs": StructuredOutputsParams(json="{")},
     {"allowed_token_ids": [10**6]},
     {"logprobs": 21},
+    {"routed_experts_prompt_start": 2},
 ]
 
 

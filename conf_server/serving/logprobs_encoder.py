@@ -1,0 +1,192 @@
+"""Log-probabilities of an answer's tokens as JSON text, joined from ready-made parts.
+
+vLLM makes an object of every candidate of every token, which pydantic validates and turns into
+JSON. Here no object is made per candidate: each token's part of the JSON comes from a table
+(`fragments.py`), and the numbers are written by msgspec, a row at a time.
+
+The JSON has the values that `chat.py`, `completion.py` and `score_handler.py` make as objects; a
+test compares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, chain
+from operator import add
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from vllm.tokenizers import TokenizerLike
+
+from conf_server.engine.client.decoding import CONTEXT_TOKENS
+from conf_server.serving.fragments import Before, TokenTable, Vocabulary
+from conf_server.serving.tokens import at_least_lowest, likeliest_by_text, own_first
+from conf_server.stats.trace import TraceRows
+
+Columns = Mapping[str, NDArray]
+"""Numbers by name, one for each token; NaN and infinities become null."""
+
+
+class LogprobsEncoder:
+    """Writes the rows of all requests of a process, with one vocabulary for each tokenizer."""
+
+    def __init__(self) -> None:
+        # The tokenizers are held, so that none takes over another one's id().
+        self._vocabularies: dict[tuple[int, bool], tuple[TokenizerLike, Vocabulary]] = {}
+
+    def vocabulary(self, tokenizer: TokenizerLike, as_token_ids: bool = False) -> Vocabulary:
+        key = id(tokenizer), as_token_ids
+        if key not in self._vocabularies:
+            self._vocabularies[key] = tokenizer, Vocabulary(tokenizer, as_token_ids)
+        return self._vocabularies[key][1]
+
+
+class EncodedTokens:
+    """Consecutive tokens of one text, to be written as JSON."""
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        own_ids: list[int],
+        rows: TraceRows,
+        context: Callable[[], list[int]],
+    ) -> None:
+        """
+        Args:
+            vocabulary: of the tokenizer that knows the tokens.
+            own_ids: the tokens.
+            rows: theirs; tokens at the beginning that nothing stood before have none.
+            context: gives the tokens before these; called for split characters only.
+        """
+        self._vocabulary = vocabulary
+        self._own_ids = own_ids
+        self._rows = rows
+        self._context = context
+
+    def chat(self, shown: int, columns: Columns, metrics: Columns) -> bytes:
+        """The list of OpenAI's entries for /v1/chat/completions.
+
+        Args:
+            shown: how many candidates each has (-1: all that there are).
+            columns: further numbers of each token.
+            metrics: numbers in each token's `uncertainty`, which is left out if there are none.
+        """
+        own = self._vocabulary.own.of(self._own_ids, self._before)
+        candidates: Iterable[bytes] = [b""] * len(own)
+        if shown:
+            stop = None if shown == -1 else shown
+            candidates = (
+                self._entries(self._vocabulary.candidate, row, ids[:stop], logprobs[:stop])
+                for row, (ids, logprobs) in enumerate(own_first(self._rows, shown))
+            )
+        logprobs = _numbers(at_least_lowest(self._rows.logprobs))
+        tails = _members(_texts(columns) | _objects("uncertainty", metrics))
+        return _list(
+            b'%b%b,"top_logprobs":[%b],%b}' % entry
+            for entry in zip(own, logprobs, candidates, tails, strict=True)
+        )
+
+    def completion(
+        self, shown: int | None, offset: int, columns: Columns, metrics: Columns
+    ) -> bytes:
+        """The members of OpenAI's object for /v1/completions, without braces: parallel lists.
+
+        Args:
+            shown: how many candidates `top_logprobs` has beside the token itself (-1: all that
+                there are); None leaves that list empty.
+            offset: where the first token begins in the text, in characters.
+            columns: further numbers of each token.
+            metrics: numbers in `token_uncertainty`, which is left out if there are none.
+        """
+        texts = self._vocabulary.text.of(self._own_ids, self._before)
+        lists = {
+            "text_offset": _numbers(list(accumulate(map(len, texts[:-1]), initial=offset))),
+            "token_logprobs": _numbers(at_least_lowest(self._rows.logprobs)),
+            "tokens": map(msgspec.json.encode, texts),
+            "top_logprobs": () if shown is None else self._by_text(shown),
+            **_texts(columns),
+            **_objects("token_uncertainty", metrics),
+        }
+        return b",".join(b'"%b":%b' % (name.encode(), _list(lists[name])) for name in lists)
+
+    def score(self, shown: int, columns: Columns, metrics: Columns) -> bytes:
+        """The list of entries for /v1/score; arguments as for `chat`."""
+        own = self._vocabulary.scored.of(self._own_ids, self._before)
+        candidates: Iterable[bytes] = [b""] * len(self._rows)
+        if shown:
+            candidates = (
+                self._entries(self._vocabulary.scored, row, ids, logprobs)
+                for row, (ids, logprobs) in enumerate(
+                    zip(
+                        self._rows.candidate_ids[:, :shown].tolist(),
+                        self._rows.candidate_logprobs[:, :shown].tolist(),
+                        strict=True,
+                    )
+                )
+            )
+        unscored = len(own) - len(self._rows)
+        nothing = [b"null"] * unscored
+        logprobs = nothing + _numbers(self._rows.logprobs)
+        numbers = _texts(columns) | _objects("uncertainty", metrics)
+        tails = _members({name: nothing + texts for name, texts in numbers.items()})
+        candidates = chain([b""] * unscored, candidates)
+        return _list(
+            b'%b%b,%b,"top_logprobs":[%b]}' % entry
+            for entry in zip(own, logprobs, tails, candidates, strict=True)
+        )
+
+    def _entries(
+        self, table: TokenTable[bytes], row: int, ids: list[int], logprobs: list[float]
+    ) -> bytes:
+        """A row's candidates, with commas between them."""
+        entries = table.of(ids, self._before_row(row))
+        return b"},".join(map(add, entries, _numbers(logprobs))) + b"}"
+
+    def _by_text(self, shown: int) -> Iterator[bytes]:
+        for row, (ids, logprobs) in enumerate(own_first(self._rows, shown)):
+            keys = self._vocabulary.key.of(ids, self._before_row(row))
+            if len(set(keys)) < len(keys):
+                by_text = likeliest_by_text(keys, logprobs)
+                keys, logprobs = list(by_text), list(by_text.values())
+            yield b"{%b}" % b",".join(map(add, keys, _numbers(logprobs)))
+
+    def _before(self, index: int) -> list[int]:
+        """The tokens before one of ours, as many as one character can be split over."""
+        before = self._own_ids[max(0, index - CONTEXT_TOKENS) : index]
+        if len(before) < CONTEXT_TOKENS:
+            before = [*self._context(), *before]
+        return before[-CONTEXT_TOKENS:]
+
+    def _before_row(self, row: int) -> Before:
+        index = len(self._own_ids) - len(self._rows) + row
+        return lambda _candidate: self._before(index)
+
+
+def _numbers(values: NDArray | Sequence[float]) -> list[bytes]:
+    """JSON of each number, the shortest that reads back as the same one; null for NaN."""
+    numbers = values.tolist() if isinstance(values, np.ndarray) else values
+    return msgspec.json.encode(numbers)[1:-1].split(b",") if len(numbers) else []
+
+
+def _texts(columns: Columns) -> dict[str, list[bytes]]:
+    return {name: _numbers(values) for name, values in columns.items()}
+
+
+def _objects(name: str, metrics: Columns) -> dict[str, list[bytes]]:
+    """A column of objects, one for each token, that have all metrics; no column without any."""
+    return {name: [b"{%b}" % members for members in _members(_texts(metrics))]} if metrics else {}
+
+
+def _members(columns: Mapping[str, Sequence[bytes]]) -> list[bytes]:
+    """For each token the members of an object, without braces."""
+    names = [_name(name) for name in columns]
+    return [b",".join(map(add, names, row)) for row in zip(*columns.values(), strict=True)]
+
+
+def _name(name: str) -> bytes:
+    return b'"%b":' % name.encode()
+
+
+def _list(texts: Iterable[bytes]) -> bytes:
+    return b"[%b]" % b",".join(texts)

@@ -1,0 +1,114 @@
+"""JSON text that is put into an answer once vLLM's code has made the rest of it.
+
+vLLM's handlers put answers together from pydantic models, and its routes turn them into JSON. A
+placeholder stands in the model where our text belongs, and our routes fill it in when the answer,
+or a chunk of a stream, is text:
+
+    request.take_splices(splices)             # our route
+    splices.hold('"content":[],"*":0', text)  # our handler, in the midst of vLLM's
+    splices.fill_response(response)           # our route, with the response of vLLM's route
+
+A handler that is called in another way, as /invocations does it, finds no `Splices` in its request
+and makes pydantic objects as vLLM does.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import aclosing
+from typing import Any, Final
+
+from fastapi.responses import Response, StreamingResponse
+from pydantic import BaseModel, PrivateAttr
+
+from conf_server.serving.logprobs_encoder import LogprobsEncoder
+
+# Neither a client nor a model can guess it, so no text in an answer is taken for a placeholder.
+_SECRET: Final = secrets.token_hex(16)
+_NAMES: Final = re.compile(f"{_SECRET}-([0-9]+)".encode())
+
+
+class Splices:
+    """The placeholders of one answer.
+
+    Attributes:
+        encoder: writes the text that takes their place.
+    """
+
+    def __init__(self, encoder: LogprobsEncoder) -> None:
+        self.encoder = encoder
+        self._held: dict[int, tuple[bytes, bytes, bytes]] = {}
+        self._count = 0
+
+    def hold(self, pattern: str, text: bytes) -> str:
+        """Keep `text` for the answer.
+
+        Args:
+            pattern: what the placeholder's model is as JSON, where `*` stands for its name.
+            text: what is sent in place of all of that.
+
+        Returns:
+            The name, which stands in the model as a string or as the name of a field.
+        """
+        before, after = pattern.encode().split(b"*")
+        self._held[self._count] = before, after, text
+        self._count += 1
+        return f"{_SECRET}-{self._count - 1}"
+
+    def fill(self, answer: bytes) -> bytes:
+        """The answer with our texts in place of its placeholders.
+
+        Raises:
+            RuntimeError: a placeholder's JSON is not what it was announced to be.
+        """
+        parts, end = [], 0
+        for name in _NAMES.finditer(answer):
+            before, after, text = self._held.pop(int(name[1]))
+            start = name.start() - len(before)
+            if start < end or not (
+                answer.startswith(before, start) and answer.startswith(after, name.end())
+            ):
+                raise RuntimeError("the JSON of a placeholder is not what it is known to be")
+            parts += [answer[end:start], text]
+            end = name.end() + len(after)
+        if parts:
+            # vLLM sends a chunk before it begins another, and may have dropped some.
+            self._held.clear()
+        return b"".join([*parts, answer[end:]]) if parts else answer
+
+    def fill_response(self, response: Response | None) -> Any:
+        """Fill in the placeholders of a response of vLLM's routes, now or as it is streamed.
+
+        Args:
+            response: None where the client has left.
+        """
+        if isinstance(response, StreamingResponse):
+            response.body_iterator = self._fill_chunks(response.body_iterator)
+        elif response is not None and self._held:
+            response.body = self.fill(bytes(response.body))
+            response.headers["content-length"] = str(len(response.body))
+        return response
+
+    async def _fill_chunks(self, chunks: AsyncIterable[Any]) -> AsyncIterator[Any]:
+        async with aclosing(chunks):  # type: ignore[type-var]
+            async for chunk in chunks:
+                if self._held:
+                    chunk = self.fill(chunk.encode() if isinstance(chunk, str) else chunk)
+                yield chunk
+
+
+class SplicedRequest(BaseModel):
+    """A mixin for requests whose answers can take spliced text."""
+
+    _splices: Splices | None = PrivateAttr(default=None)
+
+    @property
+    def splices(self) -> Splices | None:
+        """The answer's placeholders; None where nobody will fill them in."""
+        return self._splices
+
+    def take_splices(self, splices: Splices) -> None:
+        """Let the answer have placeholders, which the caller promises to fill in."""
+        self._splices = splices
