@@ -54,7 +54,9 @@ class Measurement:
             async with Client() as client:
                 if plan.tables & {1, 3}:
                     bar.set_postfix_str("warming up")
-                    await chat_cost.warm_up(client, self._servers, plan.concurrency)
+                    await chat_cost.warm_up(
+                        client, self._servers, plan.concurrency, plan.max_tokens
+                    )
                 for table in sorted(plan.tables & tables.keys()):
                     await tables[table](client, bar)
                     report.write_json(self._path)

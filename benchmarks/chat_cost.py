@@ -137,12 +137,19 @@ async def sample(
     return taken
 
 
-async def warm_up(client: Client, servers: Mapping[str, Server], requests: int) -> None:
-    """Send what fills the caches and allocators that the first requests would pay for."""
+async def warm_up(
+    client: Client, servers: Mapping[str, Server], requests: int, max_tokens: int
+) -> None:
+    """Send what fills the caches and allocators that the first requests would pay for.
+
+    One of them is as long as what is measured: a process that has just started has to make the
+    JSON of every token that it meets for the first time.
+    """
     for how in METHODS:
         if server := servers.get(how.server):
-            bodies = [how.body(prompt, 8) for prompt in prompts(requests, 0)]
-            how.check(await client.send(server, PATH, bodies, requests), 8)
+            length = max_tokens if how.label == (CONF, TOP_20, WHOLE) else min(8, max_tokens)
+            bodies = [how.body(prompt, length) for prompt in prompts(requests, 0)]
+            how.check(await client.send(server, PATH, bodies, requests), length)
 
 
 async def run(

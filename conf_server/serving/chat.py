@@ -102,10 +102,8 @@ class ConfidenceServingChat(OpenAIServingChat):
                 return_as_token_id,
             )
         delta, mode = top_logprobs, top_logprobs.confidence.mode
-        if mode == "empty":
-            return ChatCompletionLogProbs(content=[])
-        if mode == "stats" or not len(token_ids):
-            return ChatCompletionLogProbs(content=[], **delta.extras())
+        if mode in ("stats", "empty") or not len(token_ids):
+            return ChatCompletionLogProbs.model_construct(content=[], **delta.extras())
         shown = (num_output_top_logprobs or 0) if mode == "per_token" else 0
         as_ids = return_as_token_id
         if as_ids is None:

@@ -88,9 +88,8 @@ class TraceDelta:
     def encoded(self, tokenizer: TokenizerLike, as_token_ids: bool) -> EncodedTokens:
         """The tokens, to be written as JSON. Only where there are `splices`."""
         assert self.splices is not None
-        rows = self.rows()
         vocabulary = self.splices.encoder.vocabulary(tokenizer, as_token_ids)
-        return EncodedTokens(vocabulary, rows.token_ids.tolist(), rows, self.context)
+        return EncodedTokens(vocabulary, self.rows(), self.context)
 
 
 class DeltaTracer:

@@ -11,7 +11,8 @@ test compares them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, chain
+from functools import cache, cached_property
+from itertools import accumulate, chain, count, repeat
 from operator import add
 
 import msgspec
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from vllm.tokenizers import TokenizerLike
 
 from conf_server.engine.client.decoding import CONTEXT_TOKENS
-from conf_server.serving.fragments import Before, TokenTable, Vocabulary
+from conf_server.serving.fragments import Before, Vocabulary
 from conf_server.serving.tokens import at_least_lowest, likeliest_by_text, own_first
 from conf_server.stats.trace import TraceRows
 
@@ -48,21 +49,21 @@ class EncodedTokens:
     def __init__(
         self,
         vocabulary: Vocabulary,
-        own_ids: list[int],
         rows: TraceRows,
         context: Callable[[], list[int]],
+        unscored: Sequence[int] = (),
     ) -> None:
         """
         Args:
             vocabulary: of the tokenizer that knows the tokens.
-            own_ids: the tokens.
-            rows: theirs; tokens at the beginning that nothing stood before have none.
+            rows: the tokens.
             context: gives the tokens before these; called for split characters only.
+            unscored: tokens before `rows` that have no row, because nothing stood before them.
         """
         self._vocabulary = vocabulary
-        self._own_ids = own_ids
         self._rows = rows
         self._context = context
+        self._unscored = unscored
 
     def chat(self, shown: int, columns: Columns, metrics: Columns) -> bytes:
         """The list of OpenAI's entries for /v1/chat/completions.
@@ -72,20 +73,23 @@ class EncodedTokens:
             columns: further numbers of each token.
             metrics: numbers in each token's `uncertainty`, which is left out if there are none.
         """
-        own = self._vocabulary.own.of(self._own_ids, self._before)
-        candidates: Iterable[bytes] = [b""] * len(own)
+        rows = list(own_first(self._rows, shown))
+        own = self._vocabulary.own.of([ids[0] for ids, _ in rows], self._before)
         if shown:
-            stop = None if shown == -1 else shown
-            candidates = (
-                self._entries(self._vocabulary.candidate, row, ids[:stop], logprobs[:stop])
-                for row, (ids, logprobs) in enumerate(own_first(self._rows, shown))
-            )
-        logprobs = _numbers(at_least_lowest(self._rows.logprobs))
-        tails = _members(_texts(columns) | _objects("uncertainty", metrics))
-        return _list(
-            b'%b%b,"top_logprobs":[%b],%b}' % entry
-            for entry in zip(own, logprobs, candidates, tails, strict=True)
-        )
+            numbers = map(self._with_candidates, rows, count(), repeat(shown))
+        else:
+            logprobs = _numbers([logprobs[0] for _, logprobs in rows])
+            numbers = map(b'%b,"top_logprobs":[]'.__mod__, logprobs)
+        tails = _members(_texts(columns, "uncertainty", metrics))
+        return _list(map(b"%b%b,%b}".__mod__, zip(own, numbers, tails, strict=True)))
+
+    def _with_candidates(self, row: tuple[list[int], list[float]], index: int, shown: int) -> bytes:
+        """The number of a row's own token, and the first `shown` entries of all (-1: all)."""
+        ids, logprobs = row
+        stop = None if shown == -1 else shown
+        numbers = _numbers(logprobs)
+        entries = self._vocabulary.candidate.of(ids[:stop], self._before_row(index))
+        return b'%b,"top_logprobs":[%b}]' % (numbers[0], b"},".join(map(add, entries, numbers)))
 
     def completion(
         self, shown: int | None, offset: int, columns: Columns, metrics: Columns
@@ -102,45 +106,34 @@ class EncodedTokens:
         texts = self._vocabulary.text.of(self._own_ids, self._before)
         lists = {
             "text_offset": _numbers(list(accumulate(map(len, texts[:-1]), initial=offset))),
-            "token_logprobs": _numbers(at_least_lowest(self._rows.logprobs)),
+            "token_logprobs": _numbers(at_least_lowest(self._rows.logprobs.tolist())),
             "tokens": map(msgspec.json.encode, texts),
             "top_logprobs": () if shown is None else self._by_text(shown),
-            **_texts(columns),
-            **_objects("token_uncertainty", metrics),
+            **_texts(columns, "token_uncertainty", metrics),
         }
-        return b",".join(b'"%b":%b' % (name.encode(), _list(lists[name])) for name in lists)
+        return b",".join(_name(name) + _list(lists[name]) for name in lists)
 
     def score(self, shown: int, columns: Columns, metrics: Columns) -> bytes:
         """The list of entries for /v1/score; arguments as for `chat`."""
         own = self._vocabulary.scored.of(self._own_ids, self._before)
-        candidates: Iterable[bytes] = [b""] * len(self._rows)
+        candidates: Iterable[bytes] = repeat(b"", len(self._rows))
         if shown:
-            candidates = (
-                self._entries(self._vocabulary.scored, row, ids, logprobs)
-                for row, (ids, logprobs) in enumerate(
-                    zip(
-                        self._rows.candidate_ids[:, :shown].tolist(),
-                        self._rows.candidate_logprobs[:, :shown].tolist(),
-                        strict=True,
-                    )
-                )
-            )
-        unscored = len(own) - len(self._rows)
+            ids = self._rows.candidate_ids[:, :shown].tolist()
+            numbers = self._rows.candidate_logprobs[:, :shown].tolist()
+            candidates = map(self._scored_candidates, ids, numbers, count())
+        unscored = len(self._unscored)
         nothing = [b"null"] * unscored
         logprobs = nothing + _numbers(self._rows.logprobs)
-        numbers = _texts(columns) | _objects("uncertainty", metrics)
-        tails = _members({name: nothing + texts for name, texts in numbers.items()})
-        candidates = chain([b""] * unscored, candidates)
+        further = _texts(columns, "uncertainty", metrics)
+        tails = _members({name: nothing + texts for name, texts in further.items()})
+        candidates = chain(repeat(b"", unscored), candidates)
         return _list(
             b'%b%b,%b,"top_logprobs":[%b]}' % entry
             for entry in zip(own, logprobs, tails, candidates, strict=True)
         )
 
-    def _entries(
-        self, table: TokenTable[bytes], row: int, ids: list[int], logprobs: list[float]
-    ) -> bytes:
-        """A row's candidates, with commas between them."""
-        entries = table.of(ids, self._before_row(row))
+    def _scored_candidates(self, ids: list[int], logprobs: list[float], index: int) -> bytes:
+        entries = self._vocabulary.scored.of(ids, self._before_row(index))
         return b"},".join(map(add, entries, _numbers(logprobs))) + b"}"
 
     def _by_text(self, shown: int) -> Iterator[bytes]:
@@ -151,6 +144,10 @@ class EncodedTokens:
                 keys, logprobs = list(by_text), list(by_text.values())
             yield b"{%b}" % b",".join(map(add, keys, _numbers(logprobs)))
 
+    @cached_property
+    def _own_ids(self) -> list[int]:
+        return [*self._unscored, *self._rows.token_ids.tolist()]
+
     def _before(self, index: int) -> list[int]:
         """The tokens before one of ours, as many as one character can be split over."""
         before = self._own_ids[max(0, index - CONTEXT_TOKENS) : index]
@@ -159,8 +156,7 @@ class EncodedTokens:
         return before[-CONTEXT_TOKENS:]
 
     def _before_row(self, row: int) -> Before:
-        index = len(self._own_ids) - len(self._rows) + row
-        return lambda _candidate: self._before(index)
+        return lambda _candidate: self._before(len(self._unscored) + row)
 
 
 def _numbers(values: NDArray | Sequence[float]) -> list[bytes]:
@@ -169,13 +165,13 @@ def _numbers(values: NDArray | Sequence[float]) -> list[bytes]:
     return msgspec.json.encode(numbers)[1:-1].split(b",") if len(numbers) else []
 
 
-def _texts(columns: Columns) -> dict[str, list[bytes]]:
-    return {name: _numbers(values) for name, values in columns.items()}
-
-
-def _objects(name: str, metrics: Columns) -> dict[str, list[bytes]]:
-    """A column of objects, one for each token, that have all metrics; no column without any."""
-    return {name: [b"{%b}" % members for members in _members(_texts(metrics))]} if metrics else {}
+def _texts(columns: Columns, metrics_name: str, metrics: Columns) -> dict[str, list[bytes]]:
+    """JSON of each column. The metrics are a column of objects, one for each token, if any."""
+    texts = {name: _numbers(values) for name, values in columns.items()}
+    if metrics:
+        numbers = {name: _numbers(values) for name, values in metrics.items()}
+        texts[metrics_name] = [b"{%b}" % members for members in _members(numbers)]
+    return texts
 
 
 def _members(columns: Mapping[str, Sequence[bytes]]) -> list[bytes]:
@@ -184,6 +180,7 @@ def _members(columns: Mapping[str, Sequence[bytes]]) -> list[bytes]:
     return [b",".join(map(add, names, row)) for row in zip(*columns.values(), strict=True)]
 
 
+@cache  # there are as many as columns and metrics
 def _name(name: str) -> bytes:
     return b'"%b":' % name.encode()
 

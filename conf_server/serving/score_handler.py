@@ -175,9 +175,10 @@ class ServingScore(GenerateBaseServing):
         if splices is None:
             return _tokens(text, rows, shown, columns, metrics, tokenizer)
         vocabulary = splices.encoder.vocabulary(tokenizer)
-        own_ids = text.token_ids[text.num_context :]
+        first_row = len(text.token_ids) - len(rows)
+        unscored = text.token_ids[text.num_context : first_row]
         context = text.token_ids[: text.num_context]
-        tokens = EncodedTokens(vocabulary, own_ids, rows, lambda: context[-CONTEXT_TOKENS:])
+        tokens = EncodedTokens(vocabulary, rows, lambda: context[-CONTEXT_TOKENS:], unscored)
         name = splices.hold('[{"token":"*"}]', tokens.score(shown, columns, metrics))
         return [ScoredToken.model_construct(token=name)]
 

@@ -14,7 +14,6 @@ and makes pydantic objects as vLLM does.
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import aclosing
@@ -27,7 +26,7 @@ from conf_server.serving.logprobs_encoder import LogprobsEncoder
 
 # Neither a client nor a model can guess it, so no text in an answer is taken for a placeholder.
 _SECRET: Final = secrets.token_hex(16)
-_NAMES: Final = re.compile(f"{_SECRET}-([0-9]+)".encode())
+_SECRET_BYTES: Final = _SECRET.encode()
 
 
 class Splices:
@@ -39,7 +38,7 @@ class Splices:
 
     def __init__(self, encoder: LogprobsEncoder) -> None:
         self.encoder = encoder
-        self._held: dict[int, tuple[bytes, bytes, bytes]] = {}
+        self._held: list[tuple[bytes, bytes]] = []
         self._count = 0
 
     def hold(self, pattern: str, text: bytes) -> str:
@@ -52,10 +51,10 @@ class Splices:
         Returns:
             The name, which stands in the model as a string or as the name of a field.
         """
-        before, after = pattern.encode().split(b"*")
-        self._held[self._count] = before, after, text
+        name = f"{_SECRET}-{self._count}-"
         self._count += 1
-        return f"{_SECRET}-{self._count - 1}"
+        self._held.append((pattern.replace("*", name).encode(), text))
+        return name
 
     def fill(self, answer: bytes) -> bytes:
         """The answer with our texts in place of its placeholders.
@@ -63,20 +62,20 @@ class Splices:
         Raises:
             RuntimeError: a placeholder's JSON is not what it was announced to be.
         """
-        parts, end = [], 0
-        for name in _NAMES.finditer(answer):
-            before, after, text = self._held.pop(int(name[1]))
-            start = name.start() - len(before)
-            if start < end or not (
-                answer.startswith(before, start) and answer.startswith(after, name.end())
-            ):
-                raise RuntimeError("the JSON of a placeholder is not what it is known to be")
-            parts += [answer[end:start], text]
-            end = name.end() + len(after)
+        parts, rest = [], answer
+        for placeholder, text in self._held:
+            before, found, after = rest.partition(placeholder)
+            if found:
+                parts += [before, text]
+                rest = after
+        # Placeholders stand in the order in which they were made, if at all. What is left of
+        # them would not be JSON that anybody asked for.
+        if _SECRET_BYTES in rest or any(_SECRET_BYTES in part for part in parts[::2]):
+            raise RuntimeError("the JSON of a placeholder is not what it is known to be")
         if parts:
             # vLLM sends a chunk before it begins another, and may have dropped some.
             self._held.clear()
-        return b"".join([*parts, answer[end:]]) if parts else answer
+        return b"".join([*parts, rest])
 
     def fill_response(self, response: Response | None) -> Any:
         """Fill in the placeholders of a response of vLLM's routes, now or as it is streamed.

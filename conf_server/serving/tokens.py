@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
 from vllm.entrypoints.generate.base.serving import format_token_id_placeholder
 from vllm.tokenizers import TokenizerLike
 
@@ -70,23 +68,25 @@ def own_first(rows: TraceRows, shown: int) -> Iterator[tuple[list[int], list[flo
     The token itself comes first, then the `shown` likeliest candidates (-1: all) without it: one
     more than `shown`, unless the token is among those. NaN stays NaN.
     """
-    width = rows.candidate_ids.shape[1] if shown == -1 else shown
-    for own, own_logprob, ids, logprobs in zip(
-        rows.token_ids.tolist(),
-        at_least_lowest(rows.logprobs).tolist(),
-        rows.candidate_ids[:, :width].tolist(),
-        at_least_lowest(rows.candidate_logprobs[:, :width]).tolist(),
-        strict=True,
-    ):
-        if own in ids:
-            place = ids.index(own)
-            del ids[place], logprobs[place]
-        yield [own, *ids], [own_logprob, *logprobs]
+    stop = None if shown == -1 else 1 + shown
+    all_ids, all_logprobs = (
+        rows.named_ids[:, :stop].tolist(),
+        rows.named_logprobs[:, :stop].tolist(),
+    )
+    for ids, logprobs in zip(all_ids, all_logprobs, strict=True):
+        own = ids[0]
+        if own in ids[1:]:
+            again = ids.index(own, 1)
+            del ids[again], logprobs[again]
+        yield ids, at_least_lowest(logprobs)
 
 
-def at_least_lowest(logprobs: NDArray[np.floating]) -> NDArray[np.floating]:
+def at_least_lowest(logprobs: list[float]) -> list[float]:
     """Log-probabilities for OpenAI's schema; NaN stays NaN."""
-    return np.maximum(logprobs, LOWEST_LOGPROB)
+    # Hardly any row has to be changed. The smallest is NaN if the first is, and else no NaN.
+    if not logprobs or min(logprobs) >= LOWEST_LOGPROB:
+        return logprobs
+    return [LOWEST_LOGPROB if logprob < LOWEST_LOGPROB else logprob for logprob in logprobs]
 
 
 def likeliest_by_text(texts: Iterable[_Text], logprobs: Iterable[float]) -> dict[_Text, float]:

@@ -152,8 +152,12 @@ class RowLayout:
         Args:
             logprobs: (n, width), the request's own columns.
         """
-        places = _places(self.named, self.groups)
-        return logprobs[:, : self.named], {group: logprobs[:, places[group]] for group in places}
+        groups = {group: logprobs[:, place] for group, place in self._own_places.items()}
+        return logprobs[:, : self.named], groups
+
+    @cached_property
+    def _own_places(self) -> dict[ColumnGroup, slice]:
+        return _places(self.named, self.groups)
 
 
 def joined(logprobs: Any, groups: Mapping[ColumnGroup, Any], concatenate: Concatenate) -> Any:

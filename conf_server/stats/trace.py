@@ -102,23 +102,14 @@ class TraceRows:
     """A stretch of n tokens of a trace: views, to be read only.
 
     Attributes:
-        token_ids: (n,) int32, the sampled (or teacher-forced) tokens.
-        logprobs: (n,) float32, their log-probabilities in nats.
-        ranks: (n,) int32, their ranks in the vocabulary, 1 = likeliest.
-        candidate_ids: (n, w) int32, the likeliest tokens, likeliest first.
-        candidate_logprobs: (n, w) float32, their log-probabilities in nats.
+        named_ids: (n, 1 + w) int32, the own token of each row, then its candidates.
+        named_logprobs: (n, 1 + w) float32, their log-probabilities in nats.
+        ranks: (n,) int32, the own tokens' ranks in the vocabulary, 1 = likeliest.
         statistics: (n, s) float32, columns as in `TokenStatistic`; None where the engine
             computed none.
     """
 
-    __slots__ = (
-        "candidate_ids",
-        "candidate_logprobs",
-        "logprobs",
-        "ranks",
-        "statistics",
-        "token_ids",
-    )
+    __slots__ = ("named_ids", "named_logprobs", "ranks", "statistics")
 
     def __init__(
         self,
@@ -127,12 +118,30 @@ class TraceRows:
         ranks: NDArray,
         statistics: NDArray | None = None,
     ) -> None:
-        self.token_ids = ids[:, OWN]
-        self.logprobs = logprobs[:, OWN]
+        self.named_ids = ids
+        self.named_logprobs = logprobs
         self.ranks = ranks
         self.statistics = statistics
-        self.candidate_ids = ids[:, FIRST_CANDIDATE:]
-        self.candidate_logprobs = logprobs[:, FIRST_CANDIDATE:]
+
+    @property
+    def token_ids(self) -> NDArray:
+        """(n,) int32, the sampled (or teacher-forced) tokens."""
+        return self.named_ids[:, OWN]
+
+    @property
+    def logprobs(self) -> NDArray:
+        """(n,) float32, their log-probabilities in nats."""
+        return self.named_logprobs[:, OWN]
+
+    @property
+    def candidate_ids(self) -> NDArray:
+        """(n, w) int32, the likeliest tokens, likeliest first."""
+        return self.named_ids[:, FIRST_CANDIDATE:]
+
+    @property
+    def candidate_logprobs(self) -> NDArray:
+        """(n, w) float32, their log-probabilities in nats."""
+        return self.named_logprobs[:, FIRST_CANDIDATE:]
 
     def __len__(self) -> int:
         return len(self.ranks)

@@ -15,7 +15,7 @@ from tests.server import Server
 
 CHAT = {
     "model": "smol",
-    "messages": [{"role": "user", "content": "Repeat exactly: 😀 \"quotes\" \\ 名前"}],
+    "messages": [{"role": "user", "content": 'Repeat exactly: 😀 "quotes" \\ 名前'}],
     "max_tokens": 12,
     "temperature": 0,
 }

@@ -7,9 +7,9 @@ requests keep vLLM's own processing.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-import numpy as np
 from vllm.logger import init_logger
 from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
 from vllm.v1.engine.logprobs import LogprobsProcessor
@@ -67,7 +67,7 @@ class SampleTraceProcessor(LogprobsProcessor):
             return False
         # The likeliest token never has probability 0. Where it seems so, V1 has filled the row
         # up, since another request of the step has named more tokens than this one wants.
-        return not trace.width or not (rows.logprobs[:, FIRST_CANDIDATE] == -np.inf).any()
+        return not trace.width or -math.inf not in rows.logprobs[:, FIRST_CANDIDATE].tolist()
 
 
 class PromptTraceProcessor(LogprobsProcessor):

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponseChoice
-from vllm.entrypoints.openai.chat_completion.protocol import ChatMessage
+from vllm.entrypoints.openai.chat_completion.protocol import (
+    ChatCompletionResponseChoice,
+    ChatMessage,
+)
 from vllm.tokenizers import TokenizerLike
 
 from conf_server.serving.chat import ConfidenceServingChat
@@ -115,8 +117,9 @@ def test_chat_has_the_same_json(
     splices = Splices(encoder)
     expected = json.loads(choice(None).model_dump_json())
     assert filled(splices, choice(splices).model_dump_json()) == expected
-    assert filled(splices, choice(splices).model_dump_json(exclude_unset=True))["logprobs"] == (
-        expected["logprobs"]
+    assert (
+        filled(splices, choice(splices).model_dump_json(exclude_unset=True))["logprobs"]
+        == (expected["logprobs"])
     )
 
 
