@@ -4,7 +4,7 @@ A row of an answer names twenty tokens or more, most of them again and again. Th
 JSON, which is all of it but the numbers, is looked up here.
 
 A table grows with the tokens that answers name, and can have no more entries than the vocabulary:
-the engine names no others. docs/benchmarks.md says how large that is.
+the engine names no others. docs/api.md says how large that is.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,14 @@ import torch
 from torch import Tensor
 from vllm.sampling_params import SamplingParams
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
-from vllm.v1.sample.logits_processor import LogitsProcessors
+from vllm.v1.sample.logits_processor import (
+    AdapterLogitsProcessor,
+    BatchUpdate,
+    LogitBiasLogitsProcessor,
+    LogitsProcessor,
+    LogitsProcessors,
+    MinTokensLogitsProcessor,
+)
 from vllm.v1.sample.metadata import SamplingMetadata
 from vllm.v1.sample.sampler import Sampler as V1Sampler
 from vllm.v1.worker.gpu.sample.sampler import Sampler as V2Sampler
@@ -52,11 +60,14 @@ def logits_of(name: str) -> Tensor:
     return torch.randn(VOCABULARY, generator=draw) * 3
 
 
-def sample(requests: dict[str, SamplingParams], masked: Tensor | None = None) -> LogprobsLists:
-    """Rows of one greedy step of V1's sampler.
+def sample(
+    requests: dict[str, SamplingParams], masked: Tensor | None = None, **metadata_fields: Any
+) -> LogprobsLists:
+    """Rows of one step of V1's sampler, which is greedy and changes no logits.
 
     Args:
         masked: which tokens a grammar forbids to all requests.
+        metadata_fields: make it another step.
     """
     names = {i: p.logprob_token_ids for i, p in enumerate(requests.values()) if p.logprob_token_ids}
     widths = {name: p.logprobs for name, p in requests.items() if p.logprobs is not None}
@@ -92,9 +103,9 @@ def sample(requests: dict[str, SamplingParams], masked: Tensor | None = None) ->
         logitsprocs=LogitsProcessors(),
         logprob_token_ids=names or None,
     )
-    tensors = sampler.forward(logits, metadata).logprobs_tensors
-    assert tensors is not None
-    return tensors.tolists()
+    output = sampler.forward(logits, replace(metadata, **metadata_fields))
+    assert output.logprobs_tensors is not None
+    return output.logprobs_tensors.tolists()
 
 
 def assert_same_row(
@@ -141,6 +152,69 @@ def test_requests_that_name_tokens_get_what_stock_gives() -> None:
     expected = logits_of("two names").double().log_softmax(0)
     assert ids.tolist() == [int(expected.argmax()), 7, 8]
     np.testing.assert_allclose(logprobs, expected[ids.tolist()], rtol=0, atol=1e-5)
+
+
+def penalties(size: int) -> dict[str, Any]:
+    """Whatever has been said is not said again."""
+    return {
+        "no_penalties": False,
+        "prompt_token_ids": torch.zeros((size, 1), dtype=torch.int64),
+        "frequency_penalties": torch.zeros(size),
+        "presence_penalties": torch.full((size,), 100.0),
+        "repetition_penalties": torch.ones(size),
+        "output_token_ids": [LIKELIEST] * size,
+    }
+
+
+def processors(kind: type[LogitsProcessor], params: SamplingParams) -> dict[str, Any]:
+    processor = kind(SimpleNamespace(scheduler_config=None), torch.device("cpu"), False)
+    processor.update_state(BatchUpdate(1, removed=[], added=[(0, params, [0], [])], moved=[]))
+    return {"logitsprocs": LogitsProcessors([processor])}
+
+
+class ForeignProcessor(AdapterLogitsProcessor):
+    """A processor of another package."""
+
+    def __init__(self, *_: Any) -> None:
+        self.update_state = lambda _: None
+
+    def is_argmax_invariant(self) -> bool:
+        return False
+
+    def new_req_logits_processor(self, params: SamplingParams) -> None:
+        raise NotImplementedError
+
+    def apply(self, logits: Tensor) -> Tensor:
+        logits[:, LIKELIEST] = -torch.inf
+        return logits
+
+
+LIKELIEST = logits_of("statistics alone").topk(3).indices.tolist()
+MIN_TOKENS = SamplingParams(min_tokens=5, stop_token_ids=LIKELIEST)
+OTHER_STEPS: dict[str, dict[str, Any]] = {
+    "penalties": penalties(1),
+    "bad words": {"bad_words_token_ids": {0: [[token] for token in LIKELIEST]}},
+    "allowed tokens": {"allowed_token_ids_mask": torch.arange(VOCABULARY)[None] != 5},
+    "logit bias": processors(LogitBiasLogitsProcessor, SamplingParams(logit_bias={5: 100.0})),
+    "min tokens": processors(MinTokensLogitsProcessor, MIN_TOKENS),
+    "a foreign processor": {"logitsprocs": LogitsProcessors([ForeignProcessor()])},
+    "temperature": {
+        "temperature": torch.full((1,), 50.0),
+        "all_greedy": False,
+        "all_random": True,
+        "generators": {0: torch.Generator().manual_seed(3)},
+    },
+}
+
+
+@pytest.mark.parametrize("step", OTHER_STEPS)
+def test_the_own_log_probability_is_the_raw_one_whatever_is_done_to_the_logits(step: str) -> None:
+    (ids,), (logprobs,), *_ = sample(
+        {"statistics alone": CONFIDENCE["statistics alone"]}, **OTHER_STEPS[step]
+    )
+    expected = logits_of("statistics alone").double().log_softmax(0)
+    assert ids[0] not in LIKELIEST
+    assert logprobs[0] == pytest.approx(float(expected[ids[0]]), abs=1e-5)
 
 
 @pytest.mark.parametrize("name", CONFIDENCE)

@@ -19,6 +19,7 @@ from torch.nn.functional import pad
 from vllm.sampling_params import SamplingParams
 from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.outputs import LogprobsTensors, SamplerOutput
+from vllm.v1.sample.logits_processor import LogitBiasLogitsProcessor, MinTokensLogitsProcessor
 from vllm.v1.sample.sampler import Sampler as V1Sampler
 from vllm.v1.worker.gpu.sample.sampler import Sampler as V2Sampler
 
@@ -26,6 +27,7 @@ from conf_server.engine.adoption import adopt
 from conf_server.engine.marks import sample_statistics_top_k
 from conf_server.engine.worker.prompt_rows import relative_logprobs
 from conf_server.engine.worker.token_statistics import token_statistics
+from conf_server.stats.columns import TokenStatistic
 from conf_server.stats.row_layout import ColumnGroup, joined
 
 
@@ -139,7 +141,7 @@ class V1StatisticsSampler(V1Sampler):
 
         That saves a log-softmax, a top k and the ranks over the whole vocabulary.
         """
-        raw = logits.clone()
+        raw = None if _takes_the_likeliest(metadata) else logits.clone()
         metadata = replace(metadata, max_num_logprobs=None)
         output = super().forward(logits, metadata, *args, **kwargs)
         output.logprobs_tensors = _sampled_only(raw, output.sampled_token_ids[:, 0], statistics)
@@ -204,19 +206,52 @@ class V2StatisticsSampler(V2Sampler):
         return StepStatistics.of(logits, self._statistics_top_k[input_batch.idx_mapping_np])
 
 
+def _takes_the_likeliest(metadata: Any) -> bool:
+    """Whether V1's sampler takes the likeliest token of each row, by the logits that it is given.
+
+    If anything may change the logits before, the answer is no.
+    """
+    holder = metadata.thinking_budget_state_holder
+    return (
+        metadata.all_greedy
+        and metadata.no_penalties
+        and metadata.allowed_token_ids_mask is None
+        and not metadata.bad_words_token_ids
+        and not (holder is not None and holder.has_tracked_requests())
+        and not any(map(_may_act, metadata.logitsprocs.non_argmax_invariant))
+    )
+
+
+def _may_act(processor: Any) -> bool:
+    """Whether a logits processor may change the logits of this step."""
+    if type(processor) is LogitBiasLogitsProcessor:
+        return bool(processor.biases)
+    if type(processor) is MinTokensLogitsProcessor:
+        return bool(processor.min_toks)
+    return True  # of another package: only it knows
+
+
 def _sampled_only(
-    raw: torch.Tensor, sampled: torch.Tensor, statistics: StepStatistics
+    raw: torch.Tensor | None, sampled: torch.Tensor, statistics: StepStatistics
 ) -> LogprobsTensors:
-    """Rows that hold the sampled token and the statistics. The ranks, which nobody reads, are 0."""
-    sampled_here = sampled
-    if statistics.rows is not None:
-        raw, sampled_here = raw[statistics.rows], sampled[statistics.rows]
+    """Rows that hold the sampled token and the statistics. The ranks, which nobody reads, are 0.
+
+    Args:
+        raw: (n, V) logits, before anything has changed them; None where the sampled tokens are
+            the likeliest.
+    """
     values = statistics.values
-    own = relative_logprobs(raw, raw.gather(1, sampled_here.long().unsqueeze(1)), values)
+    if raw is None:
+        own = values[:, TokenStatistic.LOGPROB_1ST].unsqueeze(1)
+    else:
+        here = sampled
+        if statistics.rows is not None:
+            raw, here = raw[statistics.rows], sampled[statistics.rows]
+        own = relative_logprobs(raw, raw.gather(1, here.long().unsqueeze(1)), values)
     return LogprobsTensors(
         logprob_token_ids=sampled.int().unsqueeze(1),
         logprobs=statistics.of_rows(joined(own, {ColumnGroup.STATISTICS: values}, torch.cat)),
-        selected_token_ranks=torch.zeros(len(sampled), dtype=torch.int64, device=raw.device),
+        selected_token_ranks=torch.zeros(len(sampled), dtype=torch.int64, device=sampled.device),
     )
 
 
