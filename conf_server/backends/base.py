@@ -10,7 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from conf_server.stats.forced import ForcedLabels, ForcedRows, ForcedText, WantedRows
+from conf_server.stats.forced import (
+    ForcedLabels,
+    ForcedRows,
+    ForcedStates,
+    ForcedText,
+    WantedRows,
+    WantedStates,
+)
 from conf_server.stats.trace import TraceRows
 
 
@@ -170,6 +177,7 @@ class ForcingItem:
         path: of the context's fields in the client's request, for error messages.
         paths: of the completions.
         rendered: the context's tokens, where they are known already.
+        completions: without any, the context is a text on its own: one job of `prepare`.
     """
 
     context: Prompt
@@ -258,6 +266,9 @@ class Limits:
         has_chat_template: a question can be put as a user's message.
         statistics: why there are no exact token statistics; None where there are.
         forcing: why no text can be forced; None where it can.
+        states: why there are no hidden states; None where there are.
+        num_layers: decoder layers of the model; hidden states are numbered from 0 to this.
+        hidden_size: of one hidden state; 0 where there are none.
     """
 
     max_len: int
@@ -266,6 +277,9 @@ class Limits:
     has_chat_template: bool
     statistics: str | None = None
     forcing: str | None = None
+    states: str | None = "this backend gives no hidden states"
+    num_layers: int = 0
+    hidden_size: int = 0
 
 
 class Backend(Protocol):
@@ -295,6 +309,15 @@ class Backend(Protocol):
         self, jobs: Sequence[ForcingJob], wanted: WantedRows, caller: Caller
     ) -> list[ForcedRows]:
         """Teacher forcing: rows of texts that somebody else wrote, in their order."""
+        ...
+
+    async def states(
+        self, jobs: Sequence[ForcingJob], wanted: WantedStates, caller: Caller
+    ) -> list[ForcedStates]:
+        """Hidden states of texts that somebody else wrote, in their order.
+
+        Texts of which no token counts are refused; see `WantedStates.completion_only`.
+        """
         ...
 
     async def labels(

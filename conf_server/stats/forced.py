@@ -6,6 +6,7 @@ Every backend that can force a text speaks in these, whatever engine does the wo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +67,38 @@ class ForcedRows:
     """
 
     rows: TraceRows
+    num_cached: int
+
+
+Pooling = Literal["none", "mean", "last"]
+
+
+@dataclass(frozen=True)
+class WantedStates:
+    """Which hidden states of a forced text are wanted.
+
+    Attributes:
+        layers: in the numbering of transformers' `hidden_states`: 0 is the embeddings, i the output
+            of decoder layer i - 1, and the number of layers is the last one's after the final norm.
+        pooling: none for one vector a token, else their mean, or the last token's.
+        completion_only: count the completion's tokens only, and not its context's.
+    """
+
+    layers: tuple[int, ...]
+    pooling: Pooling = "mean"
+    completion_only: bool = False
+
+
+@dataclass(frozen=True)
+class ForcedStates:
+    """Hidden states of a text: each is what the model has after it has read that token.
+
+    Attributes:
+        states: (layers, n, hidden size) float32; n = 1 if pooled, else the number of tokens.
+        num_cached: how many tokens were taken from the prefix cache.
+    """
+
+    states: NDArray[np.float32]
     num_cached: int
 
 
