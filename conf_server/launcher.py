@@ -50,6 +50,7 @@ from conf_server.engine.client.probe import generates
 from conf_server.engine.client.start import ENGINE_STOP_TIMEOUT_S, Shutdown, engine_client
 from conf_server.engine.core.scheduler import use_our_scheduler
 from conf_server.engine.exact_statistics import install_token_statistics
+from conf_server.engine.states_support import NOT_ENABLED, install_hidden_states
 from conf_server.serving.app import extend_app
 from conf_server.serving.refusals import add_exception_handler
 from conf_server.serving.routes import init_confidence_state
@@ -141,7 +142,11 @@ async def build_confidence_app(
     add_exception_handler(app, EngineDeadError, engine_gone)
     if generates:
         obstacle = await install_token_statistics(engine, args)
-        init_confidence_state(app.state, replace(settings, statistics_obstacle=obstacle))
+        states = NOT_ENABLED
+        if settings.enable_hidden_states:
+            states = await install_hidden_states(engine, obstacle)
+        settings = replace(settings, statistics_obstacle=obstacle)
+        init_confidence_state(app.state, settings, states)
     return app
 
 

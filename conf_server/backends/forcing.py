@@ -6,10 +6,10 @@ What the engine is stands behind `TokenModel`. Everything here holds for any of 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from conf_server.backends.base import (
     Caller,
@@ -22,13 +22,22 @@ from conf_server.backends.base import (
 from conf_server.backends.tokenization import force_text
 from conf_server.concurrency import together
 from conf_server.refusal import RefusalError, TooLongError
-from conf_server.stats.forced import ForcedLabels, ForcedRows, ForcedText, WantedRows
+from conf_server.stats.forced import (
+    ForcedLabels,
+    ForcedRows,
+    ForcedStates,
+    ForcedText,
+    WantedRows,
+    WantedStates,
+)
 
 LABELS_IN_FLIGHT: Final = 64
 """Label questions that the engine sees at a time, of all clients together. Thousands at once
 would stand before everybody else's requests in its queue."""
 
 Context = str | list[int]
+
+_Forced = TypeVar("_Forced")
 
 
 class TokenModel(Protocol):
@@ -57,6 +66,12 @@ class TokenModel(Protocol):
 
     async def force(self, text: ForcedText, wanted: WantedRows, caller: Caller) -> ForcedRows:
         """Teacher forcing of one text."""
+        ...
+
+    async def force_states(
+        self, text: ForcedText, wanted: WantedStates, caller: Caller
+    ) -> ForcedStates:
+        """Hidden states of one text."""
         ...
 
     async def force_labels(
@@ -155,18 +170,46 @@ class TextForcing:
 
         The cache holds whole blocks: a context shorter than one is not worth the wait.
         """
-        computed: dict[int, asyncio.Event] = {}
 
         async def force(index: int, job: ForcingJob) -> ForcedRows:
+            return await self._model.force(job.text, wanted, caller.at(str(index)))
+
+        return await self._contexts_first(jobs, force)
+
+    async def states(
+        self, jobs: Sequence[ForcingJob], wanted: WantedStates, caller: Caller
+    ) -> list[ForcedStates]:
+        """Hidden states of all jobs; where the completion alone counts, as `force` does it.
+
+        Raises:
+            RefusalError: naming a text of which no token counts.
+        """
+        for job in jobs:
+            if wanted.completion_only and not job.num_scored:
+                raise RefusalError(job.path, "there is no completion, whose tokens alone count.")
+
+        async def states(index: int, job: ForcingJob) -> ForcedStates:
+            return await self._model.force_states(job.text, wanted, caller.at(str(index)))
+
+        if wanted.completion_only:
+            return await self._contexts_first(jobs, states)
+        return await together(*(states(*numbered) for numbered in enumerate(jobs)))
+
+    async def _contexts_first(
+        self, jobs: Sequence[ForcingJob], work: Callable[[int, ForcingJob], Awaitable[_Forced]]
+    ) -> list[_Forced]:
+        computed: dict[int, asyncio.Event] = {}
+
+        async def in_turn(index: int, job: ForcingJob) -> _Forced:
             leads = job.group not in computed
             context = computed.setdefault(job.group, asyncio.Event())
             if job.text.num_context >= self._model.block_size and not leads:
                 await context.wait()
-            rows = await self._model.force(job.text, wanted, caller.at(str(index)))
+            found = await work(index, job)
             context.set()
-            return rows
+            return found
 
-        return await together(*(force(*numbered) for numbered in enumerate(jobs)))
+        return await together(*(in_turn(*numbered) for numbered in enumerate(jobs)))
 
     async def labels(
         self,

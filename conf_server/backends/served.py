@@ -40,7 +40,14 @@ from conf_server.backends.served_tokens import (
 )
 from conf_server.engine.client.decoding import decode_rows
 from conf_server.engine.lora import scoring_obstacle
-from conf_server.stats.forced import ForcedLabels, ForcedRows, WantedRows
+from conf_server.engine.states_support import NOT_ENABLED, StatesSupport
+from conf_server.stats.forced import (
+    ForcedLabels,
+    ForcedRows,
+    ForcedStates,
+    WantedRows,
+    WantedStates,
+)
 
 QUEUE_SHARE: Final = 4
 """Of vLLM's --max-num-queued-reqs label questions take one part in so many."""
@@ -54,12 +61,15 @@ class ServedBackend:
         chat: OpenAIServingChat,
         completion: OpenAIServingCompletion,
         statistics: str | None,
+        states: StatesSupport = NOT_ENABLED,
     ) -> None:
         """
         Args:
             chat, completion: this server's handlers; engine, models and renderers are shared.
             statistics: why the engine has no exact token statistics; None where it has.
+            states: what its workers give of hidden states.
         """
+        self._states = states
         self._chat = RowsChat.adopt(chat)
         self._completion = RowsCompletion.adopt(completion)
         self._engine = chat.engine_client
@@ -81,6 +91,9 @@ class ServedBackend:
             has_chat_template=self._tokens.has_chat_template,
             statistics=self._statistics,
             forcing=self._forcing_obstacle(),
+            states=self._states.obstacle,
+            num_layers=self._states.num_layers,
+            hidden_size=self._states.hidden_size,
         )
 
     def _forcing_obstacle(self) -> str | None:
@@ -178,6 +191,11 @@ class ServedBackend:
         self, jobs: Sequence[ForcingJob], wanted: WantedRows, caller: Caller
     ) -> list[ForcedRows]:
         return await self._forcing.force(jobs, wanted, caller)
+
+    async def states(
+        self, jobs: Sequence[ForcingJob], wanted: WantedStates, caller: Caller
+    ) -> list[ForcedStates]:
+        return await self._forcing.states(jobs, wanted, caller)
 
     async def labels(
         self,

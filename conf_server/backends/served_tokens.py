@@ -15,9 +15,17 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.exceptions import VLLMValidationError
 
 from conf_server.backends.base import Caller, Chat
+from conf_server.engine.client.state_forcing import force_states
 from conf_server.engine.client.teacher_forcing import force_labels, teacher_force
 from conf_server.refusal import RefusalError, TooLongError
-from conf_server.stats.forced import ForcedLabels, ForcedRows, ForcedText, WantedRows
+from conf_server.stats.forced import (
+    ForcedLabels,
+    ForcedRows,
+    ForcedStates,
+    ForcedText,
+    WantedRows,
+    WantedStates,
+)
 
 _PROBE: Final = (
     {"role": "user", "content": "One."},
@@ -151,6 +159,12 @@ class ServedTokens:
     async def force(self, text: ForcedText, wanted: WantedRows, caller: Caller) -> ForcedRows:
         options = await self._options(caller)
         return await teacher_force(self._engine, text, wanted, caller.request_id, **options)
+
+    async def force_states(
+        self, text: ForcedText, wanted: WantedStates, caller: Caller
+    ) -> ForcedStates:
+        options = await self._options(caller)
+        return await force_states(self._engine, text, wanted, caller.request_id, **options)
 
     async def force_labels(
         self, context: list[int], labels: Sequence[int], caller: Caller

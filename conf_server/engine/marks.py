@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 from vllm.sampling_params import SamplingParams
 
+from conf_server.stats.forced import Pooling
 from conf_server.stats.row_layout import ColumnGroup, RowLayout
 
 _ARG: Final = "conf_server"
@@ -71,7 +72,20 @@ class PromptMark(msgspec.Struct, frozen=True, tag="prompt"):
         return RowLayout(len(self.token_ids) or self.candidates, _groups(self.statistics_top_k))
 
 
-Mark = SamplesMark | PromptMark
+class StatesMark(msgspec.Struct, frozen=True, tag="states"):
+    """Marks a request whose prompt's hidden states are wanted; `WantedStates` says what that is.
+
+    Attributes:
+        first: position in the prompt of the first token that counts.
+        layers, pooling: as in `WantedStates`.
+    """
+
+    first: int
+    layers: tuple[int, ...]
+    pooling: Pooling
+
+
+Mark = SamplesMark | PromptMark | StatesMark
 
 
 def _groups(statistics_top_k: int) -> tuple[ColumnGroup, ...]:
@@ -116,6 +130,24 @@ def prompt_mark(params: SamplingParams | None) -> PromptMark | None:
     """The mark of a request whose prompt is scored, or None."""
     mark = mark_of(params)
     return mark if isinstance(mark, PromptMark) else None
+
+
+def states_mark(params: SamplingParams | None) -> StatesMark | None:
+    """The mark of a request whose prompt's hidden states are wanted, or None."""
+    mark = mark_of(params)
+    return mark if isinstance(mark, StatesMark) else None
+
+
+def longest_hit(params: SamplingParams | None) -> int | None:
+    """How many of a prompt's tokens may come from a cache; None where all but the last may.
+
+    The engine has nothing to give of a position that it does not compute. A token's row is
+    computed at the position before it, its hidden states at its own.
+    """
+    mark = mark_of(params)
+    if isinstance(mark, PromptMark):
+        return mark.first - 1
+    return mark.first if isinstance(mark, StatesMark) else None
 
 
 def sample_statistics_top_k(params: SamplingParams | None) -> int:

@@ -27,6 +27,7 @@ from vllm.version import __version__ as vllm_version
 
 from conf_server import __version__
 from conf_server.backends.served import ServedBackend, max_candidates
+from conf_server.engine.states_support import NOT_ENABLED, StatesSupport
 from conf_server.gathering.estimation import Estimator
 from conf_server.judges.models import all_judges, load_models
 from conf_server.serving.chat import ConfidenceServingChat
@@ -203,8 +204,13 @@ def _api_routes(router: APIRouter) -> list[APIRoute]:
     return [route for route in router.routes if isinstance(route, APIRoute)]
 
 
-def init_confidence_state(state: State, settings: ConfidenceSettings) -> None:
+def init_confidence_state(
+    state: State, settings: ConfidenceSettings, states: StatesSupport = NOT_ENABLED
+) -> None:
     """Replace vLLM's handlers by ours. vLLM's own `init_app_state` has to run before.
+
+    Args:
+        states: what the workers give of hidden states.
 
     Raises:
         SettingsError: a similarity model cannot be loaded, or the engine has fewer candidates
@@ -230,7 +236,7 @@ def init_confidence_state(state: State, settings: ConfidenceSettings) -> None:
         "Log-probabilities become JSON by --logprobs-encoder %s.", settings.logprobs_encoder
     )
     chat, completion = state.openai_serving_chat, state.openai_serving_completion
-    backend = ServedBackend(chat, completion, settings.statistics_obstacle)
+    backend = ServedBackend(chat, completion, settings.statistics_obstacle, states)
     judges = all_judges(backend, load_models(settings))
     state.conf_server_score = ServingScore(chat, backend, settings)
     state.conf_server_uncertainty = ServingUncertainty(chat, Estimator(backend, judges, settings))

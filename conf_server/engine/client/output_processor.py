@@ -17,7 +17,8 @@ from vllm.v1.engine.output_processor import OutputProcessor, OutputProcessorOutp
 from vllm.v1.engine.parallel_sampling import ParentRequest
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
-from conf_server.engine.marks import PromptMark, mark_of
+from conf_server.engine.marks import PromptMark, StatesMark, mark_of
+from conf_server.engine.states_wire import states_of
 from conf_server.stats.row_layout import FIRST_CANDIDATE, EngineRows, RowLayout
 from conf_server.stats.trace import TokenTrace
 
@@ -85,6 +86,14 @@ class PromptTraceProcessor(LogprobsProcessor):
         return tensors is None or trace.layout.fits(EngineRows(*tensors[:3]))
 
 
+class StatesProcessor(LogprobsProcessor):
+    """Keeps the hidden states of one request's prompt as an array."""
+
+    def _update_prompt_logprobs(self, prompt_logprobs_tensors: LogprobsTensors) -> None:
+        states: Any = states_of(prompt_logprobs_tensors)
+        self.prompt_logprobs = states
+
+
 class ConfidenceOutputProcessor(OutputProcessor):
     """vLLM's output processor, with arrays for the requests that ask for them."""
 
@@ -131,6 +140,8 @@ def _trace_processor(request: EngineCoreRequest) -> LogprobsProcessor | None:
     mark = mark_of(request.sampling_params)
     if mark is None:
         return None
+    if isinstance(mark, StatesMark):
+        return StatesProcessor.from_new_request(None, request)
     if isinstance(mark, PromptMark):
         prompt = PromptTraceProcessor.from_new_request(None, request)
         layout = mark.layout(prompt.num_prompt_logprobs or 0)

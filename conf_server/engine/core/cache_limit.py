@@ -1,6 +1,6 @@
-"""Ending the prefix-cache hits of scored texts where the completion begins.
+"""Ending the prefix-cache hits of forced texts where what is wanted of them begins.
 
-The engine has no rows for tokens that it does not compute, so the completion must be computed.
+The engine has no rows and no hidden states of tokens that it does not compute.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from typing import Any, Final
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorBase_V1
 from vllm.v1.core.kv_cache_manager import KVCacheManager
 
-from conf_server.engine.marks import PromptMark, prompt_mark
+from conf_server.engine.marks import longest_hit
 
 
 class CappedKVCacheManager(KVCacheManager):
-    """A cache manager in which a scored text finds at most its context."""
+    """A cache manager in which a forced text finds at most what `longest_hit` allows."""
 
     def get_computed_blocks(self, request: Any, max_cache_hit_length: int | None = None) -> Any:
         return super().get_computed_blocks(*_capped(request, max_cache_hit_length))
@@ -26,20 +26,13 @@ class CappedKVCacheManager(KVCacheManager):
 
 
 def _capped(request: Any, max_cache_hit_length: int | None) -> list[Any]:
-    """The arguments of a cache lookup. For a scored text they are those of its context."""
+    """The arguments of a cache lookup. For a forced text they are those of its beginning."""
     limits = [] if max_cache_hit_length is None else [max_cache_hit_length]  # from 0.33
-    if mark := prompt_mark(request.sampling_params):
-        request = _ShortRequest(request, mark.first)
-        limits = [min(limit, _longest_hit(mark)) for limit in limits]
+    longest = longest_hit(request.sampling_params)
+    if longest is not None and longest < request.num_tokens - 1:
+        request = _ShortRequest(request, longest + 1)
+        limits = [min(limit, longest) for limit in limits]
     return [request, *limits]
-
-
-def _longest_hit(mark: PromptMark) -> int:
-    """How many tokens may come from a cache.
-
-    A token's row is computed at the position before it, which must not come from the cache.
-    """
-    return mark.first - 1
 
 
 class _ShortRequest:
@@ -68,7 +61,7 @@ class CappedConnector(KVConnectorBase_V1):
     def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> Any:
         stock: Any = super()
         found, is_async = stock.get_num_new_matched_tokens(request, num_computed_tokens)
-        mark = prompt_mark(request.sampling_params)
-        if mark and found and num_computed_tokens + found > _longest_hit(mark):
+        longest = longest_hit(request.sampling_params)
+        if longest is not None and found and num_computed_tokens + found > longest:
             return 0, False
         return found, is_async

@@ -22,9 +22,11 @@ from vllm.v1.worker.gpu_model_runner import GPUModelRunner as V1ModelRunner
 
 from conf_server.engine.adoption import adopt
 from conf_server.engine.exact_statistics import SPECULATIVE
+from conf_server.engine.states_wire import as_prompt_tensors
 from conf_server.engine.worker.cpu_generators import hidden
 from conf_server.engine.worker.prompt_rows import PromptChunk, PromptStatistics
 from conf_server.engine.worker.sampler import V1StatisticsSampler, V2StatisticsSampler
+from conf_server.engine.worker.states import HiddenStates, LayersError
 from conf_server.engine.worker.token_statistics import token_statistics
 
 
@@ -58,6 +60,43 @@ class StatisticsExtension:
         warm_up(runner)
         return None
 
+    def install_hidden_states(self) -> tuple[str | None, int, int]:
+        """Make the runner take hidden states of marked requests; `install_token_statistics` first.
+
+        Returns:
+            None, the number of decoder layers and the size of a state. Or the obstacle and zeros.
+        """
+        runner = self.model_runner
+        obstacle = states_obstacle(runner.vllm_config)
+        if obstacle is None and not isinstance(runner, V1StatisticsRunner):
+            obstacle = "this worker's model runner is not the V1 runner with our statistics"
+        if obstacle is None:
+            config = runner.model_config
+            num_layers = config.hf_text_config.num_hidden_layers
+            try:
+                runner.prompt_states = HiddenStates(runner.get_model(), num_layers)
+            except LayersError as error:
+                obstacle = str(error)
+            else:
+                return None, num_layers, config.get_hidden_size()
+        return obstacle, 0, 0
+
+
+def states_obstacle(config: Any) -> str | None:
+    """Why no hidden states can be taken in a server with this configuration, or None."""
+    parallel = config.parallel_config
+    if config.speculative_config is not None:
+        return SPECULATIVE
+    if parallel.pipeline_parallel_size > 1:
+        return "with --pipeline-parallel-size no worker has all layers"
+    if parallel.use_ubatching:
+        return "microbatching splits a step"
+    if parallel.decode_context_parallel_size * parallel.prefill_context_parallel_size > 1:
+        return "context parallelism splits a text"
+    if config.model_config.is_encoder_decoder:
+        return "the model is an encoder-decoder"
+    return None
+
 
 def _install_v2(runner: Any, sampler: V2Sampler) -> None:
     runner.sampler = V2StatisticsSampler.adopt(sampler)
@@ -85,21 +124,53 @@ class V1StatisticsRunner(V1ModelRunner):
     """The V1 model runner (`vllm.v1.worker.gpu_model_runner`), with our prompt rows."""
 
     prompt_statistics: PromptStatistics
+    prompt_states: HiddenStates | None
+    _num_scheduled: dict[str, int]
 
     @classmethod
     def adopt(cls, stock: V1ModelRunner) -> V1StatisticsRunner:
         """Take over a runner. Other parts of the worker keep the old object and share its state."""
         runner = adopt(cls, stock)
         runner.prompt_statistics = PromptStatistics()
+        runner.prompt_states = None
+        runner._num_scheduled = {}
         return runner
 
     def _update_states(self, scheduler_output: Any) -> Any:
-        # Finished requests come first, because an id may finish and come again in one step.
-        for req_id in scheduler_output.finished_req_ids:
-            self.prompt_statistics.remove_request(req_id)
-        for request in scheduler_output.scheduled_new_reqs:
-            self.prompt_statistics.add_request(request.req_id, request.sampling_params)
+        takers = [part for part in (self.prompt_statistics, self.prompt_states) if part is not None]
+        for taker in takers:
+            # Finished requests come first, because an id may finish and come again in one step.
+            for req_id in scheduler_output.finished_req_ids:
+                taker.remove_request(req_id)
+            for request in scheduler_output.scheduled_new_reqs:
+                taker.add_request(request.req_id, request.sampling_params)
+        self._num_scheduled = scheduler_output.num_scheduled_tokens
         return super()._update_states(scheduler_output)
+
+    def _determine_batch_execution_and_padding(self, *args: Any, **kwargs: Any) -> Any:
+        wanting = self.prompt_states
+        if wanting and any(req_id in wanting for req_id in self._num_scheduled):
+            kwargs["force_eager"] = True  # a CUDA graph runs no Python
+        return super()._determine_batch_execution_and_padding(*args, **kwargs)
+
+    def _model_forward(self, *args: Any, **kwargs: Any) -> Any:
+        chunks = self._states_chunks()
+        if not chunks:
+            return super()._model_forward(*args, **kwargs)
+        assert self.prompt_states is not None
+        with self.prompt_states.taking(chunks):
+            return super()._model_forward(*args, **kwargs)
+
+    def _states_chunks(self) -> list[PromptChunk]:
+        """The step's chunks of requests that want hidden states."""
+        wanting = self.prompt_states
+        if not wanting:
+            return []
+        return [
+            self._prompt_chunk(req_id, num_tokens)
+            for req_id, num_tokens in self._num_scheduled.items()
+            if req_id in wanting
+        ]
 
     @torch.inference_mode()
     def sample_tokens(self, grammar_output: Any) -> Any:  # type: ignore[override]
@@ -126,8 +197,13 @@ class V1StatisticsRunner(V1ModelRunner):
         self, hidden_states: torch.Tensor, num_scheduled_tokens: dict[str, int]
     ) -> dict[str, LogprobsTensors | None]:
         found = super()._get_prompt_logprobs_dict(hidden_states, num_scheduled_tokens)
+        return found | self._rows(hidden_states, num_scheduled_tokens) | self._states(hidden_states)
+
+    def _rows(
+        self, hidden_states: torch.Tensor, num_scheduled_tokens: dict[str, int]
+    ) -> dict[str, LogprobsTensors]:
         if not self.prompt_statistics:
-            return found
+            return {}
         chunks = [
             self._prompt_chunk(req_id, num_tokens)
             for req_id, num_tokens in num_scheduled_tokens.items()
@@ -135,10 +211,18 @@ class V1StatisticsRunner(V1ModelRunner):
         ]
         compute_logits: Any = self.model.compute_logits
         rows = self.prompt_statistics.step(chunks, hidden_states, compute_logits)
-        return found | {
+        return {
             req_id: LogprobsTensors(ids.cpu(), logprobs.cpu(), ranks.cpu())
             for req_id, (ids, logprobs, ranks, *_) in rows.items()
         }
+
+    def _states(self, hidden_states: torch.Tensor) -> dict[str, LogprobsTensors]:
+        chunks = self._states_chunks()
+        if not chunks:
+            return {}
+        assert self.prompt_states is not None
+        states = self.prompt_states.finish(chunks, hidden_states)
+        return {req_id: as_prompt_tensors(values) for req_id, values in states.items()}
 
     def _prompt_chunk(self, req_id: str, num_tokens: int) -> PromptChunk:
         request = self.requests[req_id]
