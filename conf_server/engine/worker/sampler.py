@@ -96,7 +96,7 @@ class V1StatisticsSampler(V1Sampler):
 
     def take_raw(self, logits: torch.Tensor) -> None:
         """Compute the statistics of the coming call now, before a grammar masks the logits."""
-        self._taken = self._statistics(logits)
+        self._taken = StepStatistics.of(logits, self._top_k(logits))
 
     def forward(
         self, logits: torch.Tensor, sampling_metadata: Any, *args: Any, **kwargs: Any
@@ -104,13 +104,13 @@ class V1StatisticsSampler(V1Sampler):
         # Requests with statistics ask for log-probabilities too. Without any, nothing is ours.
         if sampling_metadata.max_num_logprobs is None:
             return super().forward(logits, sampling_metadata, *args, **kwargs)
-        # This comes first, because logits processors and temperature change the logits in place.
-        taken, statistics = self._taken, self._taken or self._statistics(logits)
+        taken, self._taken = self._taken, None
+        top_k = self._top_k(logits)
         given = (logits, sampling_metadata, *args)
-        if taken is not None:
-            self._taken = None
-        elif statistics is not None and self._only_statistics(statistics):
-            return self._forward_only_statistics(statistics, *given, **kwargs)
+        if taken is None and self._only_statistics(top_k):
+            return self._forward_only_statistics(top_k, *given, **kwargs)
+        # This comes first, because logits processors and temperature change the logits in place.
+        statistics = taken or StepStatistics.of(logits, top_k)
         if sampling_metadata.logprob_token_ids:
             output = self._forward_with_named_tokens(*given, **kwargs)
         else:
@@ -119,31 +119,39 @@ class V1StatisticsSampler(V1Sampler):
             output.logprobs_tensors = statistics.widen(output.logprobs_tensors)
         return output
 
-    def _statistics(self, logits: torch.Tensor) -> StepStatistics | None:
+    def _top_k(self, logits: torch.Tensor) -> np.ndarray:
+        """`StepStatistics.top_k` of a step."""
         req_ids, requests = self._runner.input_batch.req_ids, self._runner.requests
         if logits.shape[0] != len(req_ids):  # a dummy run has rows without a request
-            return None
+            return np.zeros(len(logits), np.int32)
         top_k = (sample_statistics_top_k(requests[req_id].sampling_params) for req_id in req_ids)
-        return StepStatistics.of(logits, np.fromiter(top_k, np.int32, len(req_ids)))
+        return np.fromiter(top_k, np.int32, len(req_ids))
 
-    def _only_statistics(self, statistics: StepStatistics) -> bool:
+    def _only_statistics(self, top_k: np.ndarray) -> bool:
         """Whether statistics are all that any request of the step asks for beside its tokens."""
         batch = self._runner.input_batch
-        if batch.max_num_logprobs != 0 or batch.logprob_token_ids:
+        if not top_k.any() or batch.max_num_logprobs != 0 or batch.logprob_token_ids:
             return False
-        wanting = {req_id for req_id, k in zip(batch.req_ids, statistics.top_k, strict=True) if k}
+        wanting = {req_id for req_id, k in zip(batch.req_ids, top_k, strict=True) if k}
         return set(batch.num_logprobs) <= wanting
 
     def _forward_only_statistics(
-        self, statistics: StepStatistics, logits: Any, metadata: Any, *args: Any, **kwargs: Any
+        self, top_k: np.ndarray, logits: torch.Tensor, metadata: Any, *args: Any, **kwargs: Any
     ) -> SamplerOutput:
         """Sample without vLLM's log-probabilities, which nobody in this step needs.
 
         That saves a log-softmax, a top k and the ranks over the whole vocabulary.
         """
-        raw = None if _takes_the_likeliest(metadata) else logits.clone()
-        metadata = replace(metadata, max_num_logprobs=None)
-        output = super().forward(logits, metadata, *args, **kwargs)
+        without = replace(metadata, max_num_logprobs=None)
+        if _takes_the_likeliest(metadata):
+            # Nothing changes the logits, and they are still in the caches of the cores that have
+            # made them: vLLM's argmax, which is spread over all cores, comes first.
+            output = super().forward(logits, without, *args, **kwargs)
+            raw, statistics = None, StepStatistics.of(logits, top_k)
+        else:
+            raw, statistics = logits.clone(), StepStatistics.of(logits, top_k)
+            output = super().forward(logits, without, *args, **kwargs)
+        assert statistics is not None
         output.logprobs_tensors = _sampled_only(raw, output.sampled_token_ids[:, 0], statistics)
         return output
 
