@@ -51,8 +51,9 @@ class Backend(DummyBackend):
     broken: bool = False
 
     async def prepare(self, items: Iterable[ForcingItem]) -> list[ForcingJob]:
-        self.items += items
-        return await super().prepare(self.items)
+        given = list(items)
+        self.items += given
+        return await super().prepare(given)
 
     async def states(
         self, jobs: Sequence[ForcingJob], wanted: WantedStates, caller: Caller
@@ -88,7 +89,9 @@ class Server:
     handler: ServingHiddenStates
 
     def post(self, body: dict[str, Any], **headers: str) -> Response:
-        return self.client.post("/v1/hidden_states", json=body, headers=headers)
+        # As ASCII, which can hold half of a surrogate pair.
+        headers["content-type"] = "application/json"
+        return self.client.post("/v1/hidden_states", content=json.dumps(body), headers=headers)
 
     def answer(self, body: dict[str, Any]) -> dict[str, Any]:
         """The JSON of an answer that has the promised form."""
