@@ -16,6 +16,7 @@ LOGPROBS_ENCODERS: Final = ("fast", "vllm")
 MAX_WINDOW: Final = 2**31 - 1
 _LIMITS: Final = (
     "max_score_items",
+    "max_hidden_state_values",
     "max_uncertainty_samples",
     "max_uncertainty_tokens",
     "max_judged_characters",
@@ -44,7 +45,9 @@ class ConfidenceSettings:
         mode: what an answer carries; see `MODES`.
         top_k: candidates a token's confidence is the mean of.
         window: sliding window of the summary, in tokens.
-        max_score_items: completions one /v1/score request may hold.
+        max_score_items: texts one request to /v1/score or /v1/hidden_states may hold.
+        enable_hidden_states: whether /v1/hidden_states answers.
+        max_hidden_state_values: numbers, of 4 bytes each, that one answer of it may hold.
         max_uncertainty_samples: samples that one /v1/uncertainty request may draw or bring.
         max_uncertainty_tokens: tokens that its answer and samples, given or generated, may
             have together.
@@ -60,6 +63,8 @@ class ConfidenceSettings:
     top_k: int = 20
     window: int = 2048
     max_score_items: int = 1024
+    enable_hidden_states: bool = False
+    max_hidden_state_values: int = 16_777_216
     max_uncertainty_samples: int = 100
     max_uncertainty_tokens: int = 131_072
     max_judged_characters: int = 32_000_000
@@ -100,6 +105,7 @@ class ConfidenceSettings:
             mode=mode,  # type: ignore[arg-type]
             top_k=_positive(cls.top_k if top_k is None else top_k, top_k_from),
             window=_positive(window, "--confidence-window", MAX_WINDOW),
+            enable_hidden_states=given.get("enable_hidden_states", cls.enable_hidden_states),
             logprobs_encoder=given.get("logprobs_encoder", cls.logprobs_encoder),
             embedding_model=given.get("embedding_model"),
             nli_model=given.get("nli_model"),
@@ -148,7 +154,18 @@ def add_cli_args(parser: ArgumentParser) -> None:
         "--max-score-items",
         metavar="N",
         default=defaults.max_score_items,
-        help="Completions one /v1/score request may hold.",
+        help="Texts one request to /v1/score or /v1/hidden_states may hold.",
+    )
+    group.add_argument(
+        "--enable-hidden-states",
+        action="store_true",
+        help="Let /v1/hidden_states answer what the model's layers make of a text.",
+    )
+    group.add_argument(
+        "--max-hidden-state-values",
+        metavar="N",
+        default=defaults.max_hidden_state_values,
+        help="Numbers, of 4 bytes each, that one answer of /v1/hidden_states may hold.",
     )
     group.add_argument(
         "--max-uncertainty-samples",

@@ -133,7 +133,13 @@ class TextForcing:
             special = isinstance(item.context, Chat) or item.context.add_special_tokens
             for completion, path in zip(item.completions, item.paths, strict=True):
                 text = self._forced_text(context, completion, special, end_token)
+                _refuse_without_tokens(len(text.token_ids) - text.num_context, path)
                 jobs.append(ForcingJob(text, group, path, completion.finished))
+            if not item.completions:
+                text = self._forced_text(context, Completion(()), special, None)
+                path = f"{item.path}{'messages' if isinstance(item.context, Chat) else 'prompt'}"
+                _refuse_without_tokens(len(text.token_ids), path)
+                jobs.append(ForcingJob(text, group, path))
         return jobs
 
     def _forced_text(
@@ -148,8 +154,6 @@ class TextForcing:
 
     def _check_tokens(self, job: ForcingJob) -> None:
         ids, limit = job.text.token_ids, self._model.max_len - 1
-        if not job.num_scored:
-            raise RefusalError(job.path, "there are no tokens in it.")
         if len(ids) > limit:
             raise TooLongError(
                 job.path,
@@ -253,3 +257,12 @@ class TextForcing:
             )
         context = texts[0].token_ids[: texts[0].num_context]
         return await self._model.force_labels(context, ids, caller)
+
+
+def _refuse_without_tokens(count: int, path: str) -> None:
+    """
+    Args:
+        count: of the completion's tokens, or of a context's that is a text on its own.
+    """
+    if not count:
+        raise RefusalError(path, "there are no tokens in it.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from copy import copy
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -32,6 +32,8 @@ from conf_server.gathering.estimation import Estimator
 from conf_server.judges.models import all_judges, load_models
 from conf_server.serving.chat import ConfidenceServingChat
 from conf_server.serving.completion import ConfidenceServingCompletion
+from conf_server.serving.hidden_states_handler import ServingHiddenStates
+from conf_server.serving.hidden_states_protocol import HiddenStatesRequest, HiddenStatesResponse
 from conf_server.serving.logprobs_encoder import LogprobsEncoder
 from conf_server.serving.requests import (
     ConfidenceChatCompletionRequest,
@@ -72,6 +74,10 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     )
 }
 _EVENT_STREAM: dict[str, Any] = {"content": {"text/event-stream": {}}}
+_FILE: Final = "application/octet-stream"
+_SAFETENSORS: dict[str, Any] = {
+    "content": {_FILE: {"schema": {"type": "string", "format": "binary"}}}
+}
 
 
 def _answer(model: type[BaseModel], **more: Any) -> dict[int | str, dict[str, Any]]:
@@ -136,6 +142,23 @@ async def _score(request: ScoreRequest, raw_request: Request) -> Response:
     if isinstance(answer, ErrorResponse):
         return JSONResponse(answer.model_dump(), status_code=answer.error.code)
     return Response(answer.model_dump_json(exclude_unset=True), media_type="application/json")
+
+
+@router.post(
+    "/v1/hidden_states",
+    dependencies=[Depends(validate_json_request)],
+    responses=_ERRORS | _answer(HiddenStatesResponse, **_SAFETENSORS),
+)
+@with_cancellation
+@load_aware_call
+async def create_hidden_states(request: HiddenStatesRequest, raw_request: Request) -> Response:
+    """Read given texts, and answer what the layers that you name make of them."""
+    handler: ServingHiddenStates = raw_request.app.state.conf_server_hidden_states
+    answer = await handler.create_hidden_states(request, raw_request)
+    if isinstance(answer, ErrorResponse):
+        return JSONResponse(answer.model_dump(), status_code=answer.error.code)
+    is_file = request.encoding_format == "safetensors"
+    return Response(answer, media_type=_FILE if is_file else "application/json")
 
 
 @router.post(
@@ -239,4 +262,5 @@ def init_confidence_state(
     backend = ServedBackend(chat, completion, settings.statistics_obstacle, states)
     judges = all_judges(backend, load_models(settings))
     state.conf_server_score = ServingScore(chat, backend, settings)
+    state.conf_server_hidden_states = ServingHiddenStates(chat, backend, settings)
     state.conf_server_uncertainty = ServingUncertainty(chat, Estimator(backend, judges, settings))

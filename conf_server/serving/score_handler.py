@@ -74,7 +74,7 @@ class ServingScore(GenerateBaseServing):
                 obstacle, "NotImplementedError", HTTPStatus.NOT_IMPLEMENTED
             )
         confidence = self._confidence(request)
-        self._check_counts(request)
+        request.check_count(self.settings.max_score_items)
         jobs = await self._backend.prepare(
             item.forcing_item(path) for path, item in request.each_item()
         )
@@ -124,14 +124,6 @@ class ServingScore(GenerateBaseServing):
             mode=request.mode or options.mode or "stats",
             metrics=available if named is None else tuple(named),
         )
-
-    def _check_counts(self, request: ScoreRequest) -> None:
-        count = sum(len(item.texts()) for _, item in request.each_item())
-        limit = self.settings.max_score_items
-        if count > limit:
-            name = "completions" if request.items is None else "items"
-            message = f"{count} completions, at most {limit} a request (--max-score-items)."
-            raise refused(name, message)
 
     def _result(
         self,

@@ -2,99 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from vllm.entrypoints.serve.engine.protocol import PromptTokenUsageInfo
 
-from conf_server.backends.base import ForcingItem, Plain, Prompt
 from conf_server.backends.served_bodies import CheckedBody
 from conf_server.serving.confidence import ConfidenceOptions, MetricName
-from conf_server.serving.fields import Priority, RequestId
-from conf_server.serving.given_texts import (
-    GivenCompletion,
-    Text,
-    TokenIds,
-    chat_of,
-    check_given,
-    completion_of,
-)
+from conf_server.serving.forced_items import ForcedItem, ForcedRequest
 from conf_server.serving.refusals import refused
 from conf_server.serving.responses import SequenceMetric
 from conf_server.serving.splices import SplicedRequest
 from conf_server.settings import Mode
 
-_OF_CHATS: Final = frozenset(
-    {
-        *("chat_template", "chat_template_kwargs"),
-        *("add_generation_prompt", "continue_final_message"),
-    }
-)
-"""Fields that say how a chat is rendered."""
-
 POOLING_FIELDS = ("text_1", "text_2", "queries", "documents", "data_1", "data_2", "query")
 
 
-class ScoreItem(BaseModel):
+class ScoreItem(ForcedItem):
     """A context and the completion, or completions, to score after it."""
 
-    model_config = ConfigDict(extra="forbid")
 
-    prompt: Text | TokenIds | None = Field(
-        default=None, description="Context as text or token ids; may be empty."
-    )
-    messages: list[dict[str, Any]] | None = Field(
-        default=None, description="Context as a chat, rendered with the model's template."
-    )
-    completion: GivenCompletion | None = Field(
-        default=None, description="What to score, as text, token ids or an object."
-    )
-    completions: list[GivenCompletion] | None = Field(
-        default=None, description="Several completions of the same context."
-    )
-    add_special_tokens: bool = Field(
-        default=True, description="Add the tokenizer's special tokens (BOS) to a text prompt."
-    )
-    chat_template: str | None = Field(
-        default=None,
-        description="Instead of the model's own; the server needs --trust-request-chat-template.",
-    )
-    chat_template_kwargs: dict[str, Any] | None = Field(
-        default=None, description="Further arguments of the chat template."
-    )
-
-    add_generation_prompt: bool | None = Field(
-        default=None, description="Whether the chat's prompt ends where an answer begins."
-    )
-    continue_final_message: bool | None = Field(
-        default=None, description="Leave the last message open: the completion goes on with it."
-    )
-
-    def texts(self) -> list[GivenCompletion]:
-        """The completions, however they were given."""
-        return [self.completion] if self.completion is not None else list(self.completions or ())
-
-    def text_paths(self, path: str) -> list[str]:
-        """The fields they came from, with `path` before them."""
-        if self.completions is None:
-            return [f"{path}completion"]
-        return [f"{path}completions.{number}" for number in range(len(self.completions))]
-
-    def forcing_item(self, path: str) -> ForcingItem:
-        """The same as plain data, for layers that know no HTTP."""
-        context: Prompt
-        if self.messages is not None:
-            names = _OF_CHATS & self.model_fields_set
-            context = chat_of(self.messages, {name: getattr(self, name) for name in names}, path)
-        else:
-            content = self.prompt if isinstance(self.prompt, str) else tuple(self.prompt or ())
-            context = Plain(content, self.add_special_tokens)
-        completions = tuple(map(completion_of, self.texts()))
-        return ForcingItem(context, completions, path, tuple(self.text_paths(path)))
-
-
-class ScoreRequest(CheckedBody, SplicedRequest, ScoreItem):
+class ScoreRequest(CheckedBody, SplicedRequest, ForcedRequest):
     """One item, or many under `items`, and what to answer for each."""
 
     model_config = ConfigDict(
@@ -110,7 +38,6 @@ class ScoreRequest(CheckedBody, SplicedRequest, ScoreItem):
     )
 
     items: list[ScoreItem] | None = Field(default=None, description="Many items at once.")
-    model: str | None = Field(default=None, description="Served model or LoRA adapter.")
     mode: Mode | None = Field(default=None, description="What an item carries; default stats.")
     top_logprobs: Annotated[int, Field(strict=True, ge=0)] = Field(
         default=0, description="Likeliest candidates to show at each token, in mode per_token."
@@ -121,11 +48,6 @@ class ScoreRequest(CheckedBody, SplicedRequest, ScoreItem):
     confidence: ConfidenceOptions | None = Field(
         default=None, description="top_k and window of the confidence; mode and metrics as above."
     )
-    cache_salt: str | None = Field(
-        default=None, min_length=1, description="Keeps this request's prefix cache to itself."
-    )
-    priority: Priority = 0
-    request_id: RequestId
 
     @model_validator(mode="before")
     @classmethod
@@ -142,16 +64,7 @@ class ScoreRequest(CheckedBody, SplicedRequest, ScoreItem):
 
     @model_validator(mode="after")
     def _check(self) -> ScoreRequest:
-        own = {"prompt", "messages", "completion", "completions"} | _OF_CHATS
-        given = sorted(name for name in own if getattr(self, name) is not None)
-        if self.items is None:
-            _check_item(self, "")
-        elif given:
-            raise refused(given[0], "it stands beside `items`; put it into each item.")
-        elif not self.items:
-            raise refused("items", "it must not be empty.")
-        for index, item in enumerate(self.items or ()):
-            _check_item(item, f"items.{index}.")
+        self.check_items()
         for name in ("mode", "metrics"):
             if getattr(self, name) is not None and getattr(self.confidence, name, None) is not None:
                 raise refused(name, f"it is given beside `confidence.{name}`.")
@@ -162,33 +75,6 @@ class ScoreRequest(CheckedBody, SplicedRequest, ScoreItem):
         """Whether the client has chosen metrics, and so wants each token's too."""
         options = self.confidence
         return self.metrics is not None or (options is not None and options.metrics is not None)
-
-    def each_item(self) -> Iterator[tuple[str, ScoreItem]]:
-        """Items with the path of their fields, for error messages."""
-        if self.items is None:
-            yield "", self
-        for index, item in enumerate(self.items or ()):
-            yield f"items.{index}.", item
-
-
-def _check_item(item: ScoreItem, path: str) -> None:
-    _check_one_of(item, "prompt", "messages", path, " (an empty prompt scores a text on its own)")
-    _check_one_of(item, "completion", "completions", path)
-    for name in ("messages", "completions"):
-        value = getattr(item, name)
-        if value is not None and not value:
-            raise refused(f"{path}{name}", "it must not be empty.")
-    if item.messages is None:
-        for name in sorted(_OF_CHATS):
-            if getattr(item, name) is not None:
-                raise refused(f"{path}{name}", "it has a place beside `messages` only.")
-    for text, field in zip(item.texts(), item.text_paths(path), strict=True):
-        check_given(text, field)
-
-
-def _check_one_of(item: ScoreItem, first: str, second: str, path: str, hint: str = "") -> None:
-    if (getattr(item, first) is None) == (getattr(item, second) is None):
-        raise refused(f"{path}{first}", f"give either `{first}` or `{second}`{hint}.")
 
 
 class ScoredCandidate(BaseModel):

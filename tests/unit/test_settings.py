@@ -53,8 +53,24 @@ def test_window_and_items_come_from_their_flags() -> None:
     assert (settings.window, settings.max_score_items) == (64, 3)
 
 
+def test_hidden_states_are_off_unless_wanted() -> None:
+    assert not resolve().enable_hidden_states
+    assert resolve().max_hidden_state_values == 16_777_216
+    settings = resolve("--enable-hidden-states", "--max-hidden-state-values=9")
+    assert settings.enable_hidden_states
+    assert settings.max_hidden_state_values == 9
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "abc", "", "1.5", "1e3"])
-@pytest.mark.parametrize("flag", ["--confidence-top-k", "--confidence-window", "--max-score-items"])
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--confidence-top-k",
+        "--confidence-window",
+        "--max-score-items",
+        "--max-hidden-state-values",
+    ],
+)
 def test_a_bad_number_is_refused_by_its_flags_name(flag: str, value: str) -> None:
     with pytest.raises(SettingsError, match=rf"^{flag}: .*{value!r}"):
         resolve(f"{flag}={value}")

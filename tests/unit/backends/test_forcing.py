@@ -20,6 +20,7 @@ from conf_server.backends.base import (
     Chat,
     Completion,
     ForcingItem,
+    ForcingJob,
     Framing,
     LabelQuestion,
     Plain,
@@ -178,6 +179,45 @@ async def test_a_finished_text_ends_with_the_models_end_token(
     (job,) = await TextForcing(Model()).prepare([item(completion, context=context)])
     assert job.text == ForcedText(ids, 2)
     assert job.finished == completion.finished
+
+
+@pytest.mark.parametrize(
+    ("context", "ids", "path"),
+    [
+        (Plain("A B "), [3, 4], "items.1.prompt"),
+        (Plain((5, 3)), [5, 3], "items.1.prompt"),
+        (Chat(({}, {})), [1, 1], "items.1.messages"),
+    ],
+)
+async def test_a_context_without_completions_is_a_text_on_its_own(
+    context: Plain | Chat, ids: list[int], path: str
+) -> None:
+    items = [item(Completion("C")), ForcingItem(context, (), "items.1.", ())]
+    _, job = await TextForcing(Model()).prepare(items)
+    assert job == ForcingJob(ForcedText(ids, len(ids)), job.group, path)
+
+
+async def test_a_text_on_its_own_shares_its_context() -> None:
+    items = [item(Completion("C")), item(), item(context=Plain("B"))]
+    jobs = await TextForcing(Model()).prepare(items)
+    assert [job.group for job in jobs] == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("context", "kind", "message"),
+    [
+        (Plain(""), RefusalError, "`items.1.prompt`: there are no tokens"),
+        (Plain(()), RefusalError, "`items.1.prompt`: there are no tokens"),
+        (Plain((3, 8)), RefusalError, "`items.1.prompt`: token id 8 is outside the vocabulary"),
+        (Plain((1,) * 64), TooLongError, "`items.1.prompt`: 64 tokens"),
+        (Chat(({},) * 64), TooLongError, "`items.1.messages`: 64 tokens"),
+    ],
+)
+async def test_a_text_on_its_own_that_cannot_be_forced_is_refused(
+    context: Plain | Chat, kind: type[RefusalError], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        await TextForcing(Model()).prepare([ForcingItem(context, (), "items.1.", ())])
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ POSTS = [
     "/v1/chat/completions",
     "/v1/completions",
     "/v1/score",
+    "/v1/hidden_states",
     "/v1/uncertainty",
     "/v1/responses",
     "/tokenize",
@@ -125,8 +126,14 @@ def test_versions(client: TestClient) -> None:
 
 def test_every_route_of_vllms_is_there_once(app: FastAPI) -> None:
     stock = app.state.stock_routes
-    ours = {("/v1/score", "POST"), ("/v1/uncertainty", "POST"), ("/v1/uncertainty/methods", "GET")}
-    assert set(operations(app)) == {*stock, *ours, ("/v1/models/{model_id:path}", "GET")}
+    ours = {
+        ("/v1/score", "POST"),
+        ("/v1/hidden_states", "POST"),
+        ("/v1/uncertainty", "POST"),
+        ("/v1/uncertainty/methods", "GET"),
+        ("/v1/models/{model_id:path}", "GET"),
+    }
+    assert set(operations(app)) == {*stock, *ours}
     routes = [route for route in app.routes if isinstance(route, APIRoute)]
     assert sum(len(route.methods) for route in routes) == len(operations(app))
 

@@ -8,6 +8,7 @@ import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel
 
+from conf_server.serving.hidden_states_protocol import HiddenStatesRequest, HiddenStatesResponse
 from conf_server.serving.responses import (
     ConfidenceChatCompletionResponse,
     ConfidenceCompletionResponse,
@@ -20,10 +21,19 @@ from conf_server.serving.uncertainty_protocol import (
 )
 from conf_server.uncertainty.registry import GROUPS, METHODS
 
-OURS = [ScoreRequest, ScoreResponse, UncertaintyRequest, UncertaintyResponse, MethodList]
+OURS = [
+    ScoreRequest,
+    ScoreResponse,
+    HiddenStatesRequest,
+    HiddenStatesResponse,
+    UncertaintyRequest,
+    UncertaintyResponse,
+    MethodList,
+]
 OF_VLLM = [ConfidenceChatCompletionResponse, ConfidenceCompletionResponse]
 ROUTES = {
     "/v1/score": ("post", "ScoreRequest", "ScoreResponse"),
+    "/v1/hidden_states": ("post", "HiddenStatesRequest", "HiddenStatesResponse"),
     "/v1/uncertainty": ("post", "UncertaintyRequest", "UncertaintyResponse"),
     "/v1/chat/completions": (
         "post",
@@ -70,6 +80,11 @@ def test_routes_name_their_models(document: dict[str, Any], path: str) -> None:
     if request is not None:
         schema = route["requestBody"]["content"]["application/json"]["schema"]
         assert schema == {"$ref": f"#/components/schemas/{request}"}
+
+
+def test_hidden_states_are_json_first_and_a_file_as_well(document: dict[str, Any]) -> None:
+    answer = document["paths"]["/v1/hidden_states"]["post"]["responses"]["200"]
+    assert list(answer["content"]) == ["application/json", "application/octet-stream"]
 
 
 @pytest.mark.parametrize("model", OURS, ids=lambda model: model.__name__)

@@ -1,0 +1,170 @@
+"""/v1/hidden_states: what the layers of the model make of any text, on the engine that serves."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Sequence
+from http import HTTPStatus
+
+import numpy as np
+from fastapi import Request
+from numpy.typing import NDArray
+from vllm.entrypoints.generate.base.serving import GenerateBaseServing
+from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse, PromptTokenUsageInfo
+
+from conf_server.backends.base import Backend, Caller, ForcingJob
+from conf_server.serving.hidden_states_protocol import (
+    HiddenStatesRequest,
+    HiddenStatesResponse,
+    HiddenStatesResult,
+    Number,
+)
+from conf_server.serving.refusals import refused
+from conf_server.serving.score_protocol import ScoreUsage
+from conf_server.settings import ConfidenceSettings
+from conf_server.stats.forced import ForcedStates, WantedStates
+
+_OFF = "hidden states are off: start the server with --enable-hidden-states"
+
+
+class ServingHiddenStates(GenerateBaseServing):
+    """Handler of POST /v1/hidden_states."""
+
+    def __init__(
+        self, chat: OpenAIServingChat, backend: Backend, settings: ConfidenceSettings
+    ) -> None:
+        """Share engine, models and renderer with the chat handler."""
+        super().__init__(
+            engine_client=chat.engine_client,
+            models=chat.models,  # type: ignore[arg-type]  # annotated wider by vLLM
+            request_logger=chat.request_logger,
+        )
+        self.settings = settings
+        self._backend = backend
+
+    async def create_hidden_states(
+        self, request: HiddenStatesRequest, raw_request: Request | None = None
+    ) -> bytes | ErrorResponse:
+        """Validate every item, then let the model read them all.
+
+        Returns:
+            The body of the answer: JSON of a `HiddenStatesResponse`, or a safetensors file where
+            the request wants one.
+
+        Raises:
+            VLLMValidationError, RefusalError: naming the field; the engine has seen nothing yet.
+        """
+        error: ErrorResponse | None = await self._check_model(request)  # type: ignore[arg-type]
+        if error is not None:
+            return error
+        limits = self._backend.limits()
+        obstacle = limits.states if self.settings.enable_hidden_states else _OFF
+        if obstacle is not None:
+            return self.create_error_response(
+                obstacle, "NotImplementedError", HTTPStatus.NOT_IMPLEMENTED
+            )
+        wanted = request.wanted(limits.num_layers)
+        request.check_count(self.settings.max_score_items)
+        jobs = await self._backend.prepare(
+            item.forcing_item(path) for path, item in request.each_item()
+        )
+        self._check_size(jobs, wanted, limits.hidden_size)
+        self._preflight(len(jobs))
+        lora_request = self._maybe_get_adapters(request)  # type: ignore[arg-type]
+        answer_id = f"hidden-{self._base_request_id(raw_request, request.request_id)}"
+        headers = {} if raw_request is None else dict(raw_request.headers)
+        caller = Caller(answer_id, request.model, request.cache_salt, request.priority, headers)
+        found = await self._backend.states(jobs, wanted, caller)
+        num_tokens = sum(len(job.text.token_ids) for job in jobs)
+        answer = HiddenStatesResponse(
+            id=answer_id,
+            object="hidden_states",
+            created=int(time.time()),
+            model=self.models.model_name(lora_request),
+            layers=list(wanted.layers),
+            data=[],
+            usage=ScoreUsage(
+                prompt_tokens=num_tokens,
+                total_tokens=num_tokens,
+                prompt_tokens_details=PromptTokenUsageInfo(
+                    cached_tokens=sum(forced.num_cached for forced in found)
+                ),
+            ),
+        )
+        counts = [_num_counted(job, wanted) for job in jobs]
+        # It may be many megabytes: other requests go on meanwhile.
+        return await asyncio.to_thread(_encode, answer, request, found, counts)
+
+    def _check_size(self, jobs: Sequence[ForcingJob], wanted: WantedStates, size: int) -> None:
+        layers, limit = len(wanted.layers), self.settings.max_hidden_state_values
+        pooled = wanted.pooling != "none"
+        vectors = sum(1 if pooled else _num_counted(job, wanted) for job in jobs)
+        count = layers * vectors * size
+        if count > limit:
+            message = (
+                f"{layers} layers of {vectors} vectors of {size} numbers are {count} numbers, at "
+                f"most {limit} a response (--max-hidden-state-values)."
+            )
+            raise refused("layers" if pooled else "pooling", message)
+
+
+def _num_counted(job: ForcingJob, wanted: WantedStates) -> int:
+    return job.num_scored if wanted.completion_only else len(job.text.token_ids)
+
+
+def _encode(
+    answer: HiddenStatesResponse,
+    request: HiddenStatesRequest,
+    found: Sequence[ForcedStates],
+    counts: Sequence[int],
+) -> bytes:
+    """The answer's body, with the states in it as the request wants them."""
+    tensors = [np.ascontiguousarray(forced.states, np.dtype("<f4")) for forced in found]
+    if request.encoding_format == "safetensors":
+        return _as_file(answer, request, tensors, counts)
+    # Constructed, not validated: pydantic would go over every number.
+    answer.data = [
+        HiddenStatesResult.model_construct(
+            index=index,
+            num_tokens=num_tokens,
+            shape=list(tensor.shape),
+            states=_as_base64(tensor) if request.encoding_format == "base64" else _as_lists(tensor),
+        )
+        for index, (tensor, num_tokens) in enumerate(zip(tensors, counts, strict=True))
+    ]
+    return answer.model_dump_json(exclude_unset=True).encode()
+
+
+def _as_file(
+    answer: HiddenStatesResponse,
+    request: HiddenStatesRequest,
+    tensors: Sequence[NDArray[np.float32]],
+    counts: Sequence[int],
+) -> bytes:
+    """One tensor a text, `states.INDEX`; the format's metadata are strings, here of JSON."""
+    from safetensors.numpy import save
+
+    facts = {
+        "id": answer.id,
+        "model": answer.model,
+        "layers": answer.layers,
+        "pooling": request.pooling,
+        "num_tokens": list(counts),
+    }
+    named = {f"states.{index}": tensor for index, tensor in enumerate(tensors)}
+    return save(named, {name: json.dumps(fact) for name, fact in facts.items()})
+
+
+def _as_base64(tensor: NDArray[np.float32]) -> str:
+    return base64.b64encode(tensor).decode()
+
+
+def _as_lists(tensor: NDArray[np.float32]) -> list[list[list[Number]]]:
+    finite = np.isfinite(tensor)
+    lists: list[list[list[Number]]]
+    lists = (tensor if finite.all() else np.where(finite, tensor, None)).tolist()
+    return lists

@@ -1,0 +1,143 @@
+"""POST /v1/hidden_states: what it takes and what it answers."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from conf_server.backends.served_bodies import CheckedBody
+from conf_server.serving.forced_items import ForcedItem, ForcedRequest
+from conf_server.serving.refusals import refused
+from conf_server.serving.score_protocol import ScoreUsage
+from conf_server.stats.forced import Pooling, WantedStates
+
+Layer = Annotated[int, Field(strict=True)]
+Number = float | None
+
+
+class HiddenStatesItem(ForcedItem):
+    """A text to read: a context alone, or with the completion or completions after it."""
+
+    needs_completion: ClassVar[bool] = False
+
+
+class HiddenStatesRequest(CheckedBody, ForcedRequest):
+    """One item, or many under `items`, and which of their hidden states to answer."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"prompt": "The capital of France is Paris.", "layers": [15, -1]}]
+        }
+    )
+
+    needs_completion: ClassVar[bool] = False
+
+    items: list[HiddenStatesItem] | None = Field(default=None, description="Many items at once.")
+    layers: Annotated[list[Layer], Field(min_length=1)] = Field(
+        default=[-1],
+        description="0 for the embeddings, i for the output of decoder layer i - 1, and the "
+        "model's number of layers for the last one's after the final norm. Negative numbers "
+        "count from the end.",
+    )
+    pooling: Pooling = Field(
+        default="mean",
+        description="One vector a text, the tokens' `mean` or the `last` token's; or one vector a "
+        "token: `none`.",
+    )
+    tokens: Literal["all", "completion"] = Field(
+        default="all", description="Which tokens count: the context's too, or the completion's."
+    )
+    encoding_format: Literal["base64", "float", "safetensors"] = Field(
+        default="base64",
+        description="Of `states`: `base64` of little-endian float32, or lists of numbers. Or "
+        "`safetensors`: the whole answer is one file of that format instead of JSON.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> HiddenStatesRequest:
+        self.check_items()
+        for path, item in self.each_item():
+            if self.tokens == "completion" and not item.texts():
+                where = f"`{path.rstrip('.')}`" if path else "the request"
+                raise refused("tokens", f"{where} has no completion whose tokens would count.")
+        return self
+
+    def wanted(self, num_layers: int) -> WantedStates:
+        """
+        Args:
+            num_layers: decoder layers of the model.
+
+        Raises:
+            VLLMValidationError: the model has no such layer, or it is named twice.
+        """
+        layers: list[int] = []
+        for index, given in enumerate(self.layers):
+            layer = given + num_layers + 1 if given < 0 else given
+            if not 0 <= layer <= num_layers:
+                message = (
+                    f"{given} is no layer of this model, which has {num_layers}: 0 (the "
+                    f"embeddings) to {num_layers}, or -1 to {-num_layers - 1} from the end."
+                )
+                raise refused(f"layers.{index}", message, given)
+            if layer in layers:
+                message = f"{given} is the same layer as `layers.{layers.index(layer)}`."
+                raise refused(f"layers.{index}", message, given)
+            layers.append(layer)
+        return WantedStates(tuple(layers), self.pooling, self.tokens == "completion")
+
+
+class HiddenStatesResult(BaseModel):
+    """Hidden states of one text."""
+
+    index: int = Field(description="Position in `data`.")
+    num_tokens: int = Field(description="Tokens that count.")
+    shape: list[int] = Field(
+        description="Of `states`: layers, vectors (1 if pooled, else `num_tokens`), hidden size."
+    )
+    states: str | list[list[list[Number]]] = Field(
+        description="Base64 of little-endian float32 in C order, the last axis fastest; or nested "
+        "lists, in which NaN and infinities are null."
+    )
+
+
+class HiddenStatesResponse(BaseModel):
+    """Results in the order of the items and of their completions."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "hidden-9f1d",
+                    "object": "hidden_states",
+                    "created": 1767225600,
+                    "model": "smol",
+                    "layers": [15, 30],
+                    "data": [
+                        {
+                            "index": 0,
+                            "num_tokens": 7,
+                            "shape": [2, 1, 3],
+                            "states": "AACAPwAAAEAAAEBAAACAQAAAoEAAAMBA",
+                        }
+                    ],
+                    "usage": {
+                        "prompt_tokens": 7,
+                        "total_tokens": 7,
+                        "prompt_tokens_details": {"cached_tokens": 0},
+                    },
+                }
+            ]
+        }
+    )
+
+    id: str = Field(description="The request's name, with `hidden-` before it.")
+    object: Literal["hidden_states"]
+    created: int = Field(description="Seconds since 1970.")
+    model: str = Field(description="Who has read the texts: served name or LoRA adapter.")
+    layers: list[int] = Field(
+        description="Those that were asked for, in that order, counted from 0: the first axis of "
+        "`states`."
+    )
+    data: list[HiddenStatesResult] = Field(description="One result a text.")
+    usage: ScoreUsage
