@@ -77,6 +77,7 @@ def server(
         "--served-model-name=smol",
         "--api-key=secret",
         "--max-model-len=2048",
+        "--enable-hidden-states",
         f"--embedding-model={sentence_model_path}",
         "--max-score-items=64",
         "--enable-auto-tool-choice",

@@ -26,7 +26,9 @@ class StatesSupport:
     hidden_size: int = 0
 
 
-NOT_ENABLED: Final = StatesSupport("the server was started without --enable-hidden-states")
+NOT_ENABLED: Final = StatesSupport(
+    "hidden states are off: start the server with --enable-hidden-states"
+)
 
 
 async def install_hidden_states(engine: EngineClient, statistics: str | None) -> StatesSupport:

@@ -28,8 +28,6 @@ from conf_server.serving.score_protocol import ScoreUsage
 from conf_server.settings import ConfidenceSettings
 from conf_server.stats.forced import ForcedStates, WantedStates
 
-_OFF = "hidden states are off: start the server with --enable-hidden-states"
-
 
 class ServingHiddenStates(GenerateBaseServing):
     """Handler of POST /v1/hidden_states."""
@@ -62,10 +60,9 @@ class ServingHiddenStates(GenerateBaseServing):
         if error is not None:
             return error
         limits = self._backend.limits()
-        obstacle = limits.states if self.settings.enable_hidden_states else _OFF
-        if obstacle is not None:
+        if limits.states is not None:
             return self.create_error_response(
-                obstacle, "NotImplementedError", HTTPStatus.NOT_IMPLEMENTED
+                limits.states, "NotImplementedError", HTTPStatus.NOT_IMPLEMENTED
             )
         wanted = request.wanted(limits.num_layers)
         request.check_count(self.settings.max_score_items)

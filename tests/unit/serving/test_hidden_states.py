@@ -31,6 +31,7 @@ from conf_server.backends.base import (
     Plain,
 )
 from conf_server.backends.dummy import DummyBackend
+from conf_server.engine.states_support import NOT_ENABLED
 from conf_server.serving.hidden_states_handler import ServingHiddenStates
 from conf_server.serving.hidden_states_protocol import HiddenStatesResponse
 from conf_server.settings import ConfidenceSettings
@@ -125,9 +126,7 @@ def server(app: FastAPI, client: TestClient) -> Iterator[Server]:
         model_name=lambda adapter: "smol",
     )
     chat: Any = SimpleNamespace(engine_client=engine, models=models, request_logger=None)
-    settings = ConfidenceSettings(
-        max_score_items=MAX_ITEMS, enable_hidden_states=True, max_hidden_state_values=MAX_VALUES
-    )
+    settings = ConfidenceSettings(max_score_items=MAX_ITEMS, max_hidden_state_values=MAX_VALUES)
     handler = ServingHiddenStates(chat, backend, settings)
     app.state.conf_server_hidden_states = handler
     yield Server(client, backend, engine, handler)
@@ -462,18 +461,12 @@ def test_as_many_texts_as_a_request_may_hold(server: Server) -> None:
     assert "--max-score-items" in server.post({"items": [PROMPT] * 5}).json()["error"]["message"]
 
 
-def test_a_server_that_was_not_started_for_it_says_so(server: Server) -> None:
-    server.handler.settings = replace(server.handler.settings, enable_hidden_states=False)
+@pytest.mark.parametrize("obstacle", [NOT_ENABLED.obstacle, "the layers are elsewhere"])
+def test_a_server_without_hidden_states_says_why(server: Server, obstacle: str) -> None:
+    server.backend.known = replace(server.backend.known, states=obstacle)
     error = server.refusal(PROMPT, status=501)
     assert error["type"] == "NotImplementedError"
-    assert "--enable-hidden-states" in error["message"]
-
-
-def test_a_backend_without_hidden_states_says_why(server: Server) -> None:
-    server.backend.known = replace(server.backend.known, states="the layers are elsewhere")
-    error = server.refusal(PROMPT, status=501)
-    assert error["type"] == "NotImplementedError"
-    assert error["message"] == "the layers are elsewhere"
+    assert error["message"] == obstacle
 
 
 def test_an_unknown_model(server: Server) -> None:
