@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from conf_server.stats.confidence import token_confidence
@@ -51,6 +52,13 @@ COMPLETION = (
 )
 
 
+LAYERS = (0, 15, 30)
+STATES: dict[str, dict[str, Any]] = {
+    "states of all": {"first": 0, "layers": LAYERS, "pooling": "none"},
+    "mean state after a cached context": {"first": FIRST, "layers": LAYERS, "pooling": "mean"},
+}
+
+
 @dataclass
 class Answer:
     """What the engine said to one request."""
@@ -74,6 +82,8 @@ class Run:
     names: dict[str, str]
     prompts: dict[str, list[int]]
     answers: dict[str, Answer]
+    states: dict[str, NDArray[np.float64]]
+    states_cached: dict[str, int]
 
 
 @pytest.fixture(scope="module", params=TRITON_DEVICES)
@@ -114,6 +124,9 @@ def run(
     for name in ("forced", "forced again"):
         prompts[name] = prompts["continued"]
         requests[name] = {"prompt": prompts[name], "scored": forced, "params": {"max_tokens": 1}}
+    for name, states in STATES.items():
+        prompts[name] = prompts["continued"]
+        requests[name] = {"prompt": prompts[name], "states": states, "params": {"max_tokens": 1}}
     engine_args = {
         "model": str(model_path),
         "dtype": "float32",
@@ -132,8 +145,11 @@ def run(
             **{field: np.array(values) for field, values in answer["rows"].items()},
         )
         for name, answer in result["answers"].items()
+        if name not in STATES
     }
-    return Run(result["names"], prompts, answers)
+    states = {name: np.array(result["answers"][name]["states"]) for name in STATES}
+    cached = {name: result["answers"][name]["num_cached_tokens"] for name in STATES}
+    return Run(result["names"], prompts, answers, states, cached)
 
 
 def run_engine(task: dict[str, Any], device: TritonDevice, folder: Path) -> dict[str, Any]:
@@ -240,3 +256,17 @@ def test_no_row_is_left_when_only_the_last_token_is_new(run: Run) -> None:
     answer = run.answers["one_new_token"]
     assert answer.num_cached_tokens == BLOCK
     assert len(answer) == 0
+
+
+def test_hidden_states(run: Run, reference: Reference) -> None:
+    prompt = run.prompts["states of all"]
+    with torch.inference_mode():
+        output = reference.model(torch.tensor([prompt]), output_hidden_states=True)
+    expected = torch.stack([output.hidden_states[layer][0] for layer in LAYERS]).numpy()
+    scale = np.abs(expected).max(axis=(1, 2), keepdims=True)
+    for name, right, cached in (
+        ("states of all", expected, 0),
+        ("mean state after a cached context", expected[:, FIRST:].mean(1, keepdims=True), BLOCK),
+    ):
+        assert run.states_cached[name] == cached
+        np.testing.assert_allclose(run.states[name] / scale, right / scale, rtol=0, atol=1e-4)

@@ -19,9 +19,15 @@ from vllm.sampling_params import RequestOutputKind
 
 from conf_server.engine.client.async_llm import ConfidenceAsyncLLM
 from conf_server.engine.core.scheduler import use_our_scheduler
-from conf_server.engine.marks import PromptMark, SamplesMark, set_mark
+from conf_server.engine.marks import Mark, PromptMark, SamplesMark, StatesMark, set_mark
+from conf_server.engine.states_support import install_hidden_states
 from conf_server.engine.worker.extension import StatisticsExtension
-from conf_server.stats.trace import TraceRows
+
+ROW_FIELDS = (
+    *("token_ids", "logprobs", "ranks"),
+    *("candidate_ids", "candidate_logprobs", "statistics"),
+)
+"""Those of `TraceRows`."""
 
 
 class WorkerNames(StatisticsExtension):
@@ -53,6 +59,8 @@ async def answer_all(
     try:
         (names,) = await engine.collective_rpc("names")
         assert await engine.collective_rpc("install_token_statistics") == [None]
+        support = await install_hidden_states(engine, None)
+        assert support.obstacle is None, support.obstacle
         answers = {name: await answer(engine, name, **what) for name, what in requests.items()}
     finally:
         engine.shutdown()
@@ -66,25 +74,34 @@ async def answer(
     params: dict[str, Any],
     samples: dict[str, Any] | None = None,
     scored: dict[str, Any] | None = None,
+    states: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """One request's cached prompt tokens and the rows of its trace.
+    """One request's cached prompt tokens and the rows of its trace, or its hidden states.
 
     Args:
-        samples, scored: fields of the mark, of whichever kind it is.
+        samples, scored, states: fields of the mark, of whichever kind it is.
     """
     sampling = SamplingParams(
         temperature=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, **params
     )
-    set_mark(sampling, PromptMark(**(scored or {})) if samples is None else SamplesMark(**samples))
+    mark: Mark = PromptMark(**(scored or {}))
+    if samples is not None:
+        mark = SamplesMark(**samples)
+    if states is not None:
+        mark = StatesMark(**states)
+    set_mark(sampling, mark)
     async for output in engine.generate(TokensPrompt(prompt_token_ids=prompt), sampling, name):
         final: Any = output
+    if states is not None:
+        cached = final.num_cached_tokens
+        return {"num_cached_tokens": cached, "states": final.prompt_logprobs.tolist()}
     found = final.prompt_logprobs if samples is None else final.outputs[0].logprobs.trace
     rows = found.all()
     return {
         "num_cached_tokens": final.num_cached_tokens,
         "rows": {
             field: values.tolist()
-            for field in TraceRows.__slots__
+            for field in ROW_FIELDS
             if (values := getattr(rows, field)) is not None
         },
     }
