@@ -27,8 +27,8 @@ from vllm.v1.worker.gpu.structured_outputs import StructuredOutputsWorker
 
 from conf_server.engine.marks import SamplesMark, set_mark
 from conf_server.engine.worker.extension import StatisticsExtension
-from conf_server.engine.worker.v2_runner import V2StructuredOutputs
 from conf_server.engine.worker.sampler import V1StatisticsSampler, V2StatisticsSampler
+from conf_server.engine.worker.v2_runner import V2StructuredOutputs
 from conf_server.stats.columns import NUM_TOKEN_STATISTICS
 from tests.reference import token_statistics
 
