@@ -155,6 +155,7 @@ def test_socket_tls_notify_reasoning_and_a_draining_stop(
             "--reasoning-parser=granite",
             "--confidence-mode=summary",
             "--token-statistics=topk",
+            "--logprobs-encoder=vllm",
             "--max-num-queued-reqs=12",
             '--override-generation-config={"top_k": 2, "presence_penalty": 1.5}',
         ],
@@ -173,6 +174,7 @@ def test_socket_tls_notify_reasoning_and_a_draining_stop(
         assert wait_for(lambda: notify.read().count("WATCHDOG=1") >= 2, 30)
         with other.http() as http:
             check_defaults(http)
+            check_vllms_encoder(http)
             check_hidden_reasoning(http)
             check_a_short_queue(http)
             check_a_clients_template_is_not_trusted(http)
@@ -204,6 +206,14 @@ def check_defaults(http: httpx.Client) -> None:
     ):
         top_three = sorted(candidates.values(), reverse=True)[:3]
         assert confidence == pytest.approx(-sum(top_three) / 3, abs=1e-4)
+
+
+def check_vllms_encoder(http: httpx.Client) -> None:
+    """Entries have their members in the order of vLLM's models."""
+    options = {"logprobs": True, "top_logprobs": 1, "confidence": {"mode": "per_token"}}
+    answer = http.post("/v1/chat/completions", json=CHAT | options)
+    (first, *_) = answer.json()["choices"][0]["logprobs"]["content"]
+    assert list(first)[:3] == ["token", "logprob", "bytes"]
 
 
 def check_hidden_reasoning(http: httpx.Client) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.server import Server
@@ -55,6 +56,14 @@ def test_chat(server: Server, fields: dict[str, Any]) -> None:
     ours, other = (server.post(path, body) for path in ("/v1/chat/completions", "/invocations"))
     assert ours.headers["content-length"] == str(len(ours.content))
     assert same(ours.json()["choices"], other.json()["choices"])
+    if "logprob_token_ids" not in fields:  # which is vLLM's own on both routes
+        assert members(ours) == ["token", "bytes", "logprob"]
+    assert members(other) == ["token", "logprob", "bytes"]
+
+
+def members(answer: httpx.Response) -> list[str]:
+    """The first members of an entry, in their order: it tells who has written them."""
+    return list(answer.json()["choices"][0]["logprobs"]["content"][0])[:3]
 
 
 @pytest.mark.parametrize(
