@@ -31,7 +31,7 @@ from conf_server.gathering.metered import Stages
 from conf_server.gathering.plan import ALTERNATIVES, all_asks
 from conf_server.gathering.task import Task
 from conf_server.refusal import TooLongError
-from conf_server.stats.forced import WantedRows
+from conf_server.stats.forced import ForcedText, WantedRows, WantedStates
 from conf_server.stats.trace import TokenTrace, TraceRows
 from conf_server.uncertainty.evidence import Evidence, Generation
 from conf_server.uncertainty.needs import Asks, Need
@@ -95,7 +95,12 @@ class Gatherer:
         )
         text = self._generation(answer, Need.TOKEN_SIMILARITY, Need.CLAIMS)
         texts = tuple(self._generation(s, Need.SAMPLE_TOKEN_SIMILARITY) for s in samples)
-        found = await self._meet(self._ways(answer, text, texts))
+        if Need.SAMPLE_STATES in self._task.needs and self._task.prompt_ids is None:
+            self._missing[Need.SAMPLE_STATES] = "the prompt holds more than text"
+        ways = self._ways(answer, text, texts) | {
+            Need.SAMPLE_STATES: partial(self._sample_states, samples)
+        }
+        found = await self._meet(ways)
         evidence = Evidence(
             answer=text, samples=texts, vocab_size=self._task.vocab_size, **stated, **found
         )
@@ -242,6 +247,27 @@ class Gatherer:
             (forced,) = await self._force(Need.UNCONDITIONAL, jobs, 0)
         given = forced.logprobs.astype(np.float64)
         return np.concatenate((np.full(len(rows) - len(given), np.nan), given))
+
+    async def _sample_states(self, samples: Sequence[Answer]) -> NDArray[np.float64]:
+        """(m, d): the middle layer's state of each sample, with the prompt before it.
+
+        It is the state from which the model has made the sample's last token, so that token, which
+        most often is the end token, is left out.
+        """
+        task, limits = self._task, self._backend.limits()
+        assert task.prompt_ids is not None
+        if task.samples:
+            texts = [job.text.token_ids for job in task.given[1:]]
+        else:
+            texts = [[*task.prompt_ids, *sample.rows.token_ids.tolist()] for sample in samples]
+        jobs = [
+            ForcingJob(ForcedText(ids[:-1], len(task.prompt_ids)), 0, "samples") for ids in texts
+        ]
+        wanted = WantedStates((limits.num_layers // 2,), "last")
+        with self._stages.stage(Need.SAMPLE_STATES):
+            found = await self._backend.states(jobs, wanted, task.caller.at(Need.SAMPLE_STATES))
+        self._stages.spend(Need.SAMPLE_STATES, sum(len(job.text.token_ids) for job in jobs))
+        return np.stack([forced.states[0, 0] for forced in found]).astype(np.float64)
 
     async def _extracted(self, samples: Sequence[Generation]) -> tuple[str | None, ...]:
         return await asyncio.to_thread(

@@ -79,6 +79,8 @@ class Planner:
             return (
                 f"needs {ALTERNATIVES} candidates a token: start with --max-logprobs {ALTERNATIVES}"
             )
+        if Asks.STATES in asks and self._limits.states is not None:
+            return f"needs hidden states: {self._limits.states}"
         judged_here = Asks.JUDGE in asks and self._judges[similarity].asks_model
         if Asks.FORCING in asks or judged_here:
             return self._limits.forcing

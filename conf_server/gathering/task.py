@@ -43,6 +43,8 @@ class Task:
             None where they are compared alone, or by a judge that shows the question itself.
         answer, samples: texts given by the client; None and empty where there are none.
         given: these, ready to be forced.
+        prompt_ids: the prompt as the model reads it; None where it holds more than text, and where
+            nobody asks.
         n_samples: how many samples, and repeated answers, the methods get.
         judge: None where nobody has to compare texts.
         top_k: candidates that a token's confidence is the mean of.
@@ -57,6 +59,7 @@ class Task:
     answer: str | None
     samples: tuple[str, ...]
     given: tuple[ForcingJob, ...]
+    prompt_ids: tuple[int, ...] | None
     n_samples: int
     judge: Judge | None
     max_judged_characters: int
@@ -89,7 +92,7 @@ async def prepare(
     _check_ids(ask.prompt, limits.vocab_size)
     rendered = None
     quotes = bool(plan.asks & (Asks.QUOTES | Asks.JUDGE)) or Need.VERBALIZED_2S in plan.needs
-    if quotes or inquiry.answer is not None:
+    if quotes or inquiry.answer is not None or Asks.STATES in plan.asks:
         rendered = await backend.check(ask, inquiry.caller)
     given = await _given(inquiry, rendered, backend, limits)
     _check_given(given, settings)
@@ -108,6 +111,9 @@ async def prepare(
         answer=_text(inquiry.answer, backend) if inquiry.answer is not None else None,
         samples=tuple(_text(sample, backend) for sample in inquiry.samples),
         given=given,
+        prompt_ids=None
+        if rendered is None or rendered.token_ids is None
+        else tuple(rendered.token_ids),
         n_samples=plan.n_samples,
         judge=judge,
         max_judged_characters=settings.max_judged_characters,

@@ -147,6 +147,8 @@ class Evidence:
         linguistic_1s: the model's reply to `prompts.linguistic_1s`.
         extracted_answers: what `parsing.extract_answer` finds in each sample.
         claims: the judged alternatives at each of the answer's tokens.
+        sample_states: (m, d), of each sample the middle layer's hidden state after its last token
+            but one, with the prompt before it.
     """
 
     answer: Generation | None = None
@@ -164,6 +166,7 @@ class Evidence:
     linguistic_1s: str | None = None
     extracted_answers: tuple[str | None, ...] | None = None
     claims: tuple[Alternatives, ...] | None = None
+    sample_states: Floats | None = None
 
 
 def required(value: Value | None, what: str) -> Value:

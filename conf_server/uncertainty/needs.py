@@ -29,6 +29,8 @@ class Asks(Flag):
     """A prompt of ours quotes the question, which therefore has to be text."""
     JUDGE = auto()
     """Somebody has to compare texts."""
+    STATES = auto()
+    """Hidden states of the model's layers."""
 
 
 class Need(StrEnum):
@@ -107,4 +109,8 @@ class Need(StrEnum):
     CLAIMS = (
         *("claims", "claims", Asks.CANDIDATES | Asks.JUDGE),
         "a few comparisons of single words for each of the answer's tokens",
+    )
+    SAMPLE_STATES = (
+        *("sample_states", "sample_states", Asks.SAMPLES | Asks.STATES),
+        "n further answers, one short prefill each",
     )

@@ -109,6 +109,10 @@ def test_a_text_in_chunks(found: dict[str, Any], reference: Reference, pooling: 
     assert_close(found[pooling], expected(reference, TEXT, pooling))
 
 
+def test_of_the_last_token_nothing_else_has_to_be_computed(found: dict[str, Any]) -> None:
+    assert found["last"].num_cached == (len(TEXT) - 1) // BLOCK * BLOCK
+
+
 def test_a_completions_context_comes_from_the_prefix_cache(
     found: dict[str, Any], reference: Reference
 ) -> None:

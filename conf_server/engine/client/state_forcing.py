@@ -39,6 +39,8 @@ async def force_states(
         GenerationError: the engine failed, or gave no states for what it computed.
     """
     first = text.num_context if wanted.completion_only else 0
+    if wanted.pooling == "last":
+        first = len(text.token_ids) - 1  # the others need not even be computed
 
     async def run(read_cache: bool, run_id: str) -> RequestOutput:
         results = engine.generate(

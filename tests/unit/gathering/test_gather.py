@@ -193,3 +193,26 @@ async def test_a_plain_prompt_is_quoted_as_it_is() -> None:
     label: LabelQuestion = asked(backend, "labels")["p_true"]
     text = prompts.p_true("The capital of France", "It is Paris.").text
     assert label == LabelQuestion(Plain(text), (" True", " False"))
+
+
+async def test_states_of_samples_are_those_before_their_last_token() -> None:
+    """The dummy's state of token i in the middle layer, 1 of 2, is i + 0.01 in each of 3 numbers."""
+    backend = DummyBackend(capital)
+    answered = await inquire(backend, ["eigenscore"], n_samples=2)
+    states = answered.outcome.gathered.evidence.sample_states
+    assert states is not None
+    last_but_one = backend.ids("It is")[-1]
+    np.testing.assert_allclose(states, np.full((2, 3), last_but_one + 0.01), rtol=0, atol=1e-5)
+    assert answered.outcome.estimates["eigenscore"].value is not None
+    spent = answered.outcome.stages.tokens["sample_states"]["prompt_tokens"]
+    assert spent == 2 * (len(backend.ids(QUESTION)) + 2)
+
+
+async def test_a_clients_samples_have_states_too() -> None:
+    backend = DummyBackend(capital)
+    answer, *samples = (Completion(text) for text in ("It is Paris.", "Paris I say", "Lyon I say"))
+    answered = await inquire(backend, ["eigenscore"], answer=answer, samples=tuple(samples))
+    states = answered.outcome.gathered.evidence.sample_states
+    assert states is not None
+    assert states.shape == (2, 3)
+    assert states[0, 0] == pytest.approx(backend.ids("Paris I")[-1] + 0.01, abs=1e-5)

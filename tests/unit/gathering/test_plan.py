@@ -16,7 +16,7 @@ from conf_server.refusal import RefusalError
 from conf_server.uncertainty.registry import METHODS
 from tests.unit.gathering.inquiries import inquiry
 
-ALL = Limits(64, 1000, 20, has_chat_template=True)
+ALL = Limits(64, 1000, 20, has_chat_template=True, states=None, num_layers=2, hidden_size=3)
 PICTURE = Chat(({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]},))
 
 
@@ -41,6 +41,11 @@ def plan(methods: Sequence[str], limits: Limits = ALL, **asked: Any) -> Plan:
             replace(ALL, candidates=5),
             "claim_conditioned_probability",
             "needs 10 candidates a token: start with --max-logprobs 10",
+        ),
+        (
+            replace(ALL, states="start with --enable-hidden-states"),
+            "eigenscore",
+            "needs hidden states: start with --enable-hidden-states",
         ),
     ],
 )

@@ -56,4 +56,5 @@ def evidence(inputs: dict[str, Any]) -> Evidence:
             Alternatives(*(np.array(position[n]) for n in ("logprobs", "forward", "backward")))
             for position in inputs["claims"]
         ),
+        sample_states=np.array(inputs["sample_states"]),
     )

@@ -27,6 +27,7 @@ from nltk.stem.porter import PorterStemmer
 
 VERSION = "0.7.0"
 VOCABULARY = 12
+STATE_SIZE = 6
 ENTAILMENT = 2  # of DeBERTa's labels contradiction, neutral, entailment
 PROBABILITY = r"Probability: (\d+\.\d+)"
 EXPRESSIONS = {"Probably Not": 0.25, "Highly Likely": 0.9, "Probably": 0.7}
@@ -116,6 +117,7 @@ def inputs(seed: int, texts: tuple[str, ...], kind: str) -> dict[str, Any]:
         "verbalized_2s": f"Probability: {seed % 5 / 5:.2f}." if seed % 3 else "I do not know",
         "linguistic_1s": f"Guess: {answer}\nConfidence: {[*EXPRESSIONS, 'Hm'][seed % 4]}",
         "claims": [alternatives(rng, 1 + i) for i in range(n)],
+        "sample_states": rounded(rng.normal(size=(len(samples), STATE_SIZE))),
     }
 
 
@@ -161,6 +163,7 @@ def statistics(case: dict[str, Any]) -> dict[str, Any]:
         "p_true": [case["p_true"][0]],
         "p_true_sampling": [case["p_true_sampling"][0]],
         "input_texts": ["?"],
+        "sample_embeddings": [case["sample_states"]],
         **claims(case["claims"]),
     }
     return stats | SemanticClassesCalculator()(stats, ["?"], None)
@@ -228,6 +231,7 @@ ESTIMATORS: dict[str, Callable[[], Any]] = {
     "verbalized_2s": lambda: estimators.Verbalized2S("How sure?", PROBABILITY),
     "linguistic_1s": lambda: estimators.Linguistic1S(EXPRESSIONS),
     "claim_conditioned_probability": estimators.ClaimConditionedProbability,
+    "eigenscore": estimators.EigenScore,
 }
 ANSWERS = {
     "p_true_empirical": "p_true_samples",
