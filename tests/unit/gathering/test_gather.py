@@ -196,7 +196,7 @@ async def test_a_plain_prompt_is_quoted_as_it_is() -> None:
 
 
 async def test_states_of_samples_are_those_before_their_last_token() -> None:
-    """The dummy's state of token i in the middle layer, 1 of 2, is i + 0.01 in each of 3 numbers."""
+    """The dummy has i + 0.01 for token i in each of 3 numbers of the middle layer, 1 of 2."""
     backend = DummyBackend(capital)
     answered = await inquire(backend, ["eigenscore"], n_samples=2)
     states = answered.outcome.gathered.evidence.sample_states
