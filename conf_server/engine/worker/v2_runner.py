@@ -112,7 +112,8 @@ class V2StatesRunner(V2ModelRunner):
         """Take over a runner that has a `V2PromptLogprobs`."""
         runner = adopt(cls, stock)
         runner.prompt_states = states
-        runner.prompt_logprobs_worker.prompt_states = states
+        rows: Any = runner.prompt_logprobs_worker
+        rows.prompt_states = states
         runner._num_scheduled = {}
         runner._taking = ExitStack()
         if runner.cudagraph_manager is not None:
