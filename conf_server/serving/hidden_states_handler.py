@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Sequence
 from http import HTTPStatus
+from typing import Any
 
 import numpy as np
 from fastapi import Request
@@ -160,11 +161,14 @@ def _as_file(
 
 
 def _as_base64(tensor: NDArray[np.float32]) -> str:
-    return base64.b64encode(tensor).decode()
+    return base64.b64encode(tensor.data).decode()
 
 
 def _as_lists(tensor: NDArray[np.float32]) -> list[list[list[Number]]]:
+    numbers: NDArray[Any] = tensor
     finite = np.isfinite(tensor)
-    lists: list[list[list[Number]]]
-    lists = (tensor if finite.all() else np.where(finite, tensor, None)).tolist()
+    if not finite.all():
+        numbers = tensor.astype(object)
+        numbers[~finite] = None
+    lists: list[list[list[Number]]] = numbers.tolist()
     return lists
