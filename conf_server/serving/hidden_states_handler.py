@@ -8,11 +8,11 @@ import json
 import time
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any
 
 import numpy as np
 from fastapi import Request
 from numpy.typing import NDArray
+from pydantic_core import to_json
 from vllm.entrypoints.generate.base.serving import GenerateBaseServing
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, PromptTokenUsageInfo
@@ -21,8 +21,6 @@ from conf_server.backends.base import Backend, Caller, ForcingJob
 from conf_server.serving.hidden_states_protocol import (
     HiddenStatesRequest,
     HiddenStatesResponse,
-    HiddenStatesResult,
-    Number,
 )
 from conf_server.serving.refusals import refused
 from conf_server.serving.score_protocol import ScoreUsage
@@ -124,17 +122,27 @@ def _encode(
     tensors = [np.ascontiguousarray(forced.states, np.dtype("<f4")) for forced in found]
     if request.encoding_format == "safetensors":
         return _as_file(answer, request, tensors, counts)
-    # Constructed, not validated: pydantic would go over every number.
-    answer.data = [
-        HiddenStatesResult.model_construct(
-            index=index,
-            num_tokens=num_tokens,
-            shape=list(tensor.shape),
-            states=_as_base64(tensor) if request.encoding_format == "base64" else _as_lists(tensor),
-        )
+    return _as_json(answer, request, tensors, counts)
+
+
+def _as_json(
+    answer: HiddenStatesResponse,
+    request: HiddenStatesRequest,
+    tensors: Sequence[NDArray[np.float32]],
+    counts: Sequence[int],
+) -> bytes:
+    """A `HiddenStatesResponse`, piece by piece: pydantic would make all of it in one call, and
+    hold up the server's other requests for as long as that takes.
+    """
+    as_json = _as_base64 if request.encoding_format == "base64" else _as_lists
+    results = [
+        b'{"index":%d,"num_tokens":%d,"shape":%b,"states":%b}'
+        % (index, num_tokens, to_json(tensor.shape), as_json(tensor))
         for index, (tensor, num_tokens) in enumerate(zip(tensors, counts, strict=True))
     ]
-    return answer.model_dump_json(exclude_unset=True).encode()
+    # It stands there once, whatever the model's name is: quotes within strings are escaped.
+    before, _, after = answer.model_dump_json(exclude_unset=True).encode().partition(b'"data":[]')
+    return b"".join([before, b'"data":[', b",".join(results), b"]", after])
 
 
 def _as_file(
@@ -157,14 +165,13 @@ def _as_file(
     return save(named, {name: json.dumps(fact) for name, fact in facts.items()})
 
 
-def _as_base64(tensor: NDArray[np.float32]) -> str:
-    return base64.b64encode(tensor.data).decode()
+def _as_base64(tensor: NDArray[np.float32]) -> bytes:
+    return b'"%b"' % base64.b64encode(tensor.data)
 
 
-def _as_lists(tensor: NDArray[np.float32]) -> list[list[list[Number]]]:
-    numbers: Any = tensor
-    if not np.isfinite(tensor).all():
-        numbers = tensor.astype(object)
-        numbers[~np.isfinite(tensor)] = None
-    lists: list[list[list[Number]]] = numbers.tolist()
-    return lists
+def _as_lists(tensor: NDArray[np.float32]) -> bytes:
+    layers = (
+        b",".join(to_json(vector.tolist(), inf_nan_mode="null") for vector in layer)
+        for layer in tensor
+    )
+    return b"[[%b]]" % b"],[".join(layers)

@@ -13,7 +13,6 @@ from conf_server.serving.score_protocol import ScoreUsage
 from conf_server.stats.forced import Pooling, WantedStates
 
 Layer = Annotated[int, Field(strict=True)]
-Number = float | None
 
 
 class HiddenStatesItem(ForcedItem):
@@ -95,7 +94,7 @@ class HiddenStatesResult(BaseModel):
     shape: list[int] = Field(
         description="Of `states`: layers, vectors (1 if pooled, else `num_tokens`), hidden size."
     )
-    states: str | list[list[list[Number]]] = Field(
+    states: str | list[list[list[float | None]]] = Field(
         description="Base64 of little-endian float32 in C order, the last axis fastest; or nested "
         "lists, in which NaN and infinities are null."
     )

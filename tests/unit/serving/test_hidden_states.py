@@ -222,10 +222,17 @@ def test_results_stand_in_the_order_of_items_and_completions(server: Server) -> 
 
 
 def test_numbers_as_lists(server: Server) -> None:
-    answer = server.answer({**MANY, "encoding_format": "float"})
-    for result, vectors in zip(answer["data"], MANY_VECTORS, strict=True):
-        assert result["states"] == columns(vectors).tolist()
-        assert result["shape"] == [1, len(vectors), 3]
+    answer = server.answer({**MANY, "layers": [0, 2], "encoding_format": "float"})
+    for index, (result, vectors) in enumerate(zip(answer["data"], MANY_VECTORS, strict=True)):
+        expected = columns(vectors, [vector + 0.02 for vector in vectors])
+        assert_allclose(result["states"], expected, rtol=1e-6)
+        assert (result["index"], result["num_tokens"]) == (index, len(vectors))
+        assert result["shape"] == [2, len(vectors), 3]
+
+
+def test_a_name_that_looks_like_the_answer(server: Server) -> None:
+    name = '"data":[]'
+    assert server.answer({**PROMPT, "request_id": name})["id"] == f"hidden-{name}"
 
 
 def test_a_file_of_tensors(server: Server, tmp_path: Any) -> None:
@@ -382,9 +389,9 @@ def test_a_mistake_is_refused_by_the_fields_name(
     server: Server, body: dict[str, Any], named: str
 ) -> None:
     error = server.refusal(body)
-    # pydantic names a choice of a union too; the field is what stands before it.
-    assert error["param"] is not None
-    assert error["param"].split(".")[: len(named.split("."))] == named.split(".")
+    # pydantic says `body.` before a field, and behind it which choice of a union it has tried.
+    param = error["param"].removeprefix("body.").split(".")
+    assert param[: len(named.split("."))] == named.split(".")
     assert named in error["message"]
 
 
