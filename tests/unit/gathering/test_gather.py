@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ async def test_samples_are_the_models_own_unless_the_client_says_otherwise() -> 
 
 async def test_every_method_can_be_had_from_a_backend_that_can_do_all() -> None:
     backend = DummyBackend(capital)
-    backend.known = type(backend.known)(512, 1000, 20, has_chat_template=True)
+    backend.known = replace(backend.known, max_len=512)
     answered = await inquire(backend, ["all"], similarity="rouge_l")
     assert not answered.outcome.unavailable
     assert set(answered.outcome.estimates) == set(METHODS)
