@@ -104,10 +104,17 @@ UNCERTAINTIES: list[dict[str, Any]] = [
 ]
 BATCH = {"messages": [[USER], [USER]], "temperature": 0}
 
+HIDDEN_STATES: list[dict[str, Any]] = [
+    {"prompt": "Hi there", "layers": [0, -1], "pooling": "none"},
+    {"prompt": [1, 2], "completion": " there", "tokens": "completion"},
+    {"messages": [USER], "encoding_format": "float", "pooling": "last"},
+    {"items": [{"prompt": "a", "completions": ["b", [3]]}], "encoding_format": "safetensors"},
+]
 SEEDS: dict[str, list[dict[str, Any]]] = {
     "/v1/chat/completions": CHATS,
     "/v1/completions": COMPLETIONS,
     "/v1/score": SCORES,
+    "/v1/hidden_states": HIDDEN_STATES,
     "/v1/uncertainty": UNCERTAINTIES,
     "/v1/responses": [
         {"input": "Say hi.", "max_output_tokens": 2, "store": False},
@@ -137,7 +144,10 @@ LENGTHS = {"/v1/responses": "max_output_tokens", "/v1/messages": "max_tokens"} |
 )
 """By route, the field without which an answer may be as long as the model."""
 
-OURS = ("/v1/chat/completions", "/v1/completions", "/v1/score", "/v1/uncertainty")
+OURS = (
+    *("/v1/chat/completions", "/v1/completions"),
+    *("/v1/score", "/v1/hidden_states", "/v1/uncertainty"),
+)
 GETS = (
     "/v1/models/{}",
     "/v1/responses/{}",

@@ -54,11 +54,18 @@ def import_parser_plugins(args: Namespace) -> None:
 
 @dataclass
 class ServerProcesses:
-    """The managers of all processes that a server with several API processes has started."""
+    """The managers of all processes that a server with several API processes has started.
+
+    Attributes:
+        listeners: the sockets between engines and API processes, as vLLM 0.32 binds them. They lose
+            their files when this object is forgotten, and an engine that has finished its start
+            may not have connected yet: it would try to for ever.
+    """
 
     api_servers: Any
     engines: Any
     coordinator: Any
+    listeners: Any
 
     def kill(self) -> None:
         """End every child process at once."""
@@ -120,7 +127,7 @@ def start_api_processes(
             api_servers = _start_with_addresses(vllm_config, launch.addresses, common)
         # vLLM aborts the start if one of these processes dies while the engines are starting.
         launch.watched_frontend_processes = api_servers.processes
-    return ServerProcesses(api_servers, launch.engine_manager, coordinator)
+    return ServerProcesses(api_servers, launch.engine_manager, coordinator, listeners)
 
 
 def _unbound_addresses(vllm_config: VllmConfig, count: int) -> Any:

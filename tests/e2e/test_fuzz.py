@@ -16,6 +16,7 @@ ROUTES = {
     "/v1/chat/completions": "ConfidenceChatCompletionRequest",
     "/v1/completions": "ConfidenceCompletionRequest",
     "/v1/score": "ScoreRequest",
+    "/v1/hidden_states": "HiddenStatesRequest",
     "/v1/uncertainty": "UncertaintyRequest",
 }
 # vLLM's own fields are vLLM's to fuzz: of its two routes only what meets ours stays.
@@ -64,7 +65,7 @@ def api_schema(server: Server) -> Any:
             model["properties"] |= {"max_tokens": OURS["max_tokens"], "n": OURS["n"]}
             model["additionalProperties"] = False
             model["required"] = ["max_tokens"]
-        elif path != "/v1/score":
+        elif path not in ("/v1/score", "/v1/hidden_states"):
             kept = {"confidence", "logprobs", *OURS} & set(model["properties"])
             model["properties"] = {
                 field: OURS.get(field, model["properties"][field]) for field in kept

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from argparse import Namespace
 from collections.abc import AsyncIterator
 from typing import Any
 
 from vllm import AsyncEngineArgs
-from vllm.logger import init_logger
 from vllm.usage.usage_lib import UsageContext
-from vllm.v1.engine.async_llm import AsyncLLM
 
 from conf_server.engine.api_processes import propagate_frontend_flags
 from conf_server.engine.client.async_llm import ConfidenceAsyncLLM
@@ -19,12 +16,6 @@ from conf_server.engine.core.scheduler import use_our_scheduler
 
 ENGINE_STOP_TIMEOUT_S = 10
 """Seconds that an engine without work may take to release its device."""
-
-
-FIRST_ANSWER_S = 15
-"""Seconds until an engine that has just started is asked once more."""
-
-logger = init_logger("vllm.conf_server.start")
 
 
 class Shutdown:
@@ -77,24 +68,7 @@ async def engine_client(
         client_addresses=addresses,
     )
     try:
-        await _first_answer(engine)
+        await engine.reset_mm_cache()
         yield engine  # type: ignore[misc]  # from_vllm_config builds its own class
     finally:
         engine.shutdown(timeout=shutdown.engine_timeout)
-
-
-async def _first_answer(engine: AsyncLLM) -> None:
-    """Ask the engine for the first time, and once more where no answer comes.
-
-    Several API processes of one engine have been seen to wait for ever here (vLLM 0.32, while
-    another engine started on the same host): the engine was idle, and so were they. A message had
-    got lost, or had arrived without waking anybody. The question may be asked any number of times.
-    """
-    while True:
-        try:
-            async with asyncio.timeout(FIRST_ANSWER_S):
-                await engine.reset_mm_cache()
-        except TimeoutError:
-            logger.warning("The engine has not answered for %d s: asking again.", FIRST_ANSWER_S)
-        else:
-            return
