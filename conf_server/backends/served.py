@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -138,6 +139,10 @@ class ServedBackend:
             else:
                 made = await self._completion.create_completion(request, http)
         if isinstance(made, ErrorResponse):
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                # vLLM's handlers answer a cancellation, and nobody reads that answer.
+                raise asyncio.CancelledError
             raise refused(made)
         is_chat = isinstance(request, RowsChatRequest)
         return Answers(

@@ -133,6 +133,7 @@ def _checked_first(endpoint: Callable[[Request], Awaitable[Any]]) -> Callable[..
                 model.model_validate(body)
             except ValidationError:
                 continue  # It may be a request of another kind.
+            break
         return await endpoint(raw_request)
 
     return invocations
