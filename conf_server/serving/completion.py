@@ -22,12 +22,11 @@ from conf_server.engine.adoption import adopt_copy
 from conf_server.serving.confidence import by_token, finite, finite_all
 from conf_server.serving.deltas import TraceDelta, request_tracers, traced_prompt_outputs
 from conf_server.serving.requests import ConfidenceCompletionRequest
+from conf_server.serving.splices import Splices
 from conf_server.serving.tokens import ShownToken, likeliest_by_text, shown_tokens
 from conf_server.settings import ConfidenceSettings
 
 _EMPTY: dict[str, Any] = {"text_offset": [], "token_logprobs": [], "tokens": [], "top_logprobs": []}
-# The same as JSON, with a placeholder behind it.
-_EMPTY_PATTERN = json.dumps(_EMPTY | {"*": 0}, separators=(",", ":"))[1:-1]
 
 
 class ConfidenceServingCompletion(OpenAIServingCompletion):
@@ -110,12 +109,21 @@ class ConfidenceServingCompletion(OpenAIServingCompletion):
         if delta.splices is None:
             lists = _lists(delta, shown, tokenizer, as_ids, initial_text_offset)
         else:
-            text = delta.encoded(tokenizer, as_ids).completion(
+            text, end = delta.encoded(tokenizer, as_ids).completion(
                 shown, initial_text_offset, delta.columns(), delta.metrics()
             )
-            placeholder: dict[str, Any] = {delta.splices.hold(_EMPTY_PATTERN, text): 0}
-            lists = _EMPTY | placeholder
+            lists = _placeholder(delta.splices, text, end)
         return CompletionLogProbs.model_construct(**lists | delta.extras())
+
+
+def _placeholder(splices: Splices, text: bytes, end: int) -> dict[str, Any]:
+    """Lists that stand for `text`.
+
+    From the last token and its offset vLLM takes where the next chunk begins, which is `end`.
+    """
+    fields = {**_EMPTY, "text_offset": [end], "tokens": [""]}
+    pattern = json.dumps({**fields, "*": 0}, separators=(",", ":"))[1:-1]
+    return {**fields, splices.hold(pattern, text): 0}
 
 
 def _lists(

@@ -93,7 +93,7 @@ class EncodedTokens:
 
     def completion(
         self, shown: int | None, offset: int, columns: Columns, metrics: Columns
-    ) -> bytes:
+    ) -> tuple[bytes, int]:
         """The members of OpenAI's object for /v1/completions, without braces: parallel lists.
 
         Args:
@@ -102,16 +102,20 @@ class EncodedTokens:
             offset: where the first token begins in the text, in characters.
             columns: further numbers of each token.
             metrics: numbers in `token_uncertainty`, which is left out if there are none.
+
+        Returns:
+            The members, and where the next token will begin in the text.
         """
         texts = self._vocabulary.text.of(self._own_ids, self._before)
+        *offsets, end = accumulate(map(len, texts), initial=offset)
         lists = {
-            "text_offset": _numbers(list(accumulate(map(len, texts[:-1]), initial=offset))),
+            "text_offset": _numbers(offsets),
             "token_logprobs": _numbers(at_least_lowest(self._rows.logprobs.tolist())),
             "tokens": map(msgspec.json.encode, texts),
             "top_logprobs": () if shown is None else self._by_text(shown),
             **_texts(columns, "token_uncertainty", metrics),
         }
-        return b",".join(_name(name) + _list(lists[name]) for name in lists)
+        return b",".join(_name(name) + _list(lists[name]) for name in lists), end
 
     def score(self, shown: int, columns: Columns, metrics: Columns) -> bytes:
         """The list of entries for /v1/score; arguments as for `chat`."""
