@@ -92,7 +92,7 @@ class ServedBackend:
             has_chat_template=self._tokens.has_chat_template,
             statistics=self._statistics,
             forcing=self._forcing_obstacle(),
-            states=self._states.obstacle,
+            states=self._states_obstacle(),
             num_layers=self._states.num_layers,
             hidden_size=self._states.hidden_size,
         )
@@ -101,6 +101,11 @@ class ServedBackend:
         if self._tokenizer is None:
             return "scoring needs a tokenizer: start without --skip-tokenizer-init"
         return scoring_obstacle(self._engine.vllm_config, self._models.lora_requests.values())
+
+    def _states_obstacle(self) -> str | None:
+        if self._states.obstacle is None and self._tokenizer is None:
+            return "hidden states need a tokenizer: start without --skip-tokenizer-init"
+        return self._states.obstacle
 
     # Answers.
 
