@@ -25,6 +25,7 @@ PATH = "/v1/uncertainty"
 JUDGEMENTS = "(judgements by rouge_l)"
 ALTERNATIVES = 10
 SAMPLES = 10
+STATE_SIZE = 4_096
 PLAIN = f"chat, n={SAMPLES}"
 SAMPLED = ["monte_carlo_normalized_sequence_entropy", "lexical_similarity_rougeL", "consistency"]
 GRAPH = ["semantic_entropy", "deg_mat", "eig_val_laplacian", "cocoa_ppl"]
@@ -140,4 +141,5 @@ def _evidence(samples: int, tokens: int) -> Evidence:
         linguistic_1s="Guess: word7\nConfidence: Likely",
         claims=tuple(map(Alternatives, alternatives, *np.swapaxes(judged_words, 0, 1))),
         extracted_answers=tuple(str(number % 3) for number in range(samples)),
+        sample_states=draw.normal(size=(samples, STATE_SIZE)),
     )
