@@ -7,41 +7,25 @@ import base64
 import json
 import time
 from collections.abc import Sequence
-from http import HTTPStatus
 
 import numpy as np
 from fastapi import Request
 from numpy.typing import NDArray
 from pydantic_core import to_json
-from vllm.entrypoints.generate.base.serving import GenerateBaseServing
-from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
-from vllm.entrypoints.serve.engine.protocol import ErrorResponse, PromptTokenUsageInfo
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
-from conf_server.backends.base import Backend, Caller, ForcingJob
+from conf_server.backends.base import ForcingJob
+from conf_server.serving.forcing_handler import ServingForced, forced_usage
 from conf_server.serving.hidden_states_protocol import (
     HiddenStatesRequest,
     HiddenStatesResponse,
 )
 from conf_server.serving.refusals import refused
-from conf_server.serving.score_protocol import ScoreUsage
-from conf_server.settings import ConfidenceSettings
 from conf_server.stats.forced import ForcedStates, WantedStates
 
 
-class ServingHiddenStates(GenerateBaseServing):
+class ServingHiddenStates(ServingForced):
     """Handler of POST /v1/hidden_states."""
-
-    def __init__(
-        self, chat: OpenAIServingChat, backend: Backend, settings: ConfidenceSettings
-    ) -> None:
-        """Share engine, models and renderer with the chat handler."""
-        super().__init__(
-            engine_client=chat.engine_client,
-            models=chat.models,  # type: ignore[arg-type]  # annotated wider by vLLM
-            request_logger=chat.request_logger,
-        )
-        self.settings = settings
-        self._backend = backend
 
     async def create_hidden_states(
         self, request: HiddenStatesRequest, raw_request: Request | None = None
@@ -55,14 +39,9 @@ class ServingHiddenStates(GenerateBaseServing):
         Raises:
             VLLMValidationError, RefusalError: naming the field; the engine has seen nothing yet.
         """
-        error: ErrorResponse | None = await self._check_model(request)  # type: ignore[arg-type]
-        if error is not None:
-            return error
         limits = self._backend.limits()
-        if limits.states is not None:
-            return self.create_error_response(
-                limits.states, "NotImplementedError", HTTPStatus.NOT_IMPLEMENTED
-            )
+        if error := await self._obstacle(request, limits.states):
+            return error
         wanted = request.wanted(limits.num_layers)
         request.check_count(self.settings.max_score_items)
         jobs = await self._backend.prepare(
@@ -71,25 +50,16 @@ class ServingHiddenStates(GenerateBaseServing):
         self._check_size(jobs, wanted, limits.hidden_size)
         self._preflight(len(jobs))
         lora_request = self._maybe_get_adapters(request)  # type: ignore[arg-type]
-        answer_id = f"hidden-{self._base_request_id(raw_request, request.request_id)}"
-        headers = {} if raw_request is None else dict(raw_request.headers)
-        caller = Caller(answer_id, request.model, request.cache_salt, request.priority, headers)
+        caller = self._caller("hidden", request, raw_request)
         found = await self._backend.states(jobs, wanted, caller)
-        num_tokens = sum(len(job.text.token_ids) for job in jobs)
         answer = HiddenStatesResponse(
-            id=answer_id,
+            id=caller.request_id,
             object="hidden_states",
             created=int(time.time()),
             model=self.models.model_name(lora_request),
             layers=list(wanted.layers),
             data=[],
-            usage=ScoreUsage(
-                prompt_tokens=num_tokens,
-                total_tokens=num_tokens,
-                prompt_tokens_details=PromptTokenUsageInfo(
-                    cached_tokens=sum(forced.num_cached for forced in found)
-                ),
-            ),
+            usage=forced_usage(jobs, sum(one.num_cached for one in found)),
         )
         counts = [_num_counted(job, wanted) for job in jobs]
         # It may be many megabytes: other requests go on meanwhile.

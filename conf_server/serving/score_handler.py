@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from http import HTTPStatus
 from typing import Any
 
 import numpy as np
 from fastapi import Request
-from vllm.entrypoints.generate.base.serving import GenerateBaseServing
-from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
-from vllm.entrypoints.serve.engine.protocol import ErrorResponse, PromptTokenUsageInfo
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.tokenizers import TokenizerLike
 
-from conf_server.backends.base import Backend, Caller
 from conf_server.backends.served import max_candidates
 from conf_server.engine.client.decoding import CONTEXT_TOKENS, decode_rows
 from conf_server.serving.confidence import (
@@ -24,6 +20,7 @@ from conf_server.serving.confidence import (
     finite,
     finite_all,
 )
+from conf_server.serving.forcing_handler import ServingForced, forced_usage
 from conf_server.serving.fragments import utf8
 from conf_server.serving.logprobs_encoder import Columns, EncodedTokens
 from conf_server.serving.refusals import refused
@@ -33,9 +30,7 @@ from conf_server.serving.score_protocol import (
     ScoreRequest,
     ScoreResponse,
     ScoreResult,
-    ScoreUsage,
 )
-from conf_server.settings import ConfidenceSettings
 from conf_server.stats.columns import TokenStatistic
 from conf_server.stats.forced import ForcedRows, ForcedText, WantedRows
 from conf_server.stats.metrics import METRICS, TOP_K_METRICS
@@ -43,20 +38,8 @@ from conf_server.stats.sequence import mean_logprob, perplexity, sum_logprob
 from conf_server.stats.trace import TraceRows
 
 
-class ServingScore(GenerateBaseServing):
+class ServingScore(ServingForced):
     """Handler of POST /v1/score."""
-
-    def __init__(
-        self, chat: OpenAIServingChat, backend: Backend, settings: ConfidenceSettings
-    ) -> None:
-        """Share engine, models and renderer with the chat handler."""
-        super().__init__(
-            engine_client=chat.engine_client,
-            models=chat.models,  # type: ignore[arg-type]  # annotated wider by vLLM
-            request_logger=chat.request_logger,
-        )
-        self.settings = settings
-        self._backend = backend
 
     async def create_score(
         self, request: ScoreRequest, raw_request: Request | None = None
@@ -66,13 +49,8 @@ class ServingScore(GenerateBaseServing):
         Raises:
             VLLMValidationError, RefusalError: naming the field; the engine has seen nothing yet.
         """
-        error: ErrorResponse | None = await self._check_model(request)  # type: ignore[arg-type]
-        if error is not None:
+        if error := await self._obstacle(request, self._backend.limits().forcing):
             return error
-        if obstacle := self._backend.limits().forcing:
-            return self.create_error_response(
-                obstacle, "NotImplementedError", HTTPStatus.NOT_IMPLEMENTED
-            )
         confidence = self._confidence(request)
         request.check_count(self.settings.max_score_items)
         jobs = await self._backend.prepare(
@@ -80,9 +58,7 @@ class ServingScore(GenerateBaseServing):
         )
         self._preflight(len(jobs))
         lora_request = self._maybe_get_adapters(request)  # type: ignore[arg-type]
-        answer_id = f"score-{self._base_request_id(raw_request, request.request_id)}"
-        headers = {} if raw_request is None else dict(raw_request.headers)
-        caller = Caller(answer_id, request.model, request.cache_salt, request.priority, headers)
+        caller = self._caller("score", request, raw_request)
         wanted = WantedRows(
             top_k=confidence.top_k,
             candidates=request.top_logprobs if confidence.mode == "per_token" else 0,
@@ -94,20 +70,13 @@ class ServingScore(GenerateBaseServing):
             self._result(index, job.text, rows, confidence, request)
             for index, (job, rows) in enumerate(zip(jobs, forced, strict=True))
         ]
-        num_tokens = sum(len(job.text.token_ids) for job in jobs)
         return ScoreResponse(
-            id=answer_id,
+            id=caller.request_id,
             object="score",
             created=int(time.time()),
             model=self.models.model_name(lora_request),
             data=results,
-            usage=ScoreUsage(
-                prompt_tokens=num_tokens,
-                total_tokens=num_tokens,
-                prompt_tokens_details=PromptTokenUsageInfo(
-                    cached_tokens=sum(rows.num_cached for rows in forced)
-                ),
-            ),
+            usage=forced_usage(jobs, sum(one.num_cached for one in forced)),
         )
 
     def _confidence(self, request: ScoreRequest) -> Confidence:

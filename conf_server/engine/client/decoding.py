@@ -10,6 +10,9 @@ from vllm.v1.engine.logprobs import LogprobsProcessor
 CONTEXT_TOKENS: Final = 4
 """How many tokens one character of UTF-8 can be split over."""
 
+SPLIT: Final = "\N{REPLACEMENT CHARACTER}"
+"""The end of a token's text where the token ends within a character."""
+
 
 def token_text(tokenizer: TokenizerLike, token_id: int) -> str:
     """The text of one id, which is preliminary if `is_split` says so."""
@@ -18,7 +21,7 @@ def token_text(tokenizer: TokenizerLike, token_id: int) -> str:
 
 def is_split(text: str) -> bool:
     """Whether a text ends within a character, so that the tokens before decide what it is."""
-    return text.endswith("�")
+    return text.endswith(SPLIT)
 
 
 def split_text(tokenizer: TokenizerLike, token_id: int, before: Sequence[int]) -> str:
@@ -37,7 +40,7 @@ def split_text(tokenizer: TokenizerLike, token_id: int, before: Sequence[int]) -
         num_prompt_logprobs=None,
     )
     context = list(before)[-CONTEXT_TOKENS:]
-    return verifier._verify_tokens([token_text(tokenizer, token_id)], [token_id], context)[0]
+    return verifier._verify_tokens([SPLIT], [token_id], context)[0]
 
 
 def decode_rows(

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from vllm.engine.protocol import EngineClient
 from vllm.exceptions import GenerationError
-from vllm.inputs import tokens_input
-from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
-from vllm.sampling_params import RequestOutputKind, SamplingParams
 
+from conf_server.engine.client.forced_run import force
 from conf_server.engine.client.stock_logprobs import append_stock_rows
-from conf_server.engine.marks import PromptMark, set_mark
+from conf_server.engine.marks import PromptMark
 from conf_server.stats.forced import ForcedLabels, ForcedRows, ForcedText, WantedRows
 from conf_server.stats.trace import TokenTrace, TraceRows
 
@@ -25,11 +22,7 @@ async def teacher_force(
     text: ForcedText,
     wanted: WantedRows,
     request_id: str,
-    *,
-    lora_request: LoRARequest | None = None,
-    cache_salt: str | None = None,
-    priority: int = 0,
-    trace_headers: Mapping[str, str] | None = None,
+    **options: Any,
 ) -> ForcedRows:
     """Compute the rows of a text's completion in one prefill.
 
@@ -38,29 +31,23 @@ async def teacher_force(
     where the completion begins. Another scheduler may let it go on; the text then runs a
     second time without the cache. If the caller is cancelled, the request is aborted.
 
+    Args:
+        options: as for `force`.
+
     Raises:
         GenerationError: the engine failed, or gave no rows for what it computed.
     """
-
-    async def run(read_cache: bool, run_id: str) -> RequestOutput:
-        results = engine.generate(
-            tokens_input(text.token_ids, cache_salt=cache_salt),
-            _params(text, wanted, read_cache),
-            run_id,
-            lora_request=lora_request,
-            priority=priority,
-            trace_headers=trace_headers,
-        )
-        async with aclosing(results):
-            async for result in results:
-                if result.finished:
-                    return result
-        raise GenerationError("The engine gave no answer to a scoring request.")
-
-    result = await run(True, request_id)
+    mark = _mark(text, wanted)
+    width = None if wanted.statistics else wanted.width
+    result = await force(
+        engine, text.token_ids, mark, request_id, True, prompt_logprobs=width, **options
+    )
     rows = _rows(result, text, wanted)
     if rows is None:
-        result = await run(False, f"{request_id}-uncached")
+        run_id = f"{request_id}-uncached"
+        result = await force(
+            engine, text.token_ids, mark, run_id, False, prompt_logprobs=width, **options
+        )
         rows = _rows(result, text, wanted)
     if rows is None:
         raise GenerationError("The engine gave no log-probabilities for a scoring request.")
@@ -107,26 +94,16 @@ async def force_labels(
     )
 
 
-def _params(text: ForcedText, wanted: WantedRows, read_cache: bool) -> SamplingParams:
-    params = SamplingParams(
-        max_tokens=1,
-        temperature=0.0,
-        prompt_logprobs=None if wanted.statistics else wanted.width,
-        skip_reading_prefix_cache=not read_cache,
-        detokenize=False,
-        output_kind=RequestOutputKind.FINAL_ONLY,
+def _mark(text: ForcedText, wanted: WantedRows) -> PromptMark:
+    if not wanted.statistics:
+        return PromptMark(first=text.first_scored)
+    return PromptMark(
+        statistics_top_k=wanted.top_k,
+        first=text.first_scored,
+        candidates=wanted.candidates,
+        token_ids=wanted.token_ids,
+        ranks=wanted.ranks,
     )
-    mark = PromptMark(first=text.first_scored)
-    if wanted.statistics:
-        mark = PromptMark(
-            statistics_top_k=wanted.top_k,
-            first=text.first_scored,
-            candidates=wanted.candidates,
-            token_ids=wanted.token_ids,
-            ranks=wanted.ranks,
-        )
-    set_mark(params, mark)
-    return params
 
 
 def _rows(result: RequestOutput, text: ForcedText, wanted: WantedRows) -> TraceRows | None:
@@ -136,12 +113,7 @@ def _rows(result: RequestOutput, text: ForcedText, wanted: WantedRows) -> TraceR
     position, vLLM's row is missing (V2 runner) or not initialised (V1), so rows are counted
     from the end. A request that was preempted may have lost rows although `num_cached_tokens`
     promises them, so the tokens are compared as well.
-
-    Raises:
-        GenerationError: the engine has ended the request with an error.
     """
-    if any(output.finish_reason == "error" for output in result.outputs):
-        raise GenerationError("The engine failed on a scoring request.")
     needed = len(text.token_ids) - text.first_scored
     given: Any = result.prompt_logprobs
     if (result.num_cached_tokens or 0) > text.first_scored - 1 or len(given) < needed:

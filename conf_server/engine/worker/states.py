@@ -125,6 +125,9 @@ class HiddenStates:
         self.num_layers = num_layers
         self._model = model
         self._layers = decoder_layers(model, num_layers)
+        if "hidden_states" not in inspect.signature(self._layers[0].forward).parameters:
+            # Found out here, and not within a step, where it would end the engine.
+            raise LayersError(f"{type(self._layers[0]).__name__} takes no hidden_states")
         self._requests: dict[str, _Taken] = {}
         self._spans: list[_Span] = []
 
