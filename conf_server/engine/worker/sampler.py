@@ -26,7 +26,10 @@ from vllm.v1.worker.gpu.sample.sampler import Sampler as V2Sampler
 from conf_server.engine.adoption import adopt
 from conf_server.engine.marks import sample_statistics_top_k
 from conf_server.engine.worker.prompt_rows import relative_logprobs
-from conf_server.engine.worker.token_statistics import token_statistics
+from conf_server.engine.worker.token_statistics import (
+    token_statistics,
+    token_statistics_and_likeliest,
+)
 from conf_server.stats.columns import TokenStatistic
 from conf_server.stats.row_layout import ColumnGroup, joined
 
@@ -84,6 +87,7 @@ class V1StatisticsSampler(V1Sampler):
 
     _runner: Any
     _taken: StepStatistics | None
+    _likeliest: torch.Tensor | None
 
     @classmethod
     def adopt(cls, stock: V1Sampler, runner: Any) -> V1StatisticsSampler:
@@ -91,7 +95,7 @@ class V1StatisticsSampler(V1Sampler):
         sampler = adopt(cls, stock)
         # nn.Module's __setattr__ would make the runner a submodule of its sampler.
         sampler.__dict__["_runner"] = runner
-        sampler._taken = None
+        sampler._taken = sampler._likeliest = None
         return sampler
 
     def take_raw(self, logits: torch.Tensor) -> None:
@@ -143,17 +147,24 @@ class V1StatisticsSampler(V1Sampler):
         That saves a log-softmax, a top k and the ranks over the whole vocabulary.
         """
         without = replace(metadata, max_num_logprobs=None)
-        if _takes_the_likeliest(metadata):
-            # Nothing changes the logits, and they are still in the caches of the cores that have
-            # made them: vLLM's argmax, which is spread over all cores, comes first.
-            output = super().forward(logits, without, *args, **kwargs)
-            raw, statistics = None, StepStatistics.of(logits, top_k)
-        else:
+        raw: torch.Tensor | None = None
+        if not _takes_the_likeliest(metadata):
             raw, statistics = logits.clone(), StepStatistics.of(logits, top_k)
-            output = super().forward(logits, without, *args, **kwargs)
+        elif top_k.all():
+            values, self._likeliest = token_statistics_and_likeliest(logits, top_k.tolist())
+            statistics = StepStatistics(top_k, None, values)
+        else:
+            statistics = StepStatistics.of(logits, top_k)
+        output = super().forward(logits, without, *args, **kwargs)
         assert statistics is not None
         output.logprobs_tensors = _sampled_only(raw, output.sampled_token_ids[:, 0], statistics)
         return output
+
+    # vLLM's is a static method, which it calls on `self`.
+    def greedy_sample(self, logits: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        """vLLM's argmax, or what the statistics of the same logits have found on their way."""
+        likeliest, self._likeliest = self._likeliest, None
+        return super().greedy_sample(logits) if likeliest is None else likeliest
 
     def _forward_with_named_tokens(
         self, logits: Any, metadata: Any, *args: Any, **kwargs: Any

@@ -70,6 +70,21 @@ def token_statistics(logits: Tensor, top_k: Tensor | Sequence[int]) -> Tensor:
     return statistics_torch(logits, ks_list)
 
 
+def token_statistics_and_likeliest(logits: Tensor, top_k: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """`token_statistics`, and the (n,) int64 ids of the likeliest tokens.
+
+    The ids are those of `logits.argmax(-1)`: of equal logits it is the first. The CPU's kernel
+    finds them on the way, which spares greedy sampling from reading all logits once more.
+    """
+    if logits.device.type != "cpu" or njit is None or 0 in logits.shape:
+        return token_statistics(logits, top_k), logits.argmax(-1)
+    likeliest = torch.empty(len(logits), dtype=torch.int64)
+    values = _statistics_numba(logits, list(top_k), likeliest)
+    for i in (likeliest == _NO_LIKELIEST).nonzero().flatten().tolist():
+        likeliest[i] = logits[i].argmax()
+    return values, likeliest
+
+
 def _triton_kernel() -> Callable[[Tensor, Tensor], Tensor] | None:
     """The fused kernel, or None where Triton is missing or has no driver on this machine."""
     from conf_server.engine.worker.token_statistics_triton import is_available, statistics
@@ -130,20 +145,30 @@ def _dominant_torch(best: Tensor) -> tuple[Tensor, Tensor]:
     return mass + undefined, torch.where(dominant, best, torch.inf).amin() + undefined
 
 
-def _statistics_numba(logits: Tensor, top_k: Sequence[int]) -> Tensor:
+def _statistics_numba(
+    logits: Tensor, top_k: Sequence[int], likeliest: Tensor | None = None
+) -> Tensor:
     """`token_statistics` on the CPU, in the caller's thread.
 
     vLLM binds that thread to one core, and so would be all threads that it starts.
+
+    Args:
+        likeliest: (n,) int64, filled with the ids of the likeliest tokens, or with
+            `_NO_LIKELIEST` in rows that are not a distribution.
     """
+    if likeliest is None:
+        likeliest = torch.empty(len(logits), dtype=torch.int64)
+    ids = likeliest.numpy()
     out = torch.empty((len(logits), len(TokenStatistic)), dtype=torch.float32)
     rows = logits.detach()
     if rows.dtype == torch.float32 and rows.is_contiguous():
-        _fill_rows(rows.numpy(), np.array(top_k, np.int64), out.numpy())
+        _fill_rows(rows.numpy(), np.array(top_k, np.int64), out.numpy(), ids)
     else:
         scratch = torch.empty((1, rows.shape[1]), dtype=torch.float32)
         for i, k in enumerate(top_k):
             scratch.copy_(rows[i])
-            _fill_rows(scratch.numpy(), np.array([k], np.int64), out[i : i + 1].numpy())
+            here = slice(i, i + 1)
+            _fill_rows(scratch.numpy(), np.array([k], np.int64), out[here].numpy(), ids[here])
     for i, k in enumerate(top_k):
         if _NUMBA_MAX_K < k <= rows.shape[1]:
             best = rows[i].float().topk(k).values
@@ -185,6 +210,7 @@ _SIGN: Final = np.int32(31)
 _MAGNITUDE: Final = np.int32(0x7FFFFFFF)
 _LOG_LEAST: Final = math.log(MIN_DROP) - 0.01  # lower than needed, for rounding
 _NO_KEY: Final = np.int32(-0x80000000)
+_NO_LIKELIEST: Final = -1
 
 
 @_compiled
@@ -267,6 +293,17 @@ def _largest_keys(bits: Any, maxima: Any, top: Any) -> None:
 
 
 @_compiled
+def _first_of(row: Any, maxima: Any, largest: Any) -> Any:
+    """The first index of the row's largest value; both zeros are the same."""
+    for block in range(maxima.size):
+        if np.int32(_key(maxima[block])).view(np.float32) == largest:
+            for i in range(block * _BLOCK, min((block + 1) * _BLOCK, row.size)):
+                if row[i] == largest:
+                    return i
+    return _NO_LIKELIEST
+
+
+@_compiled
 def _keys_above(bits: Any, maxima: Any, limit: Any, found: Any) -> Any:
     """Fill `found` with the row's keys above `limit`, descending, then the largest other key.
 
@@ -327,8 +364,8 @@ def _dominant(best: Any, log_z: Any) -> Any:
 
 
 @_compiled
-def _fill_rows(logits: Any, top_k: Any, out: Any) -> None:
-    """Fill `out` with the statistics of (n, V) float32; CONFIDENCE is NaN where k > 128."""
+def _fill_rows(logits: Any, top_k: Any, out: Any, likeliest: Any) -> None:
+    """Fill `out` and `likeliest` from (n, V) float32; CONFIDENCE is NaN where k > 128."""
     size = logits.shape[1]
     maxima = np.empty((size + _BLOCK - 1) // _BLOCK, np.int32)
     found = np.empty(2 * MAX_DOMINANT, np.int32)
@@ -352,7 +389,9 @@ def _fill_rows(logits: Any, top_k: Any, out: Any) -> None:
         out[n, 5] = 0.0 - log_z
         out[n, 6] = (best[1] - best[0] if size > 1 else -np.inf) - log_z
         out[n, 7] = out[n, 8] = np.nan
+        likeliest[n] = _NO_LIKELIEST
         if log_z == log_z:
+            likeliest[n] = _first_of(row, maxima, best[0])
             limit = np.float32(best[0] + log_z + _LOG_LEAST)
             if best.size < size and best[-1] > limit:
                 key = _key(limit.view(np.int32)) - np.int32(1)  # large logits are far apart

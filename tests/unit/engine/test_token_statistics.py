@@ -12,7 +12,11 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from conf_server.engine.worker import token_statistics as module
-from conf_server.engine.worker.token_statistics import statistics_torch, token_statistics
+from conf_server.engine.worker.token_statistics import (
+    statistics_torch,
+    token_statistics,
+    token_statistics_and_likeliest,
+)
 from conf_server.stats.columns import TokenStatistic
 from conf_server.stats.confidence import token_confidence
 
@@ -251,6 +255,33 @@ def test_top_k_as_a_tensor_and_no_rows() -> None:
     expected = token_statistics(logits, [3, 7])
     assert torch.equal(token_statistics(logits, torch.tensor([3, 7], dtype=torch.int32)), expected)
     assert token_statistics(torch.empty(0, 50), []).shape == (0, len(TokenStatistic))
+
+
+def assert_likeliest(logits: Tensor, top_k: Sequence[int]) -> None:
+    values, likeliest = token_statistics_and_likeliest(logits, top_k)
+    assert torch.equal(likeliest, logits.argmax(-1))
+    assert_close(values, token_statistics(logits, top_k), atol=0, rtol=0, equal_nan=True)
+
+
+@settings(max_examples=200)
+@given(problem=problems())
+def test_the_likeliest_token_is_argmax(problem: tuple[Tensor, list[int]]) -> None:
+    assert_likeliest(*problem)
+
+
+def test_the_likeliest_of_zeros_and_of_rows_without_a_distribution(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    logits = torch.full((6, 300), -1.0)
+    logits[0, [140, 299]] = torch.tensor([-0.0, 0.0])
+    logits[1, [140, 299]] = torch.tensor([0.0, -0.0])
+    logits[2, [140, 299]] = NAN
+    logits[3, 140] = INF
+    logits[4] = -INF
+    assert_likeliest(logits, [3] * 6)
+    assert_likeliest(logits[:0], [])
+    monkeypatch.setattr(module, "njit", None)
+    assert_likeliest(logits, [3] * 6)
 
 
 def test_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
