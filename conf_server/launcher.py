@@ -144,7 +144,7 @@ async def build_confidence_app(
         obstacle = await install_token_statistics(engine, args)
         states = NOT_ENABLED
         if settings.enable_hidden_states:
-            states = await install_hidden_states(engine, obstacle)
+            states = await install_hidden_states(engine, obstacle, settings.max_attention_bytes)
         settings = replace(settings, statistics_obstacle=obstacle)
         init_confidence_state(app.state, settings, states)
     return app

@@ -17,6 +17,7 @@ MAX_WINDOW: Final = 2**31 - 1
 _LIMITS: Final = (
     "max_score_items",
     "max_hidden_state_values",
+    "max_attention_bytes",
     "max_uncertainty_samples",
     "max_uncertainty_tokens",
     "max_judged_characters",
@@ -48,6 +49,7 @@ class ConfidenceSettings:
         max_score_items: texts one request to /v1/score or /v1/hidden_states may hold.
         enable_hidden_states: whether /v1/hidden_states answers.
         max_hidden_state_values: numbers, of 4 bytes each, that one answer of it may hold.
+        max_attention_bytes: that a worker may use at a time to recompute attention weights.
         max_uncertainty_samples: samples that one /v1/uncertainty request may draw or bring.
         max_uncertainty_tokens: tokens that its answer and samples, given or generated, may
             have together.
@@ -65,6 +67,7 @@ class ConfidenceSettings:
     max_score_items: int = 1024
     enable_hidden_states: bool = False
     max_hidden_state_values: int = 16_777_216
+    max_attention_bytes: int = 2**28
     max_uncertainty_samples: int = 100
     max_uncertainty_tokens: int = 131_072
     max_judged_characters: int = 32_000_000
@@ -159,13 +162,20 @@ def add_cli_args(parser: ArgumentParser) -> None:
     group.add_argument(
         "--enable-hidden-states",
         action="store_true",
-        help="Let /v1/hidden_states answer what the model's layers make of a text.",
+        help="Let /v1/hidden_states answer what the model's layers make of a text, and "
+        "/v1/uncertainty use it.",
     )
     group.add_argument(
         "--max-hidden-state-values",
         metavar="N",
         default=defaults.max_hidden_state_values,
         help="Numbers, of 4 bytes each, that one answer of /v1/hidden_states may hold.",
+    )
+    group.add_argument(
+        "--max-attention-bytes",
+        metavar="BYTES",
+        default=defaults.max_attention_bytes,
+        help="Memory of the device that a worker may use at a time to recompute attention weights.",
     )
     group.add_argument(
         "--max-uncertainty-samples",

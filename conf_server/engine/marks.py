@@ -72,17 +72,34 @@ class PromptMark(msgspec.Struct, frozen=True, tag="prompt"):
         return RowLayout(len(self.token_ids) or self.candidates, _groups(self.statistics_top_k))
 
 
+class AttentionMark(msgspec.Struct, frozen=True):
+    """The attention weights that a `StatesMark` asks for; `WantedAttention` says what that is.
+
+    Attributes:
+        layers, history: as in `WantedAttention`.
+        context: the first so many positions are the context whose mass is wanted, if it is.
+        last_on: as in `WantedAttention`.
+    """
+
+    layers: tuple[int, ...]
+    history: int = 1
+    context: int | None = None
+    last_on: tuple[int, int] | None = None
+
+
 class StatesMark(msgspec.Struct, frozen=True, tag="states"):
     """Marks a request whose prompt's hidden states are wanted; `WantedStates` says what that is.
 
     Attributes:
         first: position in the prompt of the first token that counts.
         layers, pooling: as in `WantedStates`.
+        attention: the weights that are wanted beside.
     """
 
     first: int
     layers: tuple[int, ...]
     pooling: Pooling
+    attention: AttentionMark | None = None
 
 
 Mark = SamplesMark | PromptMark | StatesMark

@@ -74,19 +74,58 @@ Pooling = Literal["none", "mean", "last"]
 
 
 @dataclass(frozen=True)
-class WantedStates:
-    """Which hidden states of a forced text are wanted.
+class WantedAttention:
+    """Which attention weights of a forced text are wanted.
 
     Attributes:
-        layers: in the numbering of transformers' `hidden_states`: 0 is the embeddings, i the output
-            of decoder layer i - 1, and the number of layers is the last one's after the final norm.
-        pooling: none for one vector a token, else their mean, or the last token's.
-        completion_only: count the completion's tokens only, and not its context's.
+        layers: decoder layers, numbered from 0.
+        history: of how many tokens the weights of each token are wanted: of itself, of the one
+            before it, and so on; 0 for none.
+        context_mass: also how much of each token's attention goes to the context.
+        last_on: (begin, end): also the weights of the text's last token on these positions.
     """
 
     layers: tuple[int, ...]
+    history: int = 1
+    context_mass: bool = False
+    last_on: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class WantedStates:
+    """What is wanted of a forced text's way through the layers.
+
+    Attributes:
+        layers: hidden states, in the numbering of transformers' `hidden_states`: 0 is the
+            embeddings, i the output of decoder layer i - 1, and the number of layers is the last
+            one's after the final norm.
+        pooling: none for one state a token, else their mean, or the last token's.
+        completion_only: count the completion's tokens only, and not its context's.
+        attention: the weights that are wanted beside, of the same tokens.
+    """
+
+    layers: tuple[int, ...] = ()
     pooling: Pooling = "mean"
     completion_only: bool = False
+    attention: WantedAttention | None = None
+
+
+@dataclass(frozen=True)
+class ForcedAttention:
+    """Attention weights of a text's n tokens: softmax probabilities of one head at a time.
+
+    Attributes:
+        weights: (layers, n, heads, history) float32: what a token pays to itself, to the one
+            before it, ...; 0 where there is none.
+        context_mass: (layers, n, heads) float32: the sum of what a token pays to the context;
+            None if nobody wants it.
+        last: (layers, heads, end - begin) float32: what the last token pays to the positions
+            `WantedAttention.last_on`; None if nobody wants it.
+    """
+
+    weights: NDArray[np.float32]
+    context_mass: NDArray[np.float32] | None = None
+    last: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -96,10 +135,12 @@ class ForcedStates:
     Attributes:
         states: (layers, n, hidden size) float32; n = 1 if pooled, else the number of tokens.
         num_cached: how many tokens were taken from the prefix cache.
+        attention: the weights, if any are wanted.
     """
 
     states: NDArray[np.float32]
     num_cached: int
+    attention: ForcedAttention | None = None
 
 
 @dataclass(frozen=True)

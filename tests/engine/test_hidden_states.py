@@ -1,4 +1,4 @@
-"""Hidden states of forced texts against transformers, on vLLM's V1 model runner."""
+"""Hidden states and attention weights of forced texts against transformers, on V1's runner."""
 
 from __future__ import annotations
 
@@ -16,11 +16,19 @@ from vllm.sampling_params import SamplingParams
 from conf_server.engine.client.async_llm import ConfidenceAsyncLLM
 from conf_server.engine.client.state_forcing import force_states
 from conf_server.engine.states_support import StatesSupport, install_hidden_states
-from conf_server.stats.forced import ForcedStates, ForcedText, Pooling, WantedStates
+from conf_server.engine.worker.attention import WatchedAttention
+from conf_server.stats.forced import (
+    ForcedStates,
+    ForcedText,
+    Pooling,
+    WantedAttention,
+    WantedStates,
+)
 from tests.engine.small_engine import BLOCK, answer, small_engine
 from tests.reference import Reference
 
 LAYERS = (0, 1, 15, 29, 30)
+ATTENTION = WantedAttention((0, 15, 29), history=2, context_mass=True, last_on=(3, 290))
 TEXT = list(range(1000, 1300))
 FIRST = 70
 SHORT = list(range(2000, 2009))
@@ -47,6 +55,22 @@ def assert_close(found: ForcedStates, right: NDArray[np.float32]) -> None:
     np.testing.assert_allclose(found.states / scale, right / scale, rtol=0, atol=1e-4)
 
 
+def assert_same_weights(found: ForcedStates, reference: Reference, first: int) -> None:
+    """Within 1e-4: weights are at most 1."""
+    right = reference.attention(TEXT)[list(ATTENTION.layers)]
+    rows = np.arange(first, len(TEXT))
+    before = np.where(rows > 0, right[:, :, rows, np.maximum(rows - 1, 0)], 0)
+    near = np.stack([right[:, :, rows, rows], before], -1).transpose(0, 2, 1, 3)
+    mass = right[:, :, rows, :first].sum(-1).transpose(0, 2, 1)
+    assert found.attention is not None
+    for given, expected in (
+        (found.attention.weights, near),
+        (found.attention.context_mass, mass),
+        (found.attention.last, right[:, :, -1, slice(*ATTENTION.last_on or ())]),
+    ):
+        np.testing.assert_allclose(given, expected, rtol=0, atol=1e-4)
+
+
 async def force(
     engine: ConfidenceAsyncLLM, name: str, text: list[int], first: int = 0, **wanted: Any
 ) -> ForcedStates:
@@ -63,7 +87,7 @@ async def everything(model: Path) -> dict[str, Any]:
     """One engine for all that is asked below; starting one takes long."""
     found: dict[str, Any] = {}
     async with small_engine(model, num_gpu_blocks_override=BLOCKS) as engine:
-        found["support"] = await install_hidden_states(engine, None)
+        found["support"] = await install_hidden_states(engine, None, 2**20)
         found["short"] = await force(engine, "short", SHORT, pooling="none")
         for pooling in ("none", "mean", "last"):
             found[pooling] = await force(engine, pooling, TEXT, pooling=pooling)
@@ -73,13 +97,13 @@ async def everything(model: Path) -> dict[str, Any]:
         found["alone"] = [await generate(engine, f"a-{n}", p) for n, p in prompts.items()]
         *found["generated"], found["crowded"], found["crowded mean"] = await asyncio.gather(
             *(generate(engine, name, prompt) for name, prompt in prompts.items()),
-            force(engine, "crowded", TEXT, pooling="none"),
-            force(engine, "crowded mean", TEXT, FIRST, pooling="mean"),
+            force(engine, "crowded", TEXT, pooling="none", attention=ATTENTION),
+            force(engine, "crowded mean", TEXT, FIRST, pooling="mean", attention=ATTENTION),
         )
         labels = {"engine": "0", "model_name": str(model)}
         found["preemptions"] = REGISTRY.get_sample_value("vllm:num_preemptions_total", labels)
-        hooks = await engine.collective_rpc(_hooks)
-        found["hooks"] = hooks[0]
+        (found["hooks"],) = await engine.collective_rpc(_hooks)
+        (found["watched"],) = await engine.collective_rpc(_watched)
     return found
 
 
@@ -87,6 +111,12 @@ def _hooks(worker: Any) -> int:
     """How many hooks there are in the worker's model."""
     modules = worker.model_runner.get_model().modules()
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules)
+
+
+def _watched(worker: Any) -> int:
+    """How many attention layers let somebody look on."""
+    modules = worker.model_runner.get_model().modules()
+    return sum(isinstance(getattr(module, "impl", None), WatchedAttention) for module in modules)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +127,7 @@ def found(model_path: Path) -> dict[str, Any]:
 
 
 def test_the_workers_say_what_they_have(found: dict[str, Any]) -> None:
-    assert found["support"] == StatesSupport(None, num_layers=30, hidden_size=576)
+    assert found["support"] == StatesSupport(None, 30, 576, 9, (None,) * 30)
 
 
 def test_a_text_in_one_step(found: dict[str, Any], reference: Reference) -> None:
@@ -127,7 +157,10 @@ def test_preemption_and_company_change_nothing(found: dict[str, Any], reference:
     assert_close(found["crowded"], expected(reference, TEXT))
     assert_close(found["crowded mean"], expected(reference, TEXT, "mean", FIRST))
     assert found["generated"] == found["alone"]
+    assert_same_weights(found["crowded"], reference, 0)
+    assert_same_weights(found["crowded mean"], reference, FIRST)
 
 
 def test_no_hook_is_left(found: dict[str, Any]) -> None:
     assert found["hooks"] == 0
+    assert found["watched"] == 0

@@ -53,9 +53,13 @@ COMPLETION = (
 
 
 LAYERS = (0, 15, 30)
+ATTENTION: dict[str, Any] = {"layers": (0, 15, 29), "context": FIRST}
 STATES: dict[str, dict[str, Any]] = {
-    "states of all": {"first": 0, "layers": LAYERS, "pooling": "none"},
-    "mean state after a cached context": {"first": FIRST, "layers": LAYERS, "pooling": "mean"},
+    "states of all": {"first": 0, "layers": LAYERS, "pooling": "none", "attention": ATTENTION},
+    "mean state after a cached context": {
+        **{"first": FIRST, "layers": LAYERS, "pooling": "mean"},
+        "attention": ATTENTION,
+    },
 }
 
 
@@ -82,8 +86,7 @@ class Run:
     names: dict[str, str]
     prompts: dict[str, list[int]]
     answers: dict[str, Answer]
-    states: dict[str, NDArray[np.float64]]
-    states_cached: dict[str, int]
+    taken: dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module", params=TRITON_DEVICES)
@@ -147,9 +150,8 @@ def run(
         for name, answer in result["answers"].items()
         if name not in STATES
     }
-    states = {name: np.array(result["answers"][name]["states"]) for name in STATES}
-    cached = {name: result["answers"][name]["num_cached_tokens"] for name in STATES}
-    return Run(result["names"], prompts, answers, states, cached)
+    taken = {name: result["answers"][name] for name in STATES}
+    return Run(result["names"], prompts, answers, taken)
 
 
 def run_engine(task: dict[str, Any], device: TritonDevice, folder: Path) -> dict[str, Any]:
@@ -268,5 +270,18 @@ def test_hidden_states(run: Run, reference: Reference) -> None:
         ("states of all", expected, 0),
         ("mean state after a cached context", expected[:, FIRST:].mean(1, keepdims=True), BLOCK),
     ):
-        assert run.states_cached[name] == cached
-        np.testing.assert_allclose(run.states[name] / scale, right / scale, rtol=0, atol=1e-4)
+        taken = run.taken[name]
+        assert taken["num_cached_tokens"] == cached
+        np.testing.assert_allclose(taken["states"] / scale, right / scale, rtol=0, atol=1e-4)
+
+
+def test_attention_weights(run: Run, reference: Reference) -> None:
+    prompt = run.prompts["states of all"]
+    attention = reference.attention(prompt)[list(ATTENTION["layers"])]
+    for name, first in (("states of all", 0), ("mean state after a cached context", FIRST)):
+        rows = np.arange(first, len(prompt))
+        own = attention[:, :, rows, rows].transpose(0, 2, 1)
+        mass = attention[:, :, rows, :FIRST].sum(-1).transpose(0, 2, 1)
+        taken = run.taken[name]
+        np.testing.assert_allclose(np.array(taken["weights"])[..., 0], own, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(taken["mass"], mass, rtol=0, atol=1e-4)

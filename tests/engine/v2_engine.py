@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from vllm import AsyncEngineArgs, SamplingParams, TokensPrompt
 from vllm.sampling_params import RequestOutputKind
 
@@ -59,7 +60,7 @@ async def answer_all(
     try:
         (names,) = await engine.collective_rpc("names")
         assert await engine.collective_rpc("install_token_statistics") == [None]
-        support = await install_hidden_states(engine, None)
+        support = await install_hidden_states(engine, None, 2**16)
         assert support.obstacle is None, support.obstacle
         answers = {name: await answer(engine, name, **what) for name, what in requests.items()}
     finally:
@@ -88,13 +89,18 @@ async def answer(
     if samples is not None:
         mark = SamplesMark(**samples)
     if states is not None:
-        mark = StatesMark(**states)
+        mark = msgspec.convert(states, StatesMark)
     set_mark(sampling, mark)
     async for output in engine.generate(TokensPrompt(prompt_token_ids=prompt), sampling, name):
         final: Any = output
     if states is not None:
-        cached = final.num_cached_tokens
-        return {"num_cached_tokens": cached, "states": final.prompt_logprobs.tolist()}
+        taken = final.prompt_logprobs
+        return {
+            "num_cached_tokens": final.num_cached_tokens,
+            "states": taken.states.tolist(),
+            "weights": taken.attention.weights.tolist(),
+            "mass": taken.attention.context_mass.tolist(),
+        }
     found = final.prompt_logprobs if samples is None else final.outputs[0].logprobs.trace
     rows = found.all()
     return {

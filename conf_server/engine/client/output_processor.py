@@ -18,7 +18,7 @@ from vllm.v1.engine.parallel_sampling import ParentRequest
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
 from conf_server.engine.marks import PromptMark, StatesMark, mark_of
-from conf_server.engine.states_wire import states_of
+from conf_server.engine.states_wire import taken_states
 from conf_server.stats.row_layout import FIRST_CANDIDATE, EngineRows, RowLayout
 from conf_server.stats.trace import TokenTrace
 
@@ -87,10 +87,10 @@ class PromptTraceProcessor(LogprobsProcessor):
 
 
 class StatesProcessor(LogprobsProcessor):
-    """Keeps the hidden states of one request's prompt as an array."""
+    """Keeps the hidden states and attention weights of one request's prompt as arrays."""
 
     def _update_prompt_logprobs(self, prompt_logprobs_tensors: LogprobsTensors) -> None:
-        states: Any = states_of(prompt_logprobs_tensors)
+        states: Any = taken_states(prompt_logprobs_tensors)
         self.prompt_logprobs = states
 
 

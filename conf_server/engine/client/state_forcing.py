@@ -1,17 +1,23 @@
-"""Hidden states of a text that the engine did not write: teacher forcing for what lies within."""
+"""Hidden states and attention weights of a text that the engine did not write."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from vllm.engine.protocol import EngineClient
 from vllm.exceptions import GenerationError
 from vllm.outputs import RequestOutput
 
 from conf_server.engine.client.forced_run import force
-from conf_server.engine.marks import StatesMark
-from conf_server.stats.forced import ForcedStates, ForcedText, WantedStates
+from conf_server.engine.marks import AttentionMark, StatesMark
+from conf_server.engine.states_wire import TakenStates
+from conf_server.stats.forced import (
+    ForcedAttention,
+    ForcedStates,
+    ForcedText,
+    WantedAttention,
+    WantedStates,
+)
 
 
 async def force_states(
@@ -21,7 +27,7 @@ async def force_states(
     request_id: str,
     **options: Any,
 ) -> ForcedStates:
-    """Compute the hidden states of a text in one prefill.
+    """Compute the hidden states and attention weights of a text in one prefill.
 
     Positions that do not count may come from the prefix cache. Where another scheduler lets a hit
     go on, the text runs a second time without the cache. If the caller is cancelled, the request
@@ -33,31 +39,62 @@ async def force_states(
     Raises:
         GenerationError: the engine failed, or gave no states for what it computed.
     """
-    first = text.num_context if wanted.completion_only else 0
-    if wanted.pooling == "last":
-        first = len(text.token_ids) - 1  # the others need not even be computed
-    rows = 1 if wanted.pooling != "none" else len(text.token_ids) - first
-    mark = StatesMark(first, wanted.layers, wanted.pooling)
-    result = await force(engine, text.token_ids, mark, request_id, first > 0, **options)
-    states = _states(result, len(wanted.layers), rows)
-    if states is None and first > 0:
+    mark = _mark(text, wanted)
+    num_rows = len(text.token_ids) - mark.first
+    result = await force(engine, text.token_ids, mark, request_id, mark.first > 0, **options)
+    taken = _taken(result, wanted, num_rows)
+    if taken is None and mark.first > 0:
         run_id = f"{request_id}-uncached"
         result = await force(engine, text.token_ids, mark, run_id, False, **options)
-        states = _states(result, len(wanted.layers), rows)
-    if states is None:
+        taken = _taken(result, wanted, num_rows)
+    if taken is None:
         raise GenerationError("The engine gave no hidden states for a request that asked for them.")
-    return ForcedStates(states, result.num_cached_tokens or 0)
+    return ForcedStates(taken.states, result.num_cached_tokens or 0, taken.attention)
 
 
-def _states(result: RequestOutput, layers: int, rows: int) -> Any:
-    """(layers, rows, d), or None where some position came from a cache.
+def _mark(text: ForcedText, wanted: WantedStates) -> StatesMark:
+    first = text.num_context if wanted.completion_only else 0
+    if wanted.attention is None:
+        if wanted.pooling == "last":
+            first = len(text.token_ids) - 1  # the others need not even be computed
+        return StatesMark(first, wanted.layers, wanted.pooling)
+    attention = AttentionMark(
+        layers=wanted.attention.layers,
+        history=wanted.attention.history,
+        context=text.num_context if wanted.attention.context_mass else None,
+        last_on=wanted.attention.last_on,
+    )
+    if not wanted.layers and not attention.history and attention.context is None:
+        first = len(text.token_ids) - 1
+    return StatesMark(first, wanted.layers, wanted.pooling, attention)
+
+
+def _taken(result: RequestOutput, wanted: WantedStates, num_rows: int) -> TakenStates | None:
+    """What the workers have taken, or None where some position came from a cache.
 
     Raises:
-        GenerationError: the states have another shape.
+        GenerationError: it has another shape than was asked for.
     """
-    given: Any = result.prompt_logprobs
-    if not isinstance(given, np.ndarray):
+    taken: Any = result.prompt_logprobs
+    if not isinstance(taken, TakenStates):
         return None
-    if given.shape[:2] != (layers, rows):
-        raise GenerationError(f"The engine gave hidden states of shape {given.shape}.")
-    return given
+    rows = num_rows if wanted.pooling == "none" else 1
+    if wanted.layers and taken.states.shape[:2] != (len(wanted.layers), rows):
+        raise GenerationError(f"The engine gave hidden states of shape {taken.states.shape}.")
+    if not _fits(taken.attention, wanted.attention, num_rows):
+        raise GenerationError("The engine gave attention weights of another shape than asked for.")
+    return taken
+
+
+def _fits(given: ForcedAttention | None, wanted: WantedAttention | None, num_rows: int) -> bool:
+    if given is None or wanted is None:
+        return given is wanted
+    layers, rows, heads, history = given.weights.shape
+    mass = None if given.context_mass is None else given.context_mass.shape
+    last = None if given.last is None else given.last.shape
+    on = wanted.last_on
+    return (
+        (layers, rows, history) == (len(wanted.layers), num_rows, wanted.history)
+        and mass == ((layers, rows, heads) if wanted.context_mass else None)
+        and last == (None if on is None else (layers, heads, on[1] - on[0]))
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from vllm.distributed import get_tp_group
 from vllm.model_executor.layers.vocab_parallel_embedding import pad_vocab_size
 from vllm.v1.sample.sampler import Sampler as V1Sampler
 from vllm.v1.worker.gpu.model_runner import GPUModelRunner as V2ModelRunner
@@ -15,6 +16,7 @@ from vllm.v1.worker.gpu.sample.sampler import Sampler as V2Sampler
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner as V1ModelRunner
 
 from conf_server.engine.exact_statistics import SPECULATIVE
+from conf_server.engine.worker.attention import AttentionError, LayerAttention
 from conf_server.engine.worker.sampler import V1StatisticsSampler, V2StatisticsSampler
 from conf_server.engine.worker.states import HiddenStates, LayersError
 from conf_server.engine.worker.token_statistics import token_statistics
@@ -25,11 +27,15 @@ from conf_server.engine.worker.v2_runner import (
     V2StructuredOutputs,
 )
 
+WorkerSupport = tuple[str | None, int, int, int, list[str | None]]
+"""The fields of `StatesSupport`; zeros and nothing behind an obstacle."""
+
 
 class StatisticsExtension:
     """vLLM mixes this class into its worker, because `--worker-extension-cls` names it."""
 
     model_runner: Any
+    states_support: WorkerSupport | None = None
 
     def install_token_statistics(self) -> str | None:
         """Make the runner compute token statistics, for generated tokens and for prompts.
@@ -56,27 +62,79 @@ class StatisticsExtension:
         warm_up(runner)
         return None
 
-    def install_hidden_states(self) -> tuple[str | None, int, int]:
-        """Make the runner take hidden states of marked requests; `install_token_statistics` first.
+    def install_hidden_states(self, max_attention_bytes: int) -> WorkerSupport:
+        """Make the runner take what marked requests want; `install_token_statistics` first.
 
-        Returns:
-            None, the number of decoder layers and the size of a state. Or the obstacle and zeros.
+        Every API process asks for it. Only the first time something is done.
+
+        Args:
+            max_attention_bytes: of logits and keys that exist at a time.
         """
+        if self.states_support is None:
+            self.states_support = self._install_hidden_states(max_attention_bytes)
+        return self.states_support
+
+    def _install_hidden_states(self, max_attention_bytes: int) -> WorkerSupport:
         runner = self.model_runner
-        config = runner.model_config
-        num_layers = config.hf_text_config.num_hidden_layers
+        num_layers = runner.model_config.hf_text_config.num_hidden_layers
         obstacle = states_obstacle(runner.vllm_config)
         if obstacle is not None:
-            return obstacle, 0, 0
+            return obstacle, 0, 0, 0, []
         try:
             states = HiddenStates(runner.get_model(), num_layers)
         except LayersError as error:
-            return str(error), 0, 0
+            return str(error), 0, 0, 0, []
+        groups = cache_groups(runner)
+        obstacles = add_attention(states, set(groups), max_attention_bytes)
         if isinstance(runner, V1StatisticsRunner):
             runner.prompt_states = states
-        elif isinstance(runner, V2ModelRunner) and not isinstance(runner, V2StatesRunner):
-            self.model_runner = V2StatesRunner.adopt(runner, states)
-        return None, num_layers, config.get_hidden_size()
+            runner.prompt_groups = groups
+        elif isinstance(runner, V2ModelRunner):
+            self.model_runner = V2StatesRunner.adopt(runner, states, groups)
+        else:
+            return f"the model runner {type(runner).__name__} is not known", 0, 0, 0, []
+        heads = max((each.num_heads for each in states.attention.values()), default=0)
+        heads *= get_tp_group().world_size
+        return None, num_layers, runner.model_config.get_hidden_size(), heads, obstacles
+
+
+def cache_groups(runner: Any) -> dict[str, int]:
+    """By an attention layer's name, the number of the group of caches that it belongs to."""
+    return {
+        name: number
+        for number, group in enumerate(runner.kv_cache_config.kv_cache_groups)
+        for name in group.layer_names
+    }
+
+
+def add_attention(states: HiddenStates, cached: set[str], max_bytes: int) -> list[str | None]:
+    """Give `states` the attention of all layers whose weights can be recomputed.
+
+    Args:
+        cached: names of the attention layers that have a cache.
+
+    Returns:
+        For each decoder layer why its weights cannot be had, None where they can.
+    """
+    group = get_tp_group()
+    if group.world_size > 1:
+        device = group.device
+
+        def gather(own: torch.Tensor, dim: int) -> torch.Tensor:
+            return group.all_gather(own.to(device).contiguous(), dim).cpu()
+
+        states.gather = gather
+    obstacles: list[str | None] = []
+    for number, layer in enumerate(states.layers):
+        try:
+            attention = LayerAttention(layer, max_bytes)
+        except AttentionError as error:
+            obstacles.append(str(error))
+            continue
+        if attention.name in cached:
+            states.attention[number] = attention
+        obstacles.append(None if attention.name in cached else "the layer has no cache")
+    return obstacles
 
 
 def states_obstacle(config: Any) -> str | None:

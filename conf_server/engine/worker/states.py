@@ -1,10 +1,11 @@
-"""Hidden states of forced texts, taken in the worker while the model runs.
+"""Hidden states and attention weights of forced texts, taken in the worker while the model runs.
 
 A request's mark names layers in the numbering of transformers' `hidden_states`: 0 is the
 embeddings, i the output of decoder layer i - 1, and N, the number of layers, the last one's output
 after the final norm. The model runner hands out the last kind itself. For the others there are
 hooks on the decoder layers, which exist for the steps that need them and no longer. A hook does not
-reach into compiled code, so such a step runs the model eagerly.
+reach into compiled code, so such a step runs the model eagerly. Attention weights are taken by
+`LayerAttention`, which needs no hook.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +24,14 @@ from vllm.model_executor.layers.attention import Attention
 from vllm.sampling_params import SamplingParams
 
 from conf_server.engine.marks import StatesMark, states_mark
+from conf_server.engine.states_wire import AttentionTensors, StatesTensors
+from conf_server.engine.worker.attention import LayerAttention, Rows, Weights
 from conf_server.engine.worker.prompt_rows import PromptChunk
+
+Blocks = Callable[[str, str], Tensor]
+"""(request id, name of an attention layer) -> (n,) int64, the request's blocks in its cache."""
+Gather = Callable[[Tensor, int], Tensor]
+"""Joins what the workers of a tensor-parallel group hold, along a dimension."""
 
 
 class LayersError(ValueError):
@@ -56,15 +65,21 @@ class _Taken:
     Attributes:
         next_position: the position of the prompt whose states come next.
         parts: by layer, on the CPU: blocks of rows, or one sum of rows, in float64.
+        weights: by layer: those of blocks of rows.
+        readable: whether the keys in the cache were those that the layers have computed.
     """
 
     mark: StatesMark
     next_position: int
     parts: dict[int, list[Tensor]] = field(default_factory=dict)
+    weights: dict[int, list[Weights]] = field(default_factory=dict)
+    readable: bool = True
 
     def restart(self) -> None:
         self.next_position = self.mark.first
         self.parts.clear()
+        self.weights.clear()
+        self.readable = True
 
     def add(self, layer: int, rows: Tensor, reaches_end: bool) -> None:
         """
@@ -83,10 +98,34 @@ class _Taken:
 
     def states(self, prompt_len: int) -> Tensor:
         """(layers, n, d) float32, in the order in which the mark names the layers."""
+        if not self.mark.layers:
+            return torch.empty((0, 0, 0))
         stacked = torch.stack([torch.cat(self.parts[layer]) for layer in self.mark.layers])
         if self.mark.pooling == "mean":
             stacked = stacked / (prompt_len - self.mark.first)
         return stacked.float()
+
+    def attention(self, gather: Gather) -> AttentionTensors | None:
+        """The weights of all heads; all workers of a tensor-parallel group have to ask for them."""
+        wanted = self.mark.attention
+        if wanted is None:
+            return None
+        parts = [self.weights[layer] for layer in wanted.layers]
+
+        def joined(name: str) -> Tensor:
+            rows = (
+                torch.cat(
+                    [getattr(part, name) for part in layer if getattr(part, name) is not None]
+                )
+                for layer in parts
+            )
+            return gather(torch.stack(list(rows)), 1 if name == "last" else 2)
+
+        return AttentionTensors(
+            joined("near"),
+            joined("mass") if wanted.context is not None else None,
+            joined("last") if wanted.last_on is not None else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -106,12 +145,22 @@ class _Span:
             self.chunk.offset + self.end - self.chunk.start,
         )
 
+    @property
+    def attention_layers(self) -> tuple[int, ...]:
+        """The decoder layers whose weights are wanted."""
+        attention = self.taken.mark.attention
+        return () if attention is None else attention.layers
+
 
 class HiddenStates:
-    """The hidden states that the marked requests of one worker ask for.
+    """The hidden states and attention weights that the marked requests of one worker ask for.
 
     Attributes:
         num_layers: N, the number of decoder layers.
+        layers: the decoder layers.
+        attention: by the layer's number, that of layers whose weights can be had. Whoever makes
+            this object fills it in.
+        gather: joins the heads of all workers, likewise.
     """
 
     def __init__(self, model: nn.Module, num_layers: int) -> None:
@@ -124,10 +173,12 @@ class HiddenStates:
         """
         self.num_layers = num_layers
         self._model = model
-        self._layers = decoder_layers(model, num_layers)
-        if "hidden_states" not in inspect.signature(self._layers[0].forward).parameters:
+        self.layers = decoder_layers(model, num_layers)
+        if "hidden_states" not in inspect.signature(self.layers[0].forward).parameters:
             # Found out here, and not within a step, where it would end the engine.
-            raise LayersError(f"{type(self._layers[0]).__name__} takes no hidden_states")
+            raise LayersError(f"{type(self.layers[0]).__name__} takes no hidden_states")
+        self.attention: dict[int, LayerAttention] = {}
+        self.gather: Gather = lambda own, _dim: own
         self._requests: dict[str, _Taken] = {}
         self._spans: list[_Span] = []
 
@@ -147,7 +198,7 @@ class HiddenStates:
         self._requests.pop(req_id, None)
 
     @contextmanager
-    def taking(self, chunks: Sequence[PromptChunk]) -> Iterator[None]:
+    def taking(self, chunks: Sequence[PromptChunk], blocks: Blocks) -> Iterator[None]:
         """Take what the step's chunks want while the model runs within this context.
 
         Args:
@@ -161,9 +212,13 @@ class HiddenStates:
                 hooks.callback(self._model.register_forward_pre_hook(_run_eagerly).remove)
             for layer in inner:
                 hooks.callback(self._hook(layer).remove)
+            for layer in {layer for span in self._spans for layer in span.attention_layers}:
+                hooks.callback(self.attention[layer].watch(partial(self._weigh, layer, blocks)))
             yield
 
-    def finish(self, chunks: Sequence[PromptChunk], hidden_states: Tensor) -> dict[str, Tensor]:
+    def finish(
+        self, chunks: Sequence[PromptChunk], hidden_states: Tensor
+    ) -> dict[str, StatesTensors]:
         """Take the last layer's states of a step, and return what is complete with it.
 
         Args:
@@ -171,8 +226,8 @@ class HiddenStates:
             hidden_states: (tokens of the step, d), after the final norm.
 
         Returns:
-            For each request whose prompt is complete: (layers, n, d) float32 on the CPU. A
-            request of which a position is missing, because it came from a cache, gets none.
+            For each request whose prompt is complete. A request of which a position is missing,
+            because it came from a cache, gets nothing, nor does one whose keys were not readable.
         """
         self._keep(self.num_layers, hidden_states, None)
         for span in self._spans:
@@ -183,7 +238,10 @@ class HiddenStates:
             if chunk.is_last:
                 taken = self._requests.pop(chunk.req_id)
                 if taken.next_position == chunk.prompt_len:
-                    finished[chunk.req_id] = taken.states(chunk.prompt_len)
+                    attention = taken.attention(self.gather)
+                    if taken.readable:
+                        states = taken.states(chunk.prompt_len)
+                        finished[chunk.req_id] = StatesTensors(states, attention)
         return finished
 
     def _span(self, chunk: PromptChunk) -> _Span | None:
@@ -201,8 +259,8 @@ class HiddenStates:
     def _hook(self, layer: int) -> Any:
         """A hook that takes the states of a layer below the last."""
         if layer == 0:
-            return self._layers[0].register_forward_pre_hook(self._embedded, with_kwargs=True)
-        return self._layers[layer - 1].register_forward_hook(self._output_of(layer))
+            return self.layers[0].register_forward_pre_hook(self._embedded, with_kwargs=True)
+        return self.layers[layer - 1].register_forward_hook(self._output_of(layer))
 
     def _embedded(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         given = inspect.signature(module.forward).bind(*args, **kwargs).arguments
@@ -214,6 +272,20 @@ class HiddenStates:
             self._keep(layer, hidden, residual)
 
         return hook
+
+    def _weigh(self, layer: int, blocks: Blocks, query: Tensor, key: Tensor) -> None:
+        """Take the weights of a layer that has just run; queries and keys are the step's."""
+        attention = self.attention[layer]
+        for span in self._spans:
+            mark, chunk = span.taken.mark.attention, span.chunk
+            if mark is None or layer not in mark.layers:
+                continue
+            is_last = span.end == chunk.prompt_len
+            rows = Rows(span.begin, span.end, is_last, blocks(chunk.req_id, attention.name))
+            own = key[chunk.offset : chunk.offset + span.end - chunk.start]
+            span.taken.readable &= attention.holds(rows, chunk.start, own)
+            weights = attention.weights(mark, rows, query[span.rows])
+            span.taken.weights.setdefault(layer, []).append(weights)
 
     def _keep(self, layer: int, hidden: Tensor, residual: Tensor | None) -> None:
         """

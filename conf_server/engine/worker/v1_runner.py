@@ -26,6 +26,7 @@ class V1StatisticsRunner(V1ModelRunner):
 
     prompt_statistics: PromptStatistics
     prompt_states: HiddenStates | None
+    prompt_groups: dict[str, int]
     _num_scheduled: dict[str, int]
 
     @classmethod
@@ -34,6 +35,7 @@ class V1StatisticsRunner(V1ModelRunner):
         runner = adopt(cls, stock)
         runner.prompt_statistics = PromptStatistics()
         runner.prompt_states = None
+        runner.prompt_groups = {}
         runner._num_scheduled = {}
         return runner
 
@@ -59,8 +61,15 @@ class V1StatisticsRunner(V1ModelRunner):
         if not chunks:
             return super()._model_forward(*args, **kwargs)
         assert self.prompt_states is not None
-        with self.prompt_states.taking(chunks):
+        with self.prompt_states.taking(chunks, self._blocks):
             return super()._model_forward(*args, **kwargs)
+
+    def _blocks(self, req_id: str, layer_name: str) -> torch.Tensor:
+        """The request's blocks in the cache of an attention layer: (n,) int64."""
+        table = self.input_batch.block_table[self.prompt_groups[layer_name]]
+        row = self.input_batch.req_id_to_index[req_id]
+        ids = table.block_table.np[row, : table.num_blocks_per_row[row]]
+        return async_tensor_h2d(ids, self.device, torch.int64)
 
     def _states_chunks(self) -> list[PromptChunk]:
         """The step's chunks of requests that want hidden states."""

@@ -104,14 +104,22 @@ class V2StatesRunner(V2ModelRunner):
     """The V2 model runner, whose model runs while hidden states are taken."""
 
     prompt_states: HiddenStates
+    prompt_groups: dict[str, int]
     _num_scheduled: dict[str, int]
     _taking: ExitStack
 
     @classmethod
-    def adopt(cls, stock: V2ModelRunner, states: HiddenStates) -> V2StatesRunner:
-        """Take over a runner that has a `V2PromptLogprobs`."""
+    def adopt(
+        cls, stock: V2ModelRunner, states: HiddenStates, groups: dict[str, int]
+    ) -> V2StatesRunner:
+        """Take over a runner that has a `V2PromptLogprobs`.
+
+        Args:
+            groups: by an attention layer's name, the number of its group of caches.
+        """
         runner = adopt(cls, stock)
         runner.prompt_states = states
+        runner.prompt_groups = groups
         rows: Any = runner.prompt_logprobs_worker
         rows.prompt_states = states
         runner._num_scheduled = {}
@@ -133,7 +141,13 @@ class V2StatesRunner(V2ModelRunner):
                 for row, req_id in enumerate(input_batch.req_ids)
                 if req_id in self.prompt_states
             ]
-            self._taking.enter_context(self.prompt_states.taking(chunks))
+            rows = {req_id: row for row, req_id in enumerate(input_batch.req_ids)}
+
+            def blocks(req_id: str, layer_name: str) -> torch.Tensor:
+                group = self.prompt_groups[layer_name]
+                return self.block_tables.input_block_tables[group][rows[req_id]].long()
+
+            self._taking.enter_context(self.prompt_states.taking(chunks, blocks))
         return input_batch
 
     def takes(self) -> bool:
