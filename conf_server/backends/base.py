@@ -269,6 +269,9 @@ class Limits:
         states: why there are no hidden states; None where there are.
         num_layers: decoder layers of the model; hidden states are numbered from 0 to this.
         hidden_size: of one hidden state; 0 where there are none.
+        num_heads: of attention in a layer; 0 where there are no weights.
+        attention: where there are hidden states, for each decoder layer why there are no attention
+            weights; None where there are.
     """
 
     max_len: int
@@ -280,6 +283,8 @@ class Limits:
     states: str | None = "this backend gives no hidden states"
     num_layers: int = 0
     hidden_size: int = 0
+    num_heads: int = 0
+    attention: tuple[str | None, ...] = ()
 
 
 class Backend(Protocol):
@@ -314,7 +319,7 @@ class Backend(Protocol):
     async def states(
         self, jobs: Sequence[ForcingJob], wanted: WantedStates, caller: Caller
     ) -> list[ForcedStates]:
-        """Hidden states of texts that somebody else wrote, in their order.
+        """Hidden states, and attention weights, of texts that somebody else wrote, in their order.
 
         Texts of which no token counts are refused; see `WantedStates.completion_only`.
         """

@@ -6,18 +6,22 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from conf_server.backends.base import Limits
 from conf_server.stats.columns import NUM_TOKEN_STATISTICS
 from conf_server.stats.forced import (
+    ForcedAttention,
     ForcedLabels,
     ForcedStates,
     ForcedText,
+    WantedAttention,
     WantedRows,
     WantedStates,
 )
 from conf_server.stats.trace import TraceRows
 
+NUM_HEADS: Final = 2
 LIMITS: Final = Limits(
     max_len=64,
     vocab_size=1000,
@@ -26,6 +30,8 @@ LIMITS: Final = Limits(
     states=None,
     num_layers=2,
     hidden_size=3,
+    num_heads=NUM_HEADS,
+    attention=(None, None),
 )
 
 
@@ -39,12 +45,32 @@ def made_up_rows(ids: Sequence[int], wanted: WantedRows) -> TraceRows:
 def made_up_states(text: ForcedText, wanted: WantedStates, hidden_size: int) -> ForcedStates:
     """Each number of token i's hidden state in layer l is i + l / 100, before the pooling."""
     ids = text.token_ids[text.num_context if wanted.completion_only else 0 :]
-    tokens = np.add.outer(np.array(wanted.layers) / 100, ids)[..., None]
+    tokens = np.add.outer(np.array(wanted.layers, float) / 100, ids)[..., None]
     if wanted.pooling == "mean":
         tokens = tokens.mean(axis=1, keepdims=True)
     elif wanted.pooling == "last":
         tokens = tokens[:, -1:]
-    return ForcedStates(np.repeat(tokens, hidden_size, axis=2).astype(np.float32), 0)
+    states = np.repeat(tokens, hidden_size, axis=2).astype(np.float32)
+    return ForcedStates(states, 0, _made_up_attention(text, ids, wanted.attention))
+
+
+def _made_up_attention(
+    text: ForcedText, ids: Sequence[int], wanted: WantedAttention | None
+) -> ForcedAttention | None:
+    """Token i pays 1 / (i + h + 2) in head h, and the last token pays that to a token i."""
+    if wanted is None:
+        return None
+
+    def weights(tokens: Sequence[int]) -> NDArray[np.float32]:
+        of_heads = 1 / (np.add.outer(np.array(tokens), np.arange(NUM_HEADS)) + 2)
+        return np.repeat(of_heads[None].astype(np.float32), len(wanted.layers), axis=0)
+
+    near = np.repeat(weights(ids)[..., None], wanted.history, axis=3)
+    mass = np.full(near.shape[:3], 0.5, np.float32) if wanted.context_mass else None
+    if wanted.last_on is None:
+        return ForcedAttention(near, mass)
+    chosen = text.token_ids[slice(*wanted.last_on)]
+    return ForcedAttention(near, mass, weights(chosen).transpose(0, 2, 1))
 
 
 def made_up_labels(count: int) -> ForcedLabels:

@@ -95,6 +95,8 @@ class ServedBackend:
             states=self._states_obstacle(),
             num_layers=self._states.num_layers,
             hidden_size=self._states.hidden_size,
+            num_heads=self._states.num_heads,
+            attention=self._states.attention,
         )
 
     def _forcing_obstacle(self) -> str | None:

@@ -6,7 +6,7 @@ A backend is asked for no more than the chosen methods need, and for nothing twi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -26,19 +26,18 @@ from conf_server.backends.base import (
 )
 from conf_server.concurrency import together
 from conf_server.gathering.asked import UNTRUNCATED, Questions
-from conf_server.gathering.judged import Comparisons, TooMuchToJudgeError
+from conf_server.gathering.inner import InnerStates
+from conf_server.gathering.judged import Comparisons
 from conf_server.gathering.metered import Stages
 from conf_server.gathering.plan import ALTERNATIVES, all_asks
 from conf_server.gathering.task import Task
+from conf_server.gathering.way import UnmetError, Way
 from conf_server.refusal import TooLongError
-from conf_server.stats.forced import ForcedText, WantedRows, WantedStates
+from conf_server.stats.forced import WantedRows
 from conf_server.stats.trace import TokenTrace, TraceRows
 from conf_server.uncertainty.evidence import Evidence, Generation
 from conf_server.uncertainty.needs import Asks, Need
 from conf_server.uncertainty.parsing import extract_answer
-
-Way = Callable[[], Coroutine[Any, Any, Any]]
-"""How to come by what meets a need."""
 
 _HIDDEN = "the tokens do not add up to the text: some are hidden, or are no text"
 
@@ -72,6 +71,7 @@ class Gatherer:
         self._stages = stages
         self._questions = Questions(task, backend, stages)
         self._comparisons = Comparisons(task, backend, stages)
+        self._inner = InnerStates(task, backend, stages)
         self._missing: dict[Need, str] = {}
         self._inexact: set[Need] = set()
         self._model: str | None = None
@@ -95,14 +95,17 @@ class Gatherer:
         )
         text = self._generation(answer, Need.TOKEN_SIMILARITY, Need.CLAIMS)
         texts = tuple(self._generation(s, Need.SAMPLE_TOKEN_SIMILARITY) for s in samples)
-        if Need.SAMPLE_STATES in self._task.needs and self._task.prompt_ids is None:
-            self._missing[Need.SAMPLE_STATES] = "the prompt holds more than text"
-        ways = self._ways(answer, text, texts) | {
-            Need.SAMPLE_STATES: partial(self._sample_states, samples)
-        }
+        self._missing |= self._inner.missing()
+        ways = {**self._ways(answer, text, texts), **self._inner.ways(answer, samples)}
         found = await self._meet(ways)
         evidence = Evidence(
-            answer=text, samples=texts, vocab_size=self._task.vocab_size, **stated, **found
+            answer=text,
+            samples=texts,
+            vocab_size=self._task.vocab_size,
+            is_instruct=self._backend.limits().has_chat_template,
+            rauq_alpha=self._task.rauq_alpha,
+            **stated,
+            **found,
         )
         inexact = frozenset(self._inexact | self._comparisons.inexact)
         return Gathered(evidence, answer, tuple(samples), self._missing, inexact, self._model)
@@ -138,7 +141,7 @@ class Gatherer:
             return await way()
         except TooLongError as error:
             self._missing[need] = f"a prompt that it asks is too long: {error}"
-        except TooMuchToJudgeError as error:
+        except UnmetError as error:
             self._missing[need] = str(error)
         return None
 
@@ -247,27 +250,6 @@ class Gatherer:
             (forced,) = await self._force(Need.UNCONDITIONAL, jobs, 0)
         given = forced.logprobs.astype(np.float64)
         return np.concatenate((np.full(len(rows) - len(given), np.nan), given))
-
-    async def _sample_states(self, samples: Sequence[Answer]) -> NDArray[np.float64]:
-        """(m, d): the middle layer's state of each sample, with the prompt before it.
-
-        It is the state from which the model has made the sample's last token, so that token, which
-        most often is the end token, is left out.
-        """
-        task, limits = self._task, self._backend.limits()
-        assert task.prompt_ids is not None
-        if task.samples:
-            texts = [job.text.token_ids for job in task.given[1:]]
-        else:
-            texts = [[*task.prompt_ids, *sample.rows.token_ids.tolist()] for sample in samples]
-        jobs = [
-            ForcingJob(ForcedText(ids[:-1], len(task.prompt_ids)), 0, "samples") for ids in texts
-        ]
-        wanted = WantedStates((limits.num_layers // 2,), "last")
-        with self._stages.stage(Need.SAMPLE_STATES):
-            found = await self._backend.states(jobs, wanted, task.caller.at(Need.SAMPLE_STATES))
-        self._stages.spend(Need.SAMPLE_STATES, sum(len(job.text.token_ids) for job in jobs))
-        return np.stack([forced.states[0, 0] for forced in found]).astype(np.float64)
 
     async def _extracted(self, samples: Sequence[Generation]) -> tuple[str | None, ...]:
         return await asyncio.to_thread(

@@ -21,6 +21,7 @@ class Inquiry:
         similarity: name of the judge; None for the best that there is.
         relevance: whether a token's relevance is told with the question in front of the texts that
             are compared, or from the answer alone.
+        rauq_alpha: in place of the one that `rauq` and `rauq_entropy` take for a model like this.
         length_field: of the client's request, where it says how long an answer may be.
         answer: to be judged in place of one that is generated.
         samples: to be taken in place of drawn ones.
@@ -32,6 +33,7 @@ class Inquiry:
     n_samples: int
     similarity: str | None = None
     relevance: Relevance = "with_question"
+    rauq_alpha: float | None = None
     length_field: str | None = None
     answer: Completion | None = None
     samples: tuple[Completion, ...] = ()

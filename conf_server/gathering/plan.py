@@ -10,6 +10,7 @@ from conf_server.backends.base import Chat, Limits, Prompt
 from conf_server.gathering.inquiry import Inquiry
 from conf_server.judges.base import Judge
 from conf_server.refusal import RefusalError
+from conf_server.uncertainty.layers import ATTENTIVE
 from conf_server.uncertainty.needs import Asks, Need
 from conf_server.uncertainty.registry import Method, resolve
 
@@ -81,9 +82,22 @@ class Planner:
             )
         if Asks.STATES in asks and self._limits.states is not None:
             return f"needs hidden states: {self._limits.states}"
+        if Asks.ATTENTION in asks and (reason := self._without_attention(method)):
+            return f"needs attention weights: {reason}"
         judged_here = Asks.JUDGE in asks and self._judges[similarity].asks_model
         if Asks.FORCING in asks or judged_here:
             return self._limits.forcing
+        return None
+
+    def _without_attention(self, method: Method) -> str | None:
+        """Why the layers whose attention a method looks at do not give their weights."""
+        limits = self._limits
+        if limits.states is not None:
+            return limits.states
+        for need, layers in ATTENTIVE.items():
+            for layer in layers(limits.num_layers) if need in method.needs else ():
+                if reason := limits.attention[layer]:
+                    return f"layer {layer}: {reason}"
         return None
 
     def plan(self, inquiry: Inquiry) -> Plan:

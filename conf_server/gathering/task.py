@@ -47,6 +47,7 @@ class Task:
             nobody asks.
         n_samples: how many samples, and repeated answers, the methods get.
         judge: None where nobody has to compare texts.
+        rauq_alpha: as in `Inquiry`.
         top_k: candidates that a token's confidence is the mean of.
         statistics: the engine computes exact token statistics.
     """
@@ -63,6 +64,7 @@ class Task:
     n_samples: int
     judge: Judge | None
     max_judged_characters: int
+    rauq_alpha: float | None
     top_k: int
     statistics: bool
     vocab_size: int
@@ -92,7 +94,7 @@ async def prepare(
     _check_ids(ask.prompt, limits.vocab_size)
     rendered = None
     quotes = bool(plan.asks & (Asks.QUOTES | Asks.JUDGE)) or Need.VERBALIZED_2S in plan.needs
-    if quotes or inquiry.answer is not None or Asks.STATES in plan.asks:
+    if quotes or inquiry.answer is not None or plan.asks & (Asks.STATES | Asks.ATTENTION):
         rendered = await backend.check(ask, inquiry.caller)
     given = await _given(inquiry, rendered, backend, limits)
     _check_given(given, settings)
@@ -117,6 +119,7 @@ async def prepare(
         n_samples=plan.n_samples,
         judge=judge,
         max_judged_characters=settings.max_judged_characters,
+        rauq_alpha=inquiry.rauq_alpha,
         top_k=settings.top_k,
         statistics=limits.statistics is None,
         vocab_size=limits.vocab_size,

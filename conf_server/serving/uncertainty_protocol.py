@@ -74,6 +74,13 @@ class UncertaintyOptions(BaseModel):
     temperature: Annotated[float, Field(gt=0, le=2)] = Field(
         default=1.0, strict=False, description="Temperature of the samples."
     )
+    rauq_alpha: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None,
+        strict=False,
+        description="How much `rauq` and `rauq_entropy` make of a token's own probability, beside "
+        "those before it. Default: their authors' for instruction-tuned models where the model has "
+        "a chat template (0.5 and 0.9), for base models where not (0.2 and 0.8).",
+    )
     return_samples: bool = Field(default=False, description="Return the samples too.")
 
 
@@ -174,6 +181,7 @@ class UncertaintyRequest(CheckedBody):
             n_samples=self.uncertainty.n_samples,
             similarity=self.uncertainty.similarity,
             relevance=self.uncertainty.relevance,
+            rauq_alpha=self.uncertainty.rauq_alpha,
             length_field=length_field,
             answer=None if self.answer is None else completion_of(self.answer),
             samples=tuple(map(completion_of, self.samples or ())),

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from conf_server.uncertainty.inner_methods import OF_ATTENTION, OF_STATES
 from conf_server.uncertainty.method import Floats, Method, complement, exponential, inverse
 from conf_server.uncertainty.methods import (
     cocoa,
@@ -22,7 +23,6 @@ from conf_server.uncertainty.methods.claim_conditioned_probability import (
     claim_conditioned_probability,
 )
 from conf_server.uncertainty.methods.consistency import consistency
-from conf_server.uncertainty.methods.hidden_states import eigenscore
 from conf_server.uncertainty.needs import Need
 
 _LOGPROBS = frozenset({Need.ANSWER_LOGPROBS})
@@ -380,14 +380,12 @@ _OF_REFLECTION: Final = (
         complement,
     ),
 )
-_OF_STATES: Final = (
-    Method(
-        "eigenscore",
-        frozenset({Need.SAMPLES, Need.SAMPLE_STATES}),
-        eigenscore,
-        "arXiv 2402.03744",
-        "mean log-eigenvalue of the covariance of the samples' hidden states, middle layer",
-    ),
+CATALOGUE: Final = (
+    *_OF_TOKENS,
+    *_OF_SAMPLES,
+    *_OF_RELEVANCE,
+    *_OF_REFLECTION,
+    *OF_STATES,
+    *OF_ATTENTION,
 )
-CATALOGUE: Final = (*_OF_TOKENS, *_OF_SAMPLES, *_OF_RELEVANCE, *_OF_REFLECTION, *_OF_STATES)
 """In the order in which they are listed."""

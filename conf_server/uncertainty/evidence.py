@@ -125,6 +125,19 @@ class Alternatives:
 
 
 @dataclass(frozen=True, eq=False)
+class AnswerAttention:
+    """What the answer's tokens but the last pay to themselves, in `layers.middle_third`.
+
+    Attributes:
+        own: (layers, n-1, heads) weights, n the number of the answer's tokens.
+        middle: which of these layers is `layers.middle`.
+    """
+
+    own: Floats
+    middle: int
+
+
+@dataclass(frozen=True, eq=False)
 class Evidence:
     """All that a caller knows of one answer. What it does not know is None or empty.
 
@@ -149,6 +162,13 @@ class Evidence:
         claims: the judged alternatives at each of the answer's tokens.
         sample_states: (m, d), of each sample the middle layer's hidden state after its last token
             but one, with the prompt before it.
+        self_attention: (tokens of prompt and answer, heads): what each pays to itself in the
+            middle layer.
+        answer_attention: what the answer's tokens pay to themselves in several layers.
+        judging_attention: (n,), what the end of `prompts.eliciting` pays to the answer's tokens,
+            mean over all layers and heads.
+        is_instruct: whether the model is tuned to follow instructions.
+        rauq_alpha: in place of `rauq`'s own; None for that.
     """
 
     answer: Generation | None = None
@@ -167,6 +187,11 @@ class Evidence:
     extracted_answers: tuple[str | None, ...] | None = None
     claims: tuple[Alternatives, ...] | None = None
     sample_states: Floats | None = None
+    self_attention: Floats | None = None
+    answer_attention: AnswerAttention | None = None
+    judging_attention: Floats | None = None
+    is_instruct: bool = False
+    rauq_alpha: float | None = None
 
 
 def required(value: Value | None, what: str) -> Value:

@@ -31,6 +31,8 @@ class Asks(Flag):
     """Somebody has to compare texts."""
     STATES = auto()
     """Hidden states of the model's layers."""
+    ATTENTION = auto()
+    """Attention weights of the model's layers."""
 
 
 class Need(StrEnum):
@@ -113,4 +115,16 @@ class Need(StrEnum):
     SAMPLE_STATES = (
         *("sample_states", "sample_states", Asks.SAMPLES | Asks.STATES),
         "n further answers, one short prefill each",
+    )
+    SELF_ATTENTION = (
+        *("self_attention", "self_attention", Asks.ATTENTION),
+        "one prefill of prompt and answer, nothing of it from the prefix cache",
+    )
+    ANSWER_ATTENTION = (
+        *("answer_attention", "answer_attention", Asks.ATTENTION),
+        "one prefill of the answer, its prompt from the prefix cache",
+    )
+    JUDGING_ATTENTION = (
+        *("judging_attention", "judging_attention", Asks.ATTENTION | Asks.QUOTES),
+        "one prefill that quotes question and answer",
     )

@@ -110,3 +110,31 @@ def linguistic_1s(question: str) -> str:
         "Guess: <your answer>\nConfidence: <one of the expressions>\n\n"
         f"Question: {question}"
     )
+
+
+_JUDGED: Final = (
+    "Read the question, which may come with a context, and the answer. Decide whether the answer "
+    "answers the question correctly: look at the answer, and reply Y or N.\n"
+    "Context: The river Oder rises in the Czech Republic and flows into the Baltic Sea.\n"
+    "Question: Into which sea does the Oder flow?\n"
+    "Answer: It flows into the Black Sea.\n"
+    "Decision: N. (It flows into the Baltic Sea, not the Black Sea.)\n\n"
+    "Context: Anna is a good cook.\n"
+    "Question: How old is Anna?\n"
+    "Answer: Anna likes to cook.\n"
+    "Decision: N. (The answer does not tell Anna's age.)\n\n"
+    "Question: What is the capital of Peru?\n"
+    "Answer: The capital of Peru is Lima.\n"
+    "Decision: Y.\n\n"
+    "Question: Who painted the Mona Lisa?\n"
+    "Answer: Leonardo da Vinci have painted it.\n"
+    "Decision: Y. (Mistakes of grammar do not count.)\n\n"
+)
+
+
+def eliciting(question: str) -> tuple[str, str]:
+    """What stands before and after an answer that the model is about to judge, for `csl`.
+
+    Four examples, as in the paper (EMNLP 2024, main 578), whose examples are others.
+    """
+    return f"{_JUDGED}Question: {question}\nAnswer: ", "\n\nDecision:"

@@ -1,0 +1,150 @@
+"""What the model's layers make of prompt and answers: evidence from hidden states and attention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conf_server.backends.base import (
+    Answer,
+    Backend,
+    Completion,
+    ForcingItem,
+    ForcingJob,
+    Plain,
+)
+from conf_server.gathering.metered import Stages
+from conf_server.gathering.task import Task
+from conf_server.gathering.way import UnmetError, Way
+from conf_server.refusal import TooLongError
+from conf_server.stats.forced import (
+    ForcedAttention,
+    ForcedStates,
+    ForcedText,
+    WantedAttention,
+    WantedStates,
+)
+from conf_server.uncertainty import prompts
+from conf_server.uncertainty.evidence import AnswerAttention
+from conf_server.uncertainty.layers import middle, middle_third
+from conf_server.uncertainty.needs import Asks, Need
+
+UNTEXTUAL: Final = "the prompt holds more than text"
+
+
+class InnerStates:
+    """Lets the model read prompt and answers once more, and asks its layers."""
+
+    def __init__(self, task: Task, backend: Backend, stages: Stages) -> None:
+        self._task = task
+        self._backend = backend
+        self._stages = stages
+        self._num_layers = backend.limits().num_layers
+
+    def missing(self) -> dict[Need, str]:
+        """The task's needs that cannot be met, and why: only text can be read again."""
+        if self._task.prompt_ids is not None:
+            return {}
+        inner = Asks.STATES | Asks.ATTENTION
+        return {need: UNTEXTUAL for need in self._task.needs if need.asks & inner}
+
+    def ways(self, answer: Answer, samples: Sequence[Answer]) -> Mapping[Need, Way]:
+        """How to come by what is asked about answer and samples."""
+        return {
+            Need.SAMPLE_STATES: partial(self._sample_states, samples),
+            Need.SELF_ATTENTION: partial(self._self_attention, answer),
+            Need.ANSWER_ATTENTION: partial(self._answer_attention, answer),
+            Need.JUDGING_ATTENTION: partial(self._judging_attention, answer),
+        }
+
+    async def _sample_states(self, samples: Sequence[Answer]) -> NDArray[np.float64]:
+        """(m, d): the middle layer's state of each sample, with the prompt before it.
+
+        It is the state from which the model has made the sample's last token, so that token, which
+        most often is the end token, is left out.
+        """
+        given = self._task.given[1:] if self._task.samples else (None,) * len(samples)
+        texts = [self._text(*pair) for pair in zip(samples, given, strict=True)]
+        if any(len(text.token_ids) < 2 for text in texts):
+            raise UnmetError("without a prompt a sample of one token has no state before it")
+        jobs = [
+            ForcingJob(ForcedText(text.token_ids[:-1], text.num_context), 0, "samples")
+            for text in texts
+        ]
+        wanted = WantedStates((middle(self._num_layers),), "last")
+        found = await self._states(Need.SAMPLE_STATES, jobs, wanted)
+        return np.stack([forced.states[0, 0] for forced in found]).astype(np.float64)
+
+    async def _self_attention(self, answer: Answer) -> NDArray[np.float64]:
+        """(tokens of prompt and answer, heads): what each pays to itself in the middle layer."""
+        text = self._answer_text(answer)
+        attention = WantedAttention((middle(self._num_layers),))
+        found = await self._attention(Need.SELF_ATTENTION, text, attention, False)
+        return found.weights[0, :, :, 0].astype(np.float64)
+
+    async def _answer_attention(self, answer: Answer) -> AnswerAttention:
+        """What the answer's tokens but the last pay to themselves."""
+        layers = tuple(middle_third(self._num_layers))
+        text = self._answer_text(answer)
+        before_last = ForcedText(text.token_ids[:-1], text.num_context)
+        if len(before_last.token_ids) > text.num_context:
+            attention = WantedAttention(layers)
+            found = await self._attention(Need.ANSWER_ATTENTION, before_last, attention, True)
+            own = found.weights[..., 0].astype(np.float64)
+        else:
+            own = np.zeros((len(layers), 0, self._backend.limits().num_heads))
+        return AnswerAttention(own, layers.index(middle(self._num_layers)))
+
+    async def _judging_attention(self, answer: Answer) -> NDArray[np.float64]:
+        """(n,): what the end of `prompts.eliciting` pays to each of the answer's tokens."""
+        before, after = prompts.eliciting(self._task.question)
+        end = ForcingItem(Plain(after, add_special_tokens=False), (), "answer", ())
+        (suffix,) = await self._backend.prepare([end])
+        own = tuple(answer.rows.token_ids.tolist())
+        whole = Completion((*own, *suffix.text.token_ids))
+        (job,) = await self._backend.prepare(
+            [ForcingItem(Plain(before), (whole,), "", ("answer",))]
+        )
+        first = job.text.num_context
+        attention = WantedAttention(
+            tuple(range(self._num_layers)), history=0, last_on=(first, first + len(own))
+        )
+        found = await self._attention(Need.JUDGING_ATTENTION, job.text, attention, False)
+        assert found.last is not None
+        return found.last.mean(axis=(0, 1), dtype=np.float64)
+
+    def _answer_text(self, answer: Answer) -> ForcedText:
+        return self._text(answer, self._task.given[0] if self._task.given else None)
+
+    def _text(self, answer: Answer, given: ForcingJob | None) -> ForcedText:
+        """Prompt and answer as the model has read or written them."""
+        if given is not None:
+            return given.text
+        prompt = self._task.prompt_ids
+        assert prompt is not None  # otherwise the need is among the missing ones
+        return ForcedText([*prompt, *answer.rows.token_ids.tolist()], len(prompt))
+
+    async def _attention(
+        self, need: Need, text: ForcedText, wanted: WantedAttention, completion_only: bool
+    ) -> ForcedAttention:
+        states = WantedStates((), completion_only=completion_only, attention=wanted)
+        (found,) = await self._states(need, [ForcingJob(text, 0, "answer")], states)
+        assert found.attention is not None
+        return found.attention
+
+    async def _states(
+        self, need: Need, jobs: Sequence[ForcingJob], wanted: WantedStates
+    ) -> list[ForcedStates]:
+        longest = self._backend.limits().max_len - 1
+        for job in jobs:
+            if len(job.text.token_ids) > longest:
+                count = len(job.text.token_ids)
+                raise TooLongError(job.path, f"{count} tokens to read, at most {longest}")
+        with self._stages.stage(need):
+            found = await self._backend.states(jobs, wanted, self._task.caller.at(need))
+        self._stages.spend(need, sum(len(job.text.token_ids) for job in jobs))
+        return found
