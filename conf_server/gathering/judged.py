@@ -13,6 +13,7 @@ from conf_server.backends.base import Backend
 from conf_server.gathering.metered import Stages
 from conf_server.gathering.plan import ALTERNATIVES
 from conf_server.gathering.task import Task
+from conf_server.gathering.way import UnmetError
 from conf_server.judges.base import JudgeContext, Verdicts
 from conf_server.stats.trace import TraceRows
 from conf_server.uncertainty import pairs as text_pairs
@@ -20,7 +21,7 @@ from conf_server.uncertainty.evidence import Alternatives, Generation, Judgement
 from conf_server.uncertainty.needs import Need
 
 
-class TooMuchToJudgeError(Exception):
+class TooMuchToJudgeError(UnmetError):
     """A judge would have to read more than the server allows."""
 
 

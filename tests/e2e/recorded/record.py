@@ -44,6 +44,15 @@ ESTIMATORS = {
 }
 
 
+class Unforced(WhiteboxModel):
+    """A model that may end its answer at once: lm-polygraph forbids that for two tokens, which
+    changes the probabilities of all others.
+    """
+
+    def generate(self, **options: Any) -> Any:
+        return super().generate(**options | {"min_new_tokens": 0})
+
+
 class Eliciting(BaseAttentionPromptCalculator):
     """lm-polygraph's calculator for CSL, with our wording of its prompt."""
 
@@ -79,7 +88,7 @@ def main() -> None:
     path = sys.argv[1]
     stock = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager").float().eval()
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
-    model = WhiteboxModel(stock, tokenizer, path)
+    model = Unforced(stock, tokenizer, path)
     cases = [recorded(model, prompt) for prompt in PROMPTS]
     content = {"lm_polygraph": VERSION, "max_new_tokens": NEW_TOKENS, "cases": cases}
     Path(__file__).with_name("attention.json").write_text(json.dumps(content, indent=1) + "\n")

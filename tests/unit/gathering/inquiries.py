@@ -34,6 +34,7 @@ def inquiry(
     similarity: str | None = None,
     n_samples: int = 2,
     relevance: Relevance = "with_question",
+    rauq_alpha: float | None = None,
     **ask: Any,
 ) -> Inquiry:
     return Inquiry(
@@ -43,6 +44,7 @@ def inquiry(
         n_samples,
         similarity,
         relevance,
+        rauq_alpha,
         length_field="max_tokens" if "max_tokens" in ask else None,
         answer=answer,
         samples=tuple(samples),

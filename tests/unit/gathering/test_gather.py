@@ -10,8 +10,10 @@ import pytest
 
 from conf_server.backends.base import Ask, Chat, Completion, LabelQuestion, Plain
 from conf_server.backends.dummy import DummyBackend
+from conf_server.backends.dummy_numbers import LIMITS
 from conf_server.gathering.inquiry import Relevance
 from conf_server.settings import ConfidenceSettings
+from conf_server.stats.forced import WantedAttention, WantedStates
 from conf_server.uncertainty import prompts
 from conf_server.uncertainty.registry import METHODS
 from tests.unit.gathering.inquiries import CHAT, QUESTION, inquire
@@ -217,3 +219,72 @@ async def test_a_clients_samples_have_states_too() -> None:
     assert states is not None
     assert states.shape == (2, 3)
     assert states[0, 0] == pytest.approx(backend.ids("Paris I")[-1] + 0.01, abs=1e-5)
+
+
+async def test_attention_of_the_answer_is_that_before_each_of_its_tokens() -> None:
+    """The dummy pays 1 / (i + 2) from token i to itself in the first head, in every layer."""
+    backend = DummyBackend(capital)
+    answered = await inquire(backend, ["rauq", "attention_score_gen_only"])
+    attention = answered.outcome.gathered.evidence.answer_attention
+    assert attention is not None
+    ids = backend.ids("It is Paris.")
+    assert attention.own[:, :, 0] == pytest.approx(
+        np.tile([1 / (i + 2) for i in ids[:-1]], (len(attention.own), 1)), abs=1e-6
+    )
+    (wanted,) = asked(backend, "states").values()
+    assert wanted == WantedStates((), completion_only=True, attention=WantedAttention((0, 1)))
+    assert attention.middle == 1
+    for name in ("rauq", "attention_score_gen_only"):
+        assert answered.outcome.estimates[name].value is not None
+
+
+async def test_an_answer_of_one_token_attends_to_nothing_before_it() -> None:
+    backend = DummyBackend(lambda prompt, number: "Paris.")
+    answered = await inquire(backend, ["rauq", "attention_score_gen_only"])
+    assert "states" not in [how for how, *_ in backend.asked]
+    logprob = float(answered.outcome.gathered.answer.rows.logprobs[0])
+    assert answered.outcome.estimates["rauq"].value == pytest.approx(1 - logprob)
+    assert answered.outcome.estimates["attention_score_gen_only"].value == 0
+
+
+async def test_attention_of_prompt_and_answer() -> None:
+    backend = DummyBackend(capital)
+    answered = await inquire(backend, ["attention_score"], answer=Completion("It is Lyon."))
+    own = answered.outcome.gathered.evidence.self_attention
+    assert own is not None
+    ids = [*backend.ids(QUESTION), *backend.ids("It is Lyon.")]
+    assert own[:, 0] == pytest.approx([1 / (i + 2) for i in ids], abs=1e-6)
+
+
+async def test_what_the_model_looks_at_when_it_judges() -> None:
+    backend = DummyBackend(capital, replace(LIMITS, max_len=500))
+    answered = await inquire(backend, ["csl"])
+    weights = answered.outcome.gathered.evidence.judging_attention
+    assert weights is not None
+    ids = np.array(backend.ids("It is Paris."))
+    assert weights == pytest.approx((1 / (ids + 2) + 1 / (ids + 3)) / 2, abs=1e-6)
+    logprobs = answered.outcome.gathered.answer.rows.logprobs
+    expected = -float(logprobs @ weights / weights.sum())
+    assert answered.outcome.estimates["csl"].value == pytest.approx(expected, rel=1e-5)
+
+
+async def test_a_text_too_long_to_be_read_again_costs_its_methods_alone() -> None:
+    backend = DummyBackend(capital, replace(LIMITS, max_len=9))
+    answered = await inquire(backend, ["attention_score", "perplexity"])
+    assert "9 tokens to read, at most 8" in answered.outcome.unavailable["attention_score"]
+    assert answered.outcome.estimates["perplexity"].value is not None
+
+
+async def test_samples_of_one_token_without_a_prompt_have_no_state_before_them() -> None:
+    backend = DummyBackend(lambda prompt, number: "Paris.")
+    answered = await inquire(backend, ["eigenscore"], prompt=Plain(()))
+    assert "without a prompt" in answered.outcome.unavailable["eigenscore"]
+
+
+async def test_alpha_of_the_client() -> None:
+    values = []
+    for alpha in (None, 0.5, 0.2):
+        answered = await inquire(DummyBackend(capital), ["rauq"], rauq_alpha=alpha)
+        values.append(answered.outcome.estimates["rauq"].value)
+    assert values[0] == values[1]  # the dummy has a chat template
+    assert values[1] != values[2]

@@ -16,7 +16,8 @@ from conf_server.refusal import RefusalError
 from conf_server.uncertainty.registry import METHODS
 from tests.unit.gathering.inquiries import inquiry
 
-ALL = Limits(64, 1000, 20, has_chat_template=True, states=None, num_layers=2, hidden_size=3)
+INNER: dict[str, Any] = {"states": None, "num_layers": 2, "attention": (None, None)}
+ALL = Limits(64, 1000, 20, has_chat_template=True, **INNER)
 PICTURE = Chat(({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]},))
 
 
@@ -47,6 +48,16 @@ def plan(methods: Sequence[str], limits: Limits = ALL, **asked: Any) -> Plan:
             "eigenscore",
             "needs hidden states: start with --enable-hidden-states",
         ),
+        (
+            replace(ALL, states="start with --enable-hidden-states"),
+            "rauq",
+            "needs attention weights: start with --enable-hidden-states",
+        ),
+        (
+            replace(ALL, attention=("the model uses ALiBi", None)),
+            "csl",
+            "needs attention weights: layer 0: the model uses ALiBi",
+        ),
     ],
 )
 def test_what_a_backend_cannot_do_is_said_in_its_own_words(
@@ -59,6 +70,13 @@ def test_what_a_backend_cannot_do_is_said_in_its_own_words(
     with pytest.raises(RefusalError, match=method) as refused:
         plan([method], similarity="rouge_l", limits=limits)
     assert refused.value.field == "uncertainty.methods"
+
+
+def test_a_layer_that_no_method_looks_at_may_lack_attention() -> None:
+    limits = replace(ALL, num_layers=4, attention=("no softmax", None, None, None))
+    assert planner(limits).obstacle(METHODS["rauq"], "rouge_l") is None
+    assert planner(limits).obstacle(METHODS["attention_score"], "rouge_l") is None
+    assert planner(limits).obstacle(METHODS["csl"], "rouge_l") is not None
 
 
 def test_a_judge_that_is_the_model_needs_what_forcing_needs() -> None:

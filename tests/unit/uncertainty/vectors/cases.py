@@ -9,7 +9,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from conf_server.uncertainty.evidence import Alternatives, Evidence, Generation, Judgements
+from conf_server.uncertainty.evidence import (
+    Alternatives,
+    AnswerAttention,
+    Evidence,
+    Generation,
+    Judgements,
+)
+from conf_server.uncertainty.layers import middle, middle_third
 from tests.reference import token_statistics
 
 VECTORS: Final[dict[str, Any]] = json.loads(
@@ -57,4 +64,18 @@ def evidence(inputs: dict[str, Any]) -> Evidence:
             for position in inputs["claims"]
         ),
         sample_states=np.array(inputs["sample_states"]),
+        judging_attention=np.array(inputs["judging_attention"]).mean(axis=0),
+        **attention(np.array(inputs["self_attention"]), len(rows)),
     )
+
+
+def attention(own: Any, num_tokens: int) -> dict[str, Any]:
+    """Evidence of (layers, heads, tokens of prompt and answer): what each pays to itself."""
+    num_layers, _, count = own.shape
+    layers = middle_third(num_layers)
+    before_last = own[list(layers), :, count - num_tokens : -1].transpose(0, 2, 1)
+    here = layers.index(middle(num_layers))
+    return {
+        "self_attention": own[middle(num_layers)].T,
+        "answer_attention": AnswerAttention(before_last, here),
+    }

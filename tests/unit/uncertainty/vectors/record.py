@@ -28,6 +28,8 @@ from nltk.stem.porter import PorterStemmer
 VERSION = "0.7.0"
 VOCABULARY = 12
 STATE_SIZE = 6
+LAYERS, HEADS = 6, 3
+PROMPT_TOKENS = 5
 ENTAILMENT = 2  # of DeBERTa's labels contradiction, neutral, entailment
 PROBABILITY = r"Probability: (\d+\.\d+)"
 EXPRESSIONS = {"Probably Not": 0.25, "Highly Likely": 0.9, "Probably": 0.7}
@@ -118,6 +120,27 @@ def inputs(seed: int, texts: tuple[str, ...], kind: str) -> dict[str, Any]:
         "linguistic_1s": f"Guess: {answer}\nConfidence: {[*EXPRESSIONS, 'Hm'][seed % 4]}",
         "claims": [alternatives(rng, 1 + i) for i in range(n)],
         "sample_states": rounded(rng.normal(size=(len(samples), STATE_SIZE))),
+        "self_attention": rounded(rng.random((LAYERS, HEADS, PROMPT_TOKENS + n))),
+        "judging_attention": rounded(rng.random((LAYERS * HEADS, n))),
+    }
+
+
+def attention(case: dict[str, Any]) -> dict[str, Any]:
+    """What the tokens pay to themselves, where lm-polygraph looks for it.
+
+    RAUQ looks one place below the diagonal of the answer's own matrix.
+    """
+    own = case["self_attention"]
+    n = len(case["distributions"])
+    whole = np.zeros((*own.shape, own.shape[-1]))
+    whole[..., np.arange(own.shape[-1]), np.arange(own.shape[-1])] = own
+    answer = np.zeros((LAYERS * HEADS, n, n))
+    before_last = own[..., PROMPT_TOKENS:-1].reshape(LAYERS * HEADS, n - 1)
+    answer[:, np.arange(1, n), np.arange(n - 1)] = before_last
+    return {
+        "forwardpass_attention_weights": [whole],
+        "attention_all": [answer],
+        "attention_weights_eliciting_prompt": [case["judging_attention"].copy()],
     }
 
 
@@ -164,6 +187,7 @@ def statistics(case: dict[str, Any]) -> dict[str, Any]:
         "p_true_sampling": [case["p_true_sampling"][0]],
         "input_texts": ["?"],
         "sample_embeddings": [case["sample_states"]],
+        **attention(case),
         **claims(case["claims"]),
     }
     return stats | SemanticClassesCalculator()(stats, ["?"], None)
@@ -232,6 +256,11 @@ ESTIMATORS: dict[str, Callable[[], Any]] = {
     "linguistic_1s": lambda: estimators.Linguistic1S(EXPRESSIONS),
     "claim_conditioned_probability": estimators.ClaimConditionedProbability,
     "eigenscore": estimators.EigenScore,
+    "attention_score": lambda: estimators.AttentionScore(layer=LAYERS // 2),
+    "attention_score_gen_only": lambda: estimators.AttentionScore(LAYERS // 2, gen_only=True),
+    "rauq": lambda: estimators.RAUQ(n_layers=LAYERS, n_heads=HEADS),
+    "rauq_entropy": lambda: estimators.RAUQ(n_layers=LAYERS, n_heads=HEADS, use_entropy=True),
+    "csl": estimators.CSL,
 }
 ANSWERS = {
     "p_true_empirical": "p_true_samples",
