@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -10,7 +10,10 @@ from conf_server.backends.served_bodies import CheckedBody
 from conf_server.serving.forced_items import ForcedItem, ForcedRequest
 from conf_server.serving.refusals import refused
 from conf_server.serving.score_protocol import ScoreUsage
-from conf_server.stats.forced import Pooling, WantedStates
+from conf_server.stats.forced import Pooling, WantedAttention, WantedStates
+
+MAX_HISTORY: Final = 64
+"""Tokens of whose attention to those before it an answer tells."""
 
 Layer = Annotated[int, Field(strict=True)]
 
@@ -19,6 +22,70 @@ class HiddenStatesItem(ForcedItem):
     """A text to read: a context alone, or with the completion or completions after it."""
 
     needs_completion: ClassVar[bool] = False
+
+
+def numbered(given: list[int], field: str, count: int, known: str) -> tuple[int, ...]:
+    """Layers counted from 0.
+
+    Args:
+        count: how many there are.
+        known: the same for people.
+
+    Raises:
+        VLLMValidationError: there is no such layer, or it is named twice.
+    """
+    layers: list[int] = []
+    for index, number in enumerate(given):
+        layer = number + count if number < 0 else number
+        if not 0 <= layer < count:
+            message = (
+                f"{number} is no layer of this model, which has {known}, or -1 to {-count} from "
+                "the end."
+            )
+            raise refused(f"{field}.{index}", message, number)
+        if layer in layers:
+            message = f"{number} is the same layer as `{field}.{layers.index(layer)}`."
+            raise refused(f"{field}.{index}", message, number)
+        layers.append(layer)
+    return tuple(layers)
+
+
+class AttentionOptions(BaseModel):
+    """Which attention weights to answer, of the tokens that count."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    layers: Annotated[list[Layer], Field(min_length=1)] = Field(
+        default=[-1],
+        description="Decoder layers, counted from 0. Negative numbers count from the end.",
+    )
+    history: Annotated[int, Field(ge=0, le=MAX_HISTORY)] = Field(
+        default=1,
+        description="Of how many tokens a token's weights are answered: of itself, of the one "
+        "before it, and so on.",
+    )
+    context_mass: bool = Field(
+        default=False,
+        description="Also how much of each token's attention goes to the context: to all that "
+        "stands before the completion, or to the whole text where there is none.",
+    )
+    last_token: bool = Field(
+        default=False, description="Also the weights of the text's last token on all of its tokens."
+    )
+
+    def wanted(self, num_layers: int) -> WantedAttention:
+        """
+        Args:
+            num_layers: decoder layers of the model.
+
+        Raises:
+            VLLMValidationError: the model has no such layer, or it is named twice.
+        """
+        layers = numbered(
+            self.layers, "attention.layers", num_layers, f"{num_layers}: 0 to {num_layers - 1}"
+        )
+        last_on = (0, None) if self.last_token else None
+        return WantedAttention(layers, self.history, self.context_mass, last_on)
 
 
 class HiddenStatesRequest(CheckedBody, ForcedRequest):
@@ -33,11 +100,11 @@ class HiddenStatesRequest(CheckedBody, ForcedRequest):
     needs_completion: ClassVar[bool] = False
 
     items: list[HiddenStatesItem] | None = Field(default=None, description="Many items at once.")
-    layers: Annotated[list[Layer], Field(min_length=1)] = Field(
+    layers: list[Layer] = Field(
         default=[-1],
         description="0 for the embeddings, i for the output of decoder layer i - 1, and the "
         "model's number of layers for the last one's after the final norm. Negative numbers "
-        "count from the end.",
+        "count from the end. None are needed beside `attention`.",
     )
     pooling: Pooling = Field(
         default="mean",
@@ -46,6 +113,9 @@ class HiddenStatesRequest(CheckedBody, ForcedRequest):
     )
     tokens: Literal["all", "completion"] = Field(
         default="all", description="Which tokens count: the context's too, or the completion's."
+    )
+    attention: AttentionOptions | None = Field(
+        default=None, description="Attention weights to answer beside."
     )
     encoding_format: Literal["base64", "float", "safetensors"] = Field(
         default="base64",
@@ -56,6 +126,8 @@ class HiddenStatesRequest(CheckedBody, ForcedRequest):
     @model_validator(mode="after")
     def _check(self) -> HiddenStatesRequest:
         self.check_items()
+        if not self.layers and self.attention is None:
+            raise refused("layers", "it must not be empty.")
         for path, item in self.each_item():
             if self.tokens == "completion" and not item.texts():
                 where = f"`{path.rstrip('.')}`" if path else "the request"
@@ -70,20 +142,32 @@ class HiddenStatesRequest(CheckedBody, ForcedRequest):
         Raises:
             VLLMValidationError: the model has no such layer, or it is named twice.
         """
-        layers: list[int] = []
-        for index, given in enumerate(self.layers):
-            layer = given + num_layers + 1 if given < 0 else given
-            if not 0 <= layer <= num_layers:
-                message = (
-                    f"{given} is no layer of this model, which has {num_layers}: 0 (the "
-                    f"embeddings) to {num_layers}, or -1 to {-num_layers - 1} from the end."
-                )
-                raise refused(f"layers.{index}", message, given)
-            if layer in layers:
-                message = f"{given} is the same layer as `layers.{layers.index(layer)}`."
-                raise refused(f"layers.{index}", message, given)
-            layers.append(layer)
-        return WantedStates(tuple(layers), self.pooling, self.tokens == "completion")
+        known = f"{num_layers}: 0 (the embeddings) to {num_layers}"
+        layers = numbered(self.layers, "layers", num_layers + 1, known)
+        attention = None if self.attention is None else self.attention.wanted(num_layers)
+        return WantedStates(layers, self.pooling, self.tokens == "completion", attention)
+
+
+class Weights(BaseModel):
+    """Softmax weights of single heads."""
+
+    shape: list[int] = Field(description="Of `values`.")
+    values: str | list[Any] = Field(description="As `states`.")
+
+
+class TextAttention(BaseModel):
+    """Attention weights of one text."""
+
+    weights: Weights = Field(
+        description="Layers, `num_tokens`, heads, `history`: what a token pays to itself, to the "
+        "one before it, ...; 0 where there is none."
+    )
+    context_mass: Weights | None = Field(
+        default=None, description="Layers, `num_tokens`, heads: what goes to the context."
+    )
+    last_token: Weights | None = Field(
+        default=None, description="Layers, heads, all tokens of the text."
+    )
 
 
 class HiddenStatesResult(BaseModel):
@@ -97,6 +181,9 @@ class HiddenStatesResult(BaseModel):
     states: str | list[list[list[float | None]]] = Field(
         description="Base64 of little-endian float32 in C order, the last axis fastest; or nested "
         "lists, in which NaN and infinities are null."
+    )
+    attention: TextAttention | None = Field(
+        default=None, description="The weights, if the request wants any."
     )
 
 
@@ -137,6 +224,9 @@ class HiddenStatesResponse(BaseModel):
     layers: list[int] = Field(
         description="Those that were asked for, in that order, counted from 0: the first axis of "
         "`states`."
+    )
+    attention_layers: list[int] | None = Field(
+        default=None, description="Likewise, of the weights; absent if there are none."
     )
     data: list[HiddenStatesResult] = Field(description="One result a text.")
     usage: ScoreUsage

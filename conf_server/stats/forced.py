@@ -82,13 +82,14 @@ class WantedAttention:
         history: of how many tokens the weights of each token are wanted: of itself, of the one
             before it, and so on; 0 for none.
         context_mass: also how much of each token's attention goes to the context.
-        last_on: (begin, end): also the weights of the text's last token on these positions.
+        last_on: (begin, end): also the weights of the text's last token on these positions; an
+            end of None is the text's.
     """
 
     layers: tuple[int, ...]
     history: int = 1
     context_mass: bool = False
-    last_on: tuple[int, int] | None = None
+    last_on: tuple[int, int | None] | None = None
 
 
 @dataclass(frozen=True)

@@ -40,13 +40,12 @@ async def force_states(
         GenerationError: the engine failed, or gave no states for what it computed.
     """
     mark = _mark(text, wanted)
-    num_rows = len(text.token_ids) - mark.first
     result = await force(engine, text.token_ids, mark, request_id, mark.first > 0, **options)
-    taken = _taken(result, wanted, num_rows)
+    taken = _taken(result, wanted, mark)
     if taken is None and mark.first > 0:
         run_id = f"{request_id}-uncached"
         result = await force(engine, text.token_ids, mark, run_id, False, **options)
-        taken = _taken(result, wanted, num_rows)
+        taken = _taken(result, wanted, mark)
     if taken is None:
         raise GenerationError("The engine gave no hidden states for a request that asked for them.")
     return ForcedStates(taken.states, result.num_cached_tokens or 0, taken.attention)
@@ -62,14 +61,21 @@ def _mark(text: ForcedText, wanted: WantedStates) -> StatesMark:
         layers=wanted.attention.layers,
         history=wanted.attention.history,
         context=text.num_context if wanted.attention.context_mass else None,
-        last_on=wanted.attention.last_on,
+        last_on=_positions(wanted.attention, text),
     )
     if not wanted.layers and not attention.history and attention.context is None:
         first = len(text.token_ids) - 1
     return StatesMark(first, wanted.layers, wanted.pooling, attention)
 
 
-def _taken(result: RequestOutput, wanted: WantedStates, num_rows: int) -> TakenStates | None:
+def _positions(wanted: WantedAttention, text: ForcedText) -> tuple[int, int] | None:
+    if wanted.last_on is None:
+        return None
+    begin, end = wanted.last_on
+    return begin, len(text.token_ids) if end is None else end
+
+
+def _taken(result: RequestOutput, wanted: WantedStates, mark: StatesMark) -> TakenStates | None:
     """What the workers have taken, or None where some position came from a cache.
 
     Raises:
@@ -78,23 +84,24 @@ def _taken(result: RequestOutput, wanted: WantedStates, num_rows: int) -> TakenS
     taken: Any = result.prompt_logprobs
     if not isinstance(taken, TakenStates):
         return None
+    num_rows = len(result.prompt_token_ids or ()) - mark.first
     rows = num_rows if wanted.pooling == "none" else 1
     if wanted.layers and taken.states.shape[:2] != (len(wanted.layers), rows):
         raise GenerationError(f"The engine gave hidden states of shape {taken.states.shape}.")
-    if not _fits(taken.attention, wanted.attention, num_rows):
+    if not _fits(taken.attention, mark.attention, num_rows):
         raise GenerationError("The engine gave attention weights of another shape than asked for.")
     return taken
 
 
-def _fits(given: ForcedAttention | None, wanted: WantedAttention | None, num_rows: int) -> bool:
+def _fits(given: ForcedAttention | None, wanted: AttentionMark | None, num_rows: int) -> bool:
     if given is None or wanted is None:
-        return given is wanted
+        return given is None and wanted is None
     layers, rows, heads, history = given.weights.shape
     mass = None if given.context_mass is None else given.context_mass.shape
     last = None if given.last is None else given.last.shape
     on = wanted.last_on
     return (
         (layers, rows, history) == (len(wanted.layers), num_rows, wanted.history)
-        and mass == ((layers, rows, heads) if wanted.context_mass else None)
+        and mass == ((layers, rows, heads) if wanted.context is not None else None)
         and last == (None if on is None else (layers, heads, on[1] - on[0]))
     )

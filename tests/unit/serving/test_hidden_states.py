@@ -175,6 +175,74 @@ def test_layers_come_in_the_order_of_the_request(
     assert_allclose(found, columns(*([8 + layer / 100] for layer in layers)), rtol=1e-6)
 
 
+def weights_of(part: dict[str, Any]) -> NDArray[np.float32]:
+    return np.frombuffer(base64.b64decode(part["values"]), "<f4").reshape(part["shape"])
+
+
+ATTENTION = {"layers": [-1, 0], "history": 2, "context_mass": True, "last_token": True}
+
+
+def test_attention_weights_of_the_tokens_that_count(server: Server) -> None:
+    """The dummy pays 1 / (i + h + 2) from token i in head h."""
+    body = {**AFTER, "tokens": "completion", "layers": [], "attention": ATTENTION}
+    answer = server.answer(body)
+    assert answer["attention_layers"] == [1, 0]
+    (result,) = answer["data"]
+    attention = result["attention"]
+    assert result["shape"][0] == 0
+    assert (result["num_tokens"], attention["weights"]["shape"]) == (2, [2, 2, 2, 2])
+    assert_allclose(weights_of(attention["weights"])[0, :, 0, 0], [1 / 14, 1 / 22], rtol=1e-6)
+    assert attention["context_mass"]["shape"] == [2, 2, 2]
+    last = weights_of(attention["last_token"])
+    assert_allclose(last[0, 1], 1 / (np.array([5, 7, 12, 20]) + 3), rtol=1e-6)
+    as_lists = server.answer({**body, "encoding_format": "float"})["data"][0]["attention"]
+    for name, part in attention.items():
+        assert_allclose(np.array(as_lists[name]["values"]), weights_of(part), rtol=1e-6)
+
+
+def test_attention_weights_in_a_file(server: Server) -> None:
+    body = {**PROMPT, "attention": {}, "encoding_format": "safetensors"}
+    content = server.post(body).content
+    found = safetensors.numpy.load(content)
+    assert sorted(found) == ["attention.weights.0", "states.0"]
+    assert found["attention.weights.0"].shape == (1, 3, 2, 1)
+    length = int.from_bytes(content[:8], "little")
+    assert json.loads(content[8 : 8 + length])["__metadata__"]["attention_layers"] == "[1]"
+
+
+@pytest.mark.parametrize(
+    ("attention", "field", "reason"),
+    [
+        ({"layers": [2]}, "attention.layers.0", "which has 2: 0 to 1, or -1 to -2"),
+        ({"layers": [0, -2]}, "attention.layers.1", "the same layer"),
+        ({"layers": [0], "history": 65}, "body.attention.history", "64"),
+        ({"heads": 1}, "body.attention.heads", "Extra inputs"),
+    ],
+)
+def test_wrong_attention_is_refused(
+    server: Server, attention: dict[str, Any], field: str, reason: str
+) -> None:
+    error = server.refusal({**PROMPT, "attention": attention})
+    assert error["param"] == field
+    assert reason in error["message"]
+
+
+def test_a_layer_without_weights_is_refused(server: Server) -> None:
+    server.backend.known = replace(server.backend.known, attention=("the model uses ALiBi", None))
+    error = server.refusal({**PROMPT, "attention": {"layers": [0]}})
+    assert "no weights of layer 0: the model uses ALiBi" in error["message"]
+
+
+def test_too_many_weights_are_refused(server: Server) -> None:
+    error = server.refusal({**PROMPT, "attention": {"layers": [0, 1], "history": 64}})
+    assert error["param"] == "attention"
+    assert f"at most {MAX_VALUES} together" in error["message"]
+
+
+def test_without_attention_there_have_to_be_layers(server: Server) -> None:
+    assert server.refusal({**PROMPT, "layers": []})["param"] == "layers"
+
+
 @pytest.mark.parametrize(
     ("body", "vectors", "num_tokens"),
     [
