@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from vllm.distributed import get_tp_group
+from vllm.distributed.parallel_state import get_tp_group
 from vllm.model_executor.layers.vocab_parallel_embedding import pad_vocab_size
 from vllm.v1.sample.sampler import Sampler as V1Sampler
 from vllm.v1.worker.gpu.model_runner import GPUModelRunner as V2ModelRunner

@@ -160,11 +160,12 @@ class V1StatisticsSampler(V1Sampler):
         output.logprobs_tensors = _sampled_only(raw, output.sampled_token_ids[:, 0], statistics)
         return output
 
-    # vLLM's is a static method, which it calls on `self`.
-    def greedy_sample(self, logits: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        """vLLM's argmax, or what the statistics of the same logits have found on their way."""
+    def sample(self, logits: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """As vLLM, or what the statistics of the same logits have found on their way."""
         likeliest, self._likeliest = self._likeliest, None
-        return super().greedy_sample(logits) if likeliest is None else likeliest
+        if likeliest is not None:
+            return likeliest, None  # nobody in such a step wants vLLM's log-probabilities
+        return super().sample(logits, *args, **kwargs)
 
     def _forward_with_named_tokens(
         self, logits: Any, metadata: Any, *args: Any, **kwargs: Any
