@@ -16,6 +16,7 @@ from benchmarks import (
     concurrency_cost,
     model_shapes,
     scoring_cost,
+    states_cost,
     uncertainty_cost,
     worker_kernels,
 )
@@ -107,6 +108,16 @@ def measure(plan: Plan, report: Report, path: Path) -> None:
     if 5 in plan.tables:  # before the servers, which would share the cores or the GPU
         print("Timing the workers' kernels", file=sys.stderr, flush=True)
         report.kernels = worker_kernels.measure(*plan.kernel_flags)
+        report.write_json(path)
+    if 6 in plan.tables:
+        report.states = states_cost.measure(
+            plan.model,
+            plan.server_flags,
+            logs,
+            rounds=plan.rounds,
+            case=plan.states_case,
+            beside=plan.transformers,
+        )
         report.write_json(path)
     if not plan.servers:
         return

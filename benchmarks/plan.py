@@ -21,7 +21,17 @@ are medians over the rounds."""
 
 EMBEDDED = ROOT / ".cache" / "models" / "SmolLM2-135M-Instruct"
 OUT = ROOT / "build" / "bench"
-TABLES = {1: "chat", 2: "scoring", 3: "concurrency", 4: "uncertainty", 5: "kernels"}
+# A context each: several texts of one context would share it in the prefix cache.
+STATES_CASE = scoring_cost.Case(contexts=8, context_tokens=400, completions=8)
+STATES_QUICK = scoring_cost.Case(contexts=2, context_tokens=100, completions=2)
+TABLES = {
+    1: "chat",
+    2: "scoring",
+    3: "concurrency",
+    4: "uncertainty",
+    5: "kernels",
+    6: "states",
+}
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,7 @@ class Plan:
     max_tokens: int
     concurrencies: tuple[int, ...]
     case: scoring_cost.Case
+    states_case: scoring_cost.Case
     transformers: bool
     kernel_flags: tuple[str, ...]
 
@@ -118,7 +129,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--rounds",
         type=int,
         default=5,
-        help="of tables 1 and 4 (default: 5); half as many of 2 and 3",
+        help="of tables 1, 4 and 6 (default: 5); half as many of 2 and 3",
     )
     add(
         "--concurrency",
@@ -135,7 +146,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--quick", action="store_true", help="one small round: does it all work?")
     add("--json", type=Path, default=OUT / "results.json", help="where raw samples go")
     add("--plot", type=Path, help="default: beside the JSON; none with --quick")
-    add("--no-transformers", action="store_true", help="leave its forward pass out of table 2")
+    add("--no-transformers", action="store_true", help="leave its forward passes out")
     add("--server-args", default="", help=f"more flags for each server, after\n{machine.flags}")
     given = parser.parse_args(argv)
     if not set(given.tables.split(",")) <= set(map(str, TABLES)):
@@ -169,6 +180,7 @@ def planned(given: argparse.Namespace) -> Plan:
         max_tokens=8 if given.quick else given.max_tokens,
         concurrencies=(1, 4) if given.quick else _numbers(given.concurrencies),
         case=scoring_cost.QUICK if given.quick else scoring_cost.Case(),
+        states_case=STATES_QUICK if given.quick else STATES_CASE,
         # A shape has no weights that transformers could load.
         transformers=not given.no_transformers and given.shape is None,
         kernel_flags=("--rows=1,8", "--rounds=3", "--vocab=49152") if given.quick else (),

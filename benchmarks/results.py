@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from benchmarks import chat_cost, scoring_cost, uncertainty_cost
+from benchmarks import chat_cost, scoring_cost, states_cost, uncertainty_cost
 from benchmarks.load_client import Label, Results, Sample
 from benchmarks.servers import CONF, PROCESSES, ROOT
+from benchmarks.states_cost import StatesCost
 from benchmarks.worker_kernels import KernelTimes
 
 _CHAT_NOTE = """\
@@ -36,6 +37,10 @@ In process: 10 samples of 200 tokens. Judgements are made once for all that want
 _KERNELS_NOTE = """\
 Milliseconds for a batch of logits in a worker, medians: exact token statistics beside vLLM's own
 top-20 log-probabilities, V1's and (on a GPU) V2's, and beside a plain argmax."""
+
+_STATES_NOTE = """\
+× is the ratio, within a round, to a plain prefill of as many new tokens in the same server. One
+request carries all texts."""
 
 Metric = Callable[[Sample], float]
 Baseline = Callable[[Label], Label]
@@ -56,6 +61,7 @@ class Report:
     estimator_us: dict[str, float] = field(default_factory=dict)
     kernels: list[KernelTimes] = field(default_factory=list)
     score_difference: float | None = None
+    states: StatesCost = field(default_factory=StatesCost)
 
     def write_json(self, path: Path) -> None:
         """Write the raw samples, which every figure of the tables can be computed from."""
@@ -72,6 +78,10 @@ class Report:
             "estimator_us": self.estimator_us,
             "kernels": [asdict(times) for times in self.kernels],
             "score_difference": self.score_difference,
+            "states": _plain(self.states.results),
+            "states_peak_mb": [
+                {"label": label, "mb": peaks} for label, peaks in self.states.peak_mb.items()
+            ],
         }
         path.write_text(json.dumps(document, indent=1) + "\n")
 
@@ -100,7 +110,12 @@ class Report:
             parts += ["### Estimators", _ESTIMATORS_NOTE, _estimator_table(self.estimator_us)]
         if self.kernels:
             parts += ["### Kernels", _KERNELS_NOTE, _kernel_table(self.kernels)]
-        if (self.chat or self.score or self.uncertainty or self.kernels) and not self.trial:
+        if self.states.results:
+            results = self.states.results
+            parts += ["### Hidden states and attention", _medians(results, _STATES_NOTE)]
+            parts.append(_states_table(self.states))
+        measured = self.chat or self.score or self.uncertainty or self.kernels
+        if (measured or self.states.results) and not self.trial:
             parts += ["### Aims", self._aims_table()]
         return "\n\n".join(parts)
 
@@ -111,6 +126,7 @@ class Report:
             *(_uncertainty_aims(self.uncertainty) if self.uncertainty else ()),
             *(_estimator_aims(self.estimator_us) if self.estimator_us else ()),
             *_kernel_aims(self.kernels),
+            *_states_aims(self.states),
         ]
         return _table(["", "aim", "median", "rounds", "met"], [aim.row() for aim in aims], 1)
 
@@ -222,6 +238,21 @@ def _summary_table(summary_us: Mapping[int, float]) -> str:
     return _table(["tokens", "µs"], rows, 0)
 
 
+def _states_table(cost: StatesCost) -> str:
+    head = ["by", "asked for", "seconds", "×", "API CPU ms/item", "×", "worker's peak MB", "×"]
+    columns = [(_seconds, ".2f"), (Sample.api_ms_per_item, ",.2f")]
+    rows = _rows(cost.results, states_cost.baseline, columns)
+    for row, label in zip(rows, cost.results, strict=True):
+        row += [f"{median(cost.peak_mb[label]):,.0f}", f"{median(_peaks(cost, label)):.2f}"]
+    return _table(head, rows, 2)
+
+
+def _peaks(cost: StatesCost, label: Label) -> list[float]:
+    """Peaks of memory, each divided by that of its round's plain prefill."""
+    pairs = zip(cost.peak_mb[label], cost.peak_mb[states_cost.baseline(label)], strict=True)
+    return [peak / plain for peak, plain in pairs]
+
+
 class Aim(NamedTuple):
     """A figure that the project set itself, and what each round made of it."""
 
@@ -283,6 +314,23 @@ def _uncertainty_aims(results: Results) -> Iterator[Aim]:
 def _estimator_aims(microseconds: Mapping[str, float]) -> Iterator[Aim]:
     total = sum(microseconds.values()) / 1e3
     yield Aim("all estimators and rouge_l, 10 samples of 200 tokens, ms", "≤", 5.0, [total])
+
+
+def _states_aims(cost: StatesCost) -> Iterator[Aim]:
+    if not cost.results:
+        return
+    for name, limit in ((states_cost.RAUQ, 1.3), (states_cost.DENSITY, 1.1)):
+        label = (CONF, name)
+        found = ratios(cost.results, label, states_cost.baseline(label), _seconds)
+        yield Aim(f"{name}, seconds, × plain prefill", "≤", limit, found)
+    for label in cost.results:
+        if label[0] == CONF and label != states_cost.baseline(label):
+            yield Aim(f"{label[1]}, worker's memory, ×", "≤", 1.05, _peaks(cost, label))
+    forward = (states_cost.TRANSFORMERS, states_cost.FORWARD)
+    if forward in cost.results:
+        for name in (states_cost.RAUQ, states_cost.DENSITY, states_cost.EVERYTHING):
+            found = ratios(cost.results, forward, (CONF, name), _seconds)
+            yield Aim(f"transformers' forward, seconds, × {name}", "≥", 5.0, found)
 
 
 def _kernel_aims(kernels: Sequence[KernelTimes]) -> Iterator[Aim]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -24,11 +25,16 @@ Item = tuple[list[int], list[int]]
 
 @dataclass(frozen=True)
 class Forward:
-    """What one forward pass for each of some items took, and what it said."""
+    """What one forward pass for each of some items took, and what it said.
+
+    Attributes:
+        peak_mb: the most memory that the process has ever had resident.
+    """
 
     seconds: float
     cpu_seconds: float
     mean_logprobs: list[float]
+    peak_mb: float
 
 
 class TransformersProcess:
@@ -50,9 +56,10 @@ class TransformersProcess:
     def wait_until_ready(self) -> None:
         self._read()
 
-    def score(self, items: Sequence[Item]) -> Forward:
+    def score(self, items: Sequence[Item], *, inner: bool = False) -> Forward:
+        """Read items; `inner` keeps all layers' hidden states and attention weights meanwhile."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(items) + "\n")
+        self._process.stdin.write(json.dumps({"items": items, "inner": inner}) + "\n")
         self._process.stdin.flush()
         return Forward(**self._read())
 
@@ -96,20 +103,29 @@ def main() -> None:
         chosen = torch.tensor(completion, device=scorer.device)[:, None]
         return logits.log_softmax(-1).gather(1, chosen).mean().item()
 
+    @torch.inference_mode()
+    def inner_states(context: list[int], completion: list[int]) -> float:
+        scorer.model.set_attn_implementation("eager")  # the others hold no weights
+        ids = torch.tensor([context + completion], device=scorer.device)
+        output = scorer.model(ids, output_hidden_states=True, output_attentions=True)
+        return float(output.hidden_states[-1].mean() + output.attentions[-1].mean())
+
     def answer(message: dict[str, Any]) -> None:
         print(json.dumps(message), flush=True)
 
     mean_logprob([0] * 64, [0] * 8)  # The first pass allocates memory and plans kernels.
     answer({"ready": True})
     for line in sys.stdin:
-        items = json.loads(line)
+        asked = json.loads(line)
+        read = inner_states if asked["inner"] else mean_logprob
         start, cpu = time.perf_counter(), time.process_time()
-        means = [mean_logprob(*item) for item in items]
+        means = [read(*item) for item in asked["items"]]
         answer(
             {
                 "seconds": time.perf_counter() - start,
                 "cpu_seconds": time.process_time() - cpu,
                 "mean_logprobs": means,
+                "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
             }
         )
 

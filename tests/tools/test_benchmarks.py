@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import plan, scoring_cost
+from benchmarks import plan, scoring_cost, states_cost
 from benchmarks.load_client import Sample
 from benchmarks.plan import arguments, planned
 from benchmarks.results import Report
@@ -35,7 +35,7 @@ def test_a_gpu_is_measured_as_it_is_used() -> None:
 
 @pytest.mark.parametrize(
     ("tables", "servers"),
-    [("1,2", [CONF, STOCK, OLD]), ("3,5", [CONF, STOCK]), ("4", [CONF]), ("5", [])],
+    [("1,2", [CONF, STOCK, OLD]), ("3,5", [CONF, STOCK]), ("4", [CONF]), ("5,6", [])],
 )
 def test_only_servers_that_the_tables_need_are_started(tables: str, servers: list[str]) -> None:
     assert planned(arguments(["--tables", tables])).servers == servers
@@ -44,7 +44,7 @@ def test_only_servers_that_the_tables_need_are_started(tables: str, servers: lis
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--tables", "6"], "--tables takes 1, 2, 3, 4, 5"),
+        (["--tables", "7"], "--tables takes 1, 2, 3, 4, 5, 6"),
         (["--rounds", "0"], "must be positive"),
         (["--shape", "1B", "--model", "x"], "--shape takes the place of --model"),
         (["--shape", "70B"], "invalid choice"),
@@ -72,6 +72,25 @@ def test_ratios_are_within_a_round_and_figures_are_medians() -> None:
     text = report.markdown()
     assert "| conf-server | /v1/score, cold | 2.00 | 1.10 | 1.00 | 1.00 | 5 | 1.00 |" in text
     assert "| /v1/score cold, seconds, × prefill | ≤ 1.15 | 1.10 | 1.00 to 1.10 | yes |" in text
+
+
+def test_states_are_compared_with_a_plain_prefill_of_as_many_new_tokens() -> None:
+    report = Report({})
+    for name, seconds, peak in (
+        (states_cost.PLAIN_CACHED, 1.0, 800.0),
+        (states_cost.RAUQ, 1.2, 808.0),
+        (states_cost.PLAIN_WHOLE, 4.0, 800.0),
+        (states_cost.DENSITY, 4.2, 880.0),
+        (states_cost.EVERYTHING, 5.0, 800.0),
+    ):
+        report.states.add((CONF, name), samples(seconds)[0], peak)
+    forward = (states_cost.TRANSFORMERS, states_cost.FORWARD)
+    report.states.add(forward, samples(12.0)[0], 1600.0)
+    text = report.markdown()
+    assert "| 1.20 | 1.20 | 1.00 | 1.00 | 808 | 1.01 |" in text
+    assert f"| {states_cost.DENSITY}, seconds, × plain prefill | ≤ 1.1 | 1.05 |" in text
+    assert f"| {states_cost.DENSITY}, worker's memory, × | ≤ 1.05 | 1.10 |" in text
+    assert f"× {states_cost.RAUQ} | ≥ 5.0 | 10.00 |" in text
 
 
 def test_kernels_are_compared_with_the_quicker_of_vllms() -> None:
