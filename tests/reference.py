@@ -7,7 +7,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from conf_server.check.transformers_scorer import TransformersScorer, load_tokenizer
@@ -87,17 +86,6 @@ class Reference(TransformersScorer):
         self.tokenizer = load_tokenizer(str(path), {})
         if adapter is not None:
             merge_lora_adapter(self.model, adapter)
-
-    def attention(self, token_ids: list[int]) -> NDArray[np.float32]:
-        """(layers, heads, n, n) weights: row p is what token p pays to each token."""
-        before = self.model.config._attn_implementation
-        self.model.set_attn_implementation("eager")  # the others hold no weights
-        try:
-            with torch.inference_mode():
-                output = self.model(torch.tensor([token_ids]), output_attentions=True)
-        finally:
-            self.model.set_attn_implementation(before)
-        return torch.stack([layer[0] for layer in output.attentions]).numpy()
 
     def logprobs(self, token_ids: list[int]) -> NDArray[np.float64]:
         """(n-1, V): row t is the distribution of token t + 1, nats."""

@@ -15,6 +15,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from conf_server.check.compare import compare
 from conf_server.check.expectations import cache_excuse, missing_readings
+from conf_server.check.inner_compare import inner_tolerance
 from conf_server.check.options import CheckOptions, parse_options
 from conf_server.check.result import CheckResult, Line, WorstToken
 from conf_server.check.texts import TextsError, texts_of, tokenized
@@ -114,6 +115,9 @@ def check(options: CheckOptions, args: Namespace) -> CheckResult:
             answers.cache_excuse,
             {(line.text, line.kind) for line in lines},
         ),
+        inner=[reference.inner(reading) for reading in tqdm(answers.inner, "layers")],
+        inner_notes=answers.inner_notes,
+        inner_tolerance=inner_tolerance(numerics.dtype, numerics.quantization),
     )
 
 
@@ -127,6 +131,8 @@ class EngineAnswers:
         cache_excuse: why nothing need come from its prefix cache; empty where something must.
         texts: the token ids of each text, by its name.
         readings: the rows that it has given, `Reading`s.
+        inner: hidden states and attention weights, `InnerReading`s.
+        inner_notes: what of these could not be had, and why.
     """
 
     numerics: Any
@@ -134,6 +140,8 @@ class EngineAnswers:
     cache_excuse: str
     texts: Mapping[str, list[int]]
     readings: Sequence[Any]
+    inner: Sequence[Any] = ()
+    inner_notes: Sequence[str] = ()
 
 
 async def read_engine(
@@ -184,8 +192,28 @@ async def ask_engine(
     with tqdm(total=len(KINDS) * len(texts), desc="engine", unit="reading") as bar:
         reader = EngineReader(engine, block, TOP_K, options.new_tokens, bar.update, statistics)
         readings = await reader.read(texts)
+    inner, notes = await _read_inner(engine, args, texts, block, statistics)
     excuse = cache_excuse(engine.vllm_config)
-    return EngineAnswers(numerics, statistics, excuse, texts, readings)
+    return EngineAnswers(numerics, statistics, excuse, texts, readings, inner, notes)
+
+
+async def _read_inner(
+    engine: Any, args: Namespace, texts: Mapping[str, list[int]], block: int, statistics: bool
+) -> tuple[Sequence[Any], Sequence[str]]:
+    """Hidden states and attention weights, where the server would give them; and notes."""
+    from conf_server.check.inner_readings import read_inner
+    from conf_server.engine.states_support import install_hidden_states
+
+    settings = ConfidenceSettings.from_args(args, os.environ)
+    if not settings.enable_hidden_states:
+        return (), ()
+    obstacle = None if statistics else "this engine computes none"
+    support = await install_hidden_states(engine, obstacle, settings.max_attention_bytes)
+    if support.obstacle is not None:
+        return (), [f"Not compared: hidden states and attention weights: {support.obstacle}."]
+    refused = dict.fromkeys(filter(None, support.attention))
+    notes = [f"Not compared: attention weights of some layers: {reason}." for reason in refused]
+    return await read_inner(engine, texts, block, support), notes
 
 
 def compared(answers: EngineAnswers, reference: Any, tokenizer: Any) -> list[Line]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from conf_server.check.compare import Difference, pooled
 from conf_server.check.expectations import Missing
+from conf_server.check.inner_compare import INNER_BY_DTYPE, InnerLine, InnerTolerance
 from conf_server.check.tolerance import Tolerance
 
 ALL: Final = "all"
@@ -94,6 +95,9 @@ class CheckResult:
         statistics: whether the engine computes token statistics, which were compared then.
         lines: one for each text and kind of rows.
         missing: texts and kinds that should have a line and have none.
+        inner: one for each text and kind whose hidden states were compared.
+        inner_notes: what of these could not be compared.
+        inner_tolerance: their limits.
     """
 
     model: str
@@ -105,6 +109,9 @@ class CheckResult:
     statistics: bool
     lines: Sequence[Line]
     missing: Sequence[Missing] = ()
+    inner: Sequence[InnerLine] = ()
+    inner_notes: Sequence[str] = ()
+    inner_tolerance: InnerTolerance = INNER_BY_DTYPE["float32"]
 
     @property
     def ok(self) -> bool:
@@ -136,7 +143,14 @@ class CheckResult:
             if (why := self.tolerance.exceeded_together(line.difference))
         ]
         absent = [f"{one.text}/{one.kind}: {one.reason}" for one in self.missing if not one.excuse]
-        return single + together + absent
+        return single + together + absent + self._inner_failures()
+
+    def _inner_failures(self) -> list[str]:
+        return [
+            f"{line.text}/{line.kind}: {why}"
+            for line in self.inner
+            if (why := line.exceeded(self.inner_tolerance))
+        ]
 
     def notes(self) -> list[str]:
         """What could not be compared without failing the check."""
@@ -150,7 +164,7 @@ class CheckResult:
                 "Not compared: token statistics: this engine computes none, and confidence comes "
                 "from its top-k log-probabilities."
             )
-        return notes
+        return [*notes, *self.inner_notes]
 
     def verdict(self) -> str:
         """PASS or FAIL with the limits, and what is past them."""
@@ -172,7 +186,8 @@ class CheckResult:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [_aligned(row, widths) for row in rows]
         head = f"engine {self.model} against transformers float32 {self.reference}"
-        return "\n".join([head, "", *lines, "", *self.notes(), self.verdict()])
+        inner = [*inner_table(self.inner), ""] if self.inner else []
+        return "\n".join([head, "", *lines, "", *inner, *self.notes(), self.verdict()])
 
     def as_json(self) -> dict[str, Any]:
         """The object that --json prints. Infinities are null there, for JSON has none."""
@@ -193,7 +208,27 @@ class CheckResult:
                 for one in self.missing
             ],
             "totals": [_finite(_line_json(line)) for line in self.totals()],
+            "inner": [_finite(_inner_json(line)) for line in self.inner],
         }
+
+
+def inner_table(lines: Sequence[InnerLine]) -> list[str]:
+    """Lines of text: what was found of hidden states and attention weights."""
+    rows = [("text", "rows", "tokens", "hidden states", "attention", "worst layers")]
+    for line in lines:
+        weights = "-" if line.weights is None else _small(line.weights)
+        layers = f"{line.states_layer}, {'-' if line.weights is None else line.weights_layer}"
+        rows.append(
+            (line.text, line.kind, str(line.num_tokens), _small(line.states), weights, layers)
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [_aligned(row, widths) for row in rows]
+
+
+def _inner_json(line: InnerLine) -> dict[str, Any]:
+    found = asdict(line)
+    found["rows"] = found.pop("kind")
+    return found
 
 
 def _line_json(line: Line) -> dict[str, Any]:

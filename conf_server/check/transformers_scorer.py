@@ -95,3 +95,27 @@ class TransformersScorer:
         """
         rows = self.log_softmax(token_ids, first)
         return rows[np.arange(len(rows)), list(token_ids[first:])]
+
+    def hidden_states(
+        self, token_ids: Sequence[int], layers: Sequence[int], first: int
+    ) -> NDArray[np.float32]:
+        """(layers, n-first, d) of the tokens from `first` on; layer 0 is the embeddings."""
+        ids = torch.tensor([list(token_ids)], device=self.device)
+        with torch.inference_mode():
+            states = self.model(ids, output_hidden_states=True).hidden_states
+        return torch.stack([states[layer][0, first:] for layer in layers]).cpu().numpy()
+
+    def attention(self, token_ids: Sequence[int], layers: Sequence[int]) -> NDArray[np.float32]:
+        """(layers, heads, n, n) weights: row p is what token p pays to each token.
+
+        Of transformers' attention implementations the eager one alone holds weights.
+        """
+        ids = torch.tensor([list(token_ids)], device=self.device)
+        before = self.model.config._attn_implementation
+        self.model.set_attn_implementation("eager")
+        try:
+            with torch.inference_mode():
+                weights = self.model(ids, output_attentions=True).attentions
+        finally:
+            self.model.set_attn_implementation(before)
+        return torch.stack([weights[layer][0] for layer in layers]).cpu().numpy()

@@ -55,7 +55,7 @@ def test_weights_of_a_completion(server: Server, reference: Reference) -> None:
     assert response.status_code == 200, response.text
     assert response.json()["attention_layers"] == [0, 29]
     found = response.json()["data"][0]["attention"]
-    attention = reference.attention([*context, *completion])[[0, 29]]
+    attention = reference.attention([*context, *completion], [0, 29])
     first, rows = len(context), np.arange(len(context), len(context) + len(completion))
     near = np.stack([attention[:, :, rows, rows - back] for back in (0, 1)], -1)
     for name, expected in {

@@ -53,7 +53,7 @@ def damaged(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_embedded_model_passes(model_path: Path) -> None:
-    done = check(model_path, "--json")
+    done = check(model_path, "--json", "--enable-hidden-states")
     assert done.returncode == 0, done.stderr[-4000:]
     answer: dict[str, Any] = json.loads(done.stdout)  # one object, and no log
     assert (answer["ok"], answer["dtype"], answer["failures"]) == (True, "float32", [])
@@ -74,16 +74,25 @@ def test_the_embedded_model_passes(model_path: Path) -> None:
         for column in line["statistics"].values():
             assert column["max"] < 1e-3
             assert column["mean"] < 1e-4
+    inner = {(line["text"], line["rows"]): line for line in answer["inner"]}
+    assert {text for text, _ in inner} == texts
+    assert ("prose", "cached") in inner
+    for line in inner.values():
+        assert line["states"] < 1e-4
+        assert line["weights"] < 1e-4
     assert "transformers: 100%" in done.stderr
 
 
 def test_other_weights_are_caught_in_every_kind_of_row(model_path: Path, damaged: Path) -> None:
-    done = check(model_path, f"--reference={damaged}", "--new-tokens=16")
+    flags = (f"--reference={damaged}", "--new-tokens=16", "--enable-hidden-states")
+    done = check(model_path, *flags)
     assert done.returncode == 1, done.stderr[-4000:]
     assert done.stdout.startswith(f"engine {model_path} against transformers float32 {damaged}\n")
     _, _, verdict = done.stdout.partition("FAIL: ")
     for failure in ("chat/prompt", "prose/cached", "chat/generated", "chat/batched"):
         assert f"\n  {failure}: mean " in verdict
+    # The damaged layer is the 16th, and of the layers that are compared the next one shows it.
+    assert "\n  prose/prompt: hidden states of layer 19 " in verdict
 
 
 def test_without_prefix_cache_and_statistics_the_rest_is_checked(model_path: Path) -> None:

@@ -57,7 +57,7 @@ def assert_close(found: ForcedStates, right: NDArray[np.float32]) -> None:
 
 def assert_same_weights(found: ForcedStates, reference: Reference, first: int) -> None:
     """Within 1e-4: weights are at most 1."""
-    right = reference.attention(TEXT)[list(ATTENTION.layers)]
+    right = reference.attention(TEXT, ATTENTION.layers)
     rows = np.arange(first, len(TEXT))
     before = np.where(rows > 0, right[:, :, rows, np.maximum(rows - 1, 0)], 0)
     near = np.stack([right[:, :, rows, rows], before], -1).transpose(0, 2, 1, 3)

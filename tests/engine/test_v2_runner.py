@@ -277,7 +277,7 @@ def test_hidden_states(run: Run, reference: Reference) -> None:
 
 def test_attention_weights(run: Run, reference: Reference) -> None:
     prompt = run.prompts["states of all"]
-    attention = reference.attention(prompt)[list(ATTENTION["layers"])]
+    attention = reference.attention(prompt, ATTENTION["layers"])
     for name, first in (("states of all", 0), ("mean state after a cached context", FIRST)):
         rows = np.arange(first, len(prompt))
         own = attention[:, :, rows, rows].transpose(0, 2, 1)
