@@ -269,6 +269,7 @@ class Limits:
         states: why there are no hidden states; None where there are.
         num_layers: decoder layers of the model; hidden states are numbered from 0 to this.
         hidden_size: of one hidden state; 0 where there are none.
+        adapters: names of `Caller.model` that stand for another model than the one itself.
     """
 
     max_len: int
@@ -280,6 +281,7 @@ class Limits:
     states: str | None = "this backend gives no hidden states"
     num_layers: int = 0
     hidden_size: int = 0
+    adapters: frozenset[str] = frozenset()
 
 
 class Backend(Protocol):

@@ -95,6 +95,7 @@ class ServedBackend:
             states=self._states_obstacle(),
             num_layers=self._states.num_layers,
             hidden_size=self._states.hidden_size,
+            adapters=frozenset(self._models.lora_requests),
         )
 
     def _forcing_obstacle(self) -> str | None:

@@ -25,6 +25,7 @@ from conf_server.backends.base import (
     Plain,
 )
 from conf_server.concurrency import together
+from conf_server.gathering.answer_states import AnswerStates, NothingToReadError
 from conf_server.gathering.asked import UNTRUNCATED, Questions
 from conf_server.gathering.judged import Comparisons, TooMuchToJudgeError
 from conf_server.gathering.metered import Stages
@@ -95,14 +96,24 @@ class Gatherer:
         )
         text = self._generation(answer, Need.TOKEN_SIMILARITY, Need.CLAIMS)
         texts = tuple(self._generation(s, Need.SAMPLE_TOKEN_SIMILARITY) for s in samples)
-        if Need.SAMPLE_STATES in self._task.needs and self._task.prompt_ids is None:
-            self._missing[Need.SAMPLE_STATES] = "the prompt holds more than text"
+        if self._task.prompt_ids is None:
+            of_states = {need for need in self._task.needs if Asks.STATES in need.asks}
+            self._missing |= dict.fromkeys(of_states, "the prompt holds more than text")
+        states = AnswerStates(self._task, self._backend, self._stages)
         ways = self._ways(answer, text, texts) | {
-            Need.SAMPLE_STATES: partial(self._sample_states, samples)
+            Need.SAMPLE_STATES: partial(self._sample_states, samples),
+            Need.TEXT_STATES: partial(states.of, Need.TEXT_STATES, answer),
+            Need.ANSWER_STATES: partial(states.of, Need.ANSWER_STATES, answer),
+            Need.LAST_STATES: partial(states.of, Need.LAST_STATES, answer),
         }
         found = await self._meet(ways)
         evidence = Evidence(
-            answer=text, samples=texts, vocab_size=self._task.vocab_size, **stated, **found
+            answer=text,
+            samples=texts,
+            vocab_size=self._task.vocab_size,
+            fitted=self._task.fitted,
+            **stated,
+            **found,
         )
         inexact = frozenset(self._inexact | self._comparisons.inexact)
         return Gathered(evidence, answer, tuple(samples), self._missing, inexact, self._model)
@@ -138,7 +149,7 @@ class Gatherer:
             return await way()
         except TooLongError as error:
             self._missing[need] = f"a prompt that it asks is too long: {error}"
-        except TooMuchToJudgeError as error:
+        except (TooMuchToJudgeError, NothingToReadError) as error:
             self._missing[need] = str(error)
         return None
 

@@ -7,6 +7,8 @@ import base64
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from fastapi import Request
@@ -14,18 +16,41 @@ from numpy.typing import NDArray
 from pydantic_core import to_json
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
-from conf_server.backends.base import ForcingJob
+from conf_server.backends.base import Backend, ForcingJob
 from conf_server.serving.forcing_handler import ServingForced, forced_usage
 from conf_server.serving.hidden_states_protocol import (
+    HiddenStatesModel,
     HiddenStatesRequest,
     HiddenStatesResponse,
 )
 from conf_server.serving.refusals import refused
+from conf_server.settings import ConfidenceSettings
 from conf_server.stats.forced import ForcedStates, WantedStates
+from conf_server.uncertainty.fitted import ModelIdentity
 
 
 class ServingHiddenStates(ServingForced):
-    """Handler of POST /v1/hidden_states."""
+    """Handler of GET and POST /v1/hidden_states."""
+
+    def __init__(
+        self,
+        chat: Any,
+        backend: Backend,
+        settings: ConfidenceSettings,
+        identity: ModelIdentity | None = None,
+    ) -> None:
+        """
+        Args:
+            identity: of the model; None where it gives no hidden states.
+        """
+        super().__init__(chat, backend, settings)
+        self._identity = identity
+
+    def describe(self) -> HiddenStatesModel | ErrorResponse:
+        """What the model is; an error where it gives no hidden states."""
+        if self._identity is None:
+            return self._missing(self._backend.limits().states or "there are no hidden states")
+        return HiddenStatesModel(**asdict(self._identity))
 
     async def create_hidden_states(
         self, request: HiddenStatesRequest, raw_request: Request | None = None

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from conf_server.uncertainty.catalogue_fitted import FITTED_METHODS
 from conf_server.uncertainty.method import Floats, Method, complement, exponential, inverse
 from conf_server.uncertainty.methods import (
     cocoa,
@@ -389,5 +390,8 @@ _OF_STATES: Final = (
         "mean log-eigenvalue of the covariance of the samples' hidden states, middle layer",
     ),
 )
-CATALOGUE: Final = (*_OF_TOKENS, *_OF_SAMPLES, *_OF_RELEVANCE, *_OF_REFLECTION, *_OF_STATES)
+CATALOGUE: Final = (
+    *(*_OF_TOKENS, *_OF_SAMPLES, *_OF_RELEVANCE, *_OF_REFLECTION, *_OF_STATES),
+    *FITTED_METHODS,
+)
 """In the order in which they are listed."""

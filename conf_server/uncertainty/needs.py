@@ -31,6 +31,8 @@ class Asks(Flag):
     """Somebody has to compare texts."""
     STATES = auto()
     """Hidden states of the model's layers."""
+    FITTED = auto()
+    """What a fit has learned (`--fitted`)."""
 
 
 class Need(StrEnum):
@@ -113,4 +115,16 @@ class Need(StrEnum):
     SAMPLE_STATES = (
         *("sample_states", "sample_states", Asks.SAMPLES | Asks.STATES),
         "n further answers, one short prefill each",
+    )
+    TEXT_STATES = (
+        *("text_states", "text_states", Asks.STATES | Asks.FITTED),
+        "one prefill of prompt and answer; nothing of it may come from the prefix cache",
+    )
+    ANSWER_STATES = (
+        *("answer_states", "answer_states", Asks.STATES | Asks.FITTED),
+        "one prefill of the answer; the prompt comes from the prefix cache",
+    )
+    LAST_STATES = (
+        *("last_states", "last_states", Asks.STATES | Asks.FITTED),
+        "one prefill of a token or a few; the rest comes from the prefix cache",
     )
