@@ -18,7 +18,7 @@ DRAIN_S = 30
 DESCRIPTION = (
     "vLLM's OpenAI server with confidence built in: conf-server --model PATH takes every flag "
     "of vllm serve. Look further with --help=all, --help=GROUP or --help=FLAG. Other commands: "
-    "conf-server check, report, score and uncertainty, each with a --help of its own."
+    "conf-server check, fit, report, score and uncertainty, each with a --help of its own."
 )
 
 

@@ -45,13 +45,17 @@ class FileJob:
             stack: closes the files.
 
         Raises:
-            UsageError: a file cannot be used, or a line that is answered has changed.
+            UsageError: a file cannot be used, a line that is answered has changed, or the answers
+                are of another model than --model.
             StopRunError, OSError: the input cannot be read.
         """
         file = stack.enter_context(open_input(options.input))
         output = stack.enter_context(open_output(options.output, options.overwrite))
         lines = input_lines(file, options.input)
-        return cls(options, output, await unanswered(lines, output.found, options), lines)
+        left = await unanswered(lines, output.found, options)
+        if options.served is not None:
+            require_server(output.found, options.served, options)
+        return cls(options, output, left, lines)
 
     @property
     def num_answered(self) -> int:

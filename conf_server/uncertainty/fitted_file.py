@@ -52,12 +52,13 @@ def write_fitted(folder: Path, fitted: Fitted, facts: Mapping[str, Any]) -> None
     """
     tensors: dict[str, Array] = {}
     names: dict[int, str] = {}
+    flat = {name: _flat(method.learned) for name, method in fitted.methods.items()}
     methods = {}
     for name, method in fitted.methods.items():
         used = {}
-        for path, array in _flat(method.learned).items():
+        for path, array in flat[name].items():
             tensor = names.setdefault(id(array), f"{name}.{path}")
-            tensors[tensor] = np.ascontiguousarray(array)
+            tensors[tensor] = np.asarray(array, order="C")
             used[path] = tensor
         about = {"layer": method.layer, "pooling": FITTABLE[name].pooled.value}
         methods[name] = {**about, "texts": method.num_texts, **method.facts, "arrays": used}
