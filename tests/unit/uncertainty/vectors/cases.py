@@ -11,6 +11,7 @@ import numpy as np
 
 from conf_server.uncertainty.evidence import Alternatives, Evidence, Generation, Judgements
 from tests.reference import token_statistics
+from tests.unit.uncertainty.fits import fit
 
 VECTORS: Final[dict[str, Any]] = json.loads(
     Path(__file__).with_name("vectors.json").read_text(encoding="utf-8")
@@ -57,4 +58,13 @@ def evidence(inputs: dict[str, Any]) -> Evidence:
             for position in inputs["claims"]
         ),
         sample_states=np.array(inputs["sample_states"]),
+        text_states=answer_states(inputs, 2),
+        answer_states=answer_states(inputs, 2),
+        last_states=answer_states(inputs, 1),
+        fitted=fit(),
     )
+
+
+def answer_states(inputs: dict[str, Any], layer: int) -> dict[int, Any]:
+    """Not recorded, and only as wide as the made-up fit: density.json has states of a model."""
+    return {layer: np.array(inputs["sample_states"])[0, :3]}

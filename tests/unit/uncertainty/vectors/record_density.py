@@ -140,7 +140,7 @@ def main(path: str) -> None:
         "every": EVERY,
         "states": {name: rows.tolist() for name, rows in states.items()},
         "logprobs": [values.tolist() for values in logprobs["eval"]],
-        "negative_mean_logprobs": np.round(ranked.train_ppl, 6).tolist(),
+        "negative_mean_logprobs": np.asarray(ranked.train_ppl, float).tolist(),
         "held_out_distances": ranked.train_md.astype(float).tolist(),
         "values": {name: np.asarray(values, float).tolist() for name, values in found.items()},
         "token_ids": made["eval"][0][0],
