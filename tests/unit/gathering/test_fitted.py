@@ -80,7 +80,7 @@ async def test_estimates_say_what_was_fitted() -> None:
         layer = 1 if FITTABLE[name].learner.is_probe else 2
         assert found.details == {"layer": layer, "texts": 40}
     spent = answered.outcome.stages.tokens["text_states"]["prompt_tokens"]
-    assert spent == len(["one", "two", "three", "four"])
+    assert spent == 5
 
 
 async def test_an_answer_that_is_only_an_end_has_no_states_of_its_own() -> None:
