@@ -98,7 +98,7 @@ class HiddenStatesModel(BaseModel):
                     "num_layers": 30,
                     "hidden_size": 576,
                     "weights": "sha256:5af571cb",
-                    "chat_template": None,
+                    "chat_template": "sha256:872be49d",
                 }
             ]
         }
