@@ -23,7 +23,7 @@ class CollectedFile:
     """The answers of one pass.
 
     Attributes:
-        lines: numbers of the input's lines that have an answer, in order.
+        lines: (n,) numbers of the input's lines that have an answer, in order.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,9 +32,13 @@ class CollectedFile:
             path: a file that a pass has written; lines that the server refused are left out.
         """
         self._path = path
-        found = sorted(_places(path))
-        self.lines = array("Q", (line for line, _ in found))
-        self._places = array("Q", (place for _, place in found))
+        lines, places = array("Q"), array("Q")
+        for line, place in _places(path):
+            lines.append(line)
+            places.append(place)
+        order = np.argsort(np.array(lines))
+        self.lines = np.array(lines)[order]
+        self._places = np.array(places)[order]
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -43,7 +47,7 @@ class CollectedFile:
         """The whole lines of the file, in the order of the input."""
         with self._path.open("rb") as file:
             for place in self._places:
-                file.seek(place)
+                file.seek(int(place))
                 yield json.loads(file.readline())
 
     def labels(self) -> Iterator[bool | None]:

@@ -110,13 +110,13 @@ class Learning:
         """States (n, d) and whether the answers are wrong (n,), of at most so many lines; and how
         many lines have a label."""
         file, place = self._read(name)
-        is_labelled = [label is not None for label in file.labels()]
+        is_labelled = np.array([label is not None for label in file.labels()])
         pairs = compress(zip(file.states(place), file.labels(), strict=True), is_labelled)
         kept = reservoir(pairs, self._options.probe_lines)
         if not kept:
             raise FitError("no line has `correct`")
         states, correct = zip(*kept, strict=True)
-        return np.stack(states), ~np.array(correct, bool), sum(is_labelled)
+        return np.stack(states), ~np.array(correct, bool), int(is_labelled.sum())
 
     def _linear(self, name: str) -> tuple[Any, int, dict[str, Any]]:
         states, wrong, seen = self._labelled(name)
