@@ -16,8 +16,6 @@ from typing import Any, Final, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from conf_server.uncertainty.fitted import (
     FITTABLE,
@@ -50,6 +48,8 @@ def write_fitted(folder: Path, fitted: Fitted, facts: Mapping[str, Any]) -> None
     Raises:
         OSError: nothing can be written there.
     """
+    from safetensors.numpy import save
+
     tensors: dict[str, Array] = {}
     names: dict[int, str] = {}
     flat = {name: _flat(method.learned) for name, method in fitted.methods.items()}
@@ -115,6 +115,9 @@ def _read_facts(path: Path) -> dict[str, Any]:
 
 
 def _read_arrays(path: Path, digest: object) -> dict[str, Array]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,23 @@ def test_what_cannot_be_learned_is_one_line(
     fitting.write(*({"prompt": f"p{n}", "correct": n > 0} for n in range(4)))
     assert fitting.run(*words) == status
     assert reason in last_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("package", "method"), [("sklearn", "rde"), ("safetensors", "mahalanobis_distance")]
+)
+def test_a_missing_package_is_named_with_the_extra(
+    fitting: Fit,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    package: str,
+    method: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    fitting.write(*lines(4))
+    with pytest.raises(SystemExit):
+        fitting.run("--methods", method)
+    assert f"{package} is not installed: pip install 'conf-server[fit]'" in last_line(capsys)
 
 
 def test_files_that_are_of_no_use(fitting: Fit, capsys: pytest.CaptureFixture[str]) -> None:
