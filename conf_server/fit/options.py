@@ -152,9 +152,12 @@ def _check(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
     folder = Path(given.output)
     if (folder / FACTS).exists() and not given.overwrite:
         parser.error(f"-o {folder}: there is a fit already; --overwrite makes another")
-    needed = {"sklearn"} if learners & _OF_SKLEARN else set()
-    if missing := [name for name in sorted(needed | {"safetensors"}) if find_spec(name) is None]:
-        parser.error(f"{', '.join(missing)} is not installed: {NO_LIBRARIES}")
+    needed = {"safetensors": "safetensors"}
+    if learners & _OF_SKLEARN:
+        needed["sklearn"] = "scikit-learn"
+    for module, package in needed.items():
+        if find_spec(module) is None:
+            parser.error(f"{package} is not installed: {NO_LIBRARIES}")
 
 
 _OF_SKLEARN: Final = {Learner.KERNEL, Learner.LINEAR, Learner.PERCEPTRON}

@@ -236,16 +236,21 @@ def test_what_cannot_be_learned_is_one_line(
 
 
 @pytest.mark.parametrize(
-    ("package", "method"), [("sklearn", "rde"), ("safetensors", "mahalanobis_distance")]
+    ("module", "package", "method"),
+    [
+        ("sklearn", "scikit-learn", "rde"),
+        ("safetensors", "safetensors", "mahalanobis_distance"),
+    ],
 )
 def test_a_missing_package_is_named_with_the_extra(
     fitting: Fit,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
+    module: str,
     package: str,
     method: str,
 ) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, module, None)
     fitting.write(*lines(4))
     with pytest.raises(SystemExit):
         fitting.run("--methods", method)

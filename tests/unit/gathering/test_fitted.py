@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conf_server.backends.base import Caller, Chat, Completion
+from conf_server.backends.base import Ask, Caller, Chat, Completion, Rendered
 from conf_server.backends.dummy import DummyBackend
 from conf_server.gathering.plan import Planner
 from conf_server.judges.models import all_judges
@@ -87,6 +87,19 @@ async def test_an_answer_that_is_only_an_end_has_no_states_of_its_own() -> None:
     answered = await fitted(["mahalanobis_distance", "rde_answer"], backend("<end>"))
     assert set(answered.outcome.estimates) == {"mahalanobis_distance"}
     assert "no token before its end" in answered.outcome.unavailable["rde_answer"]
+
+
+class Picture(DummyBackend):
+    """Its prompts hold more than text."""
+
+    async def check(self, ask: Ask, caller: Caller) -> Rendered:
+        return replace(await super().check(ask, caller), token_ids=None)
+
+
+async def test_a_prompt_that_holds_more_than_text_has_no_states() -> None:
+    answered = await fitted(["rde", "perplexity"], Picture(lambda prompt, number: ANSWER))
+    assert set(answered.outcome.estimates) == {"perplexity"}
+    assert answered.outcome.unavailable == {"rde": "the prompt holds more than text"}
 
 
 def planner(found: Fitted | None, **limits: Any) -> Planner:
