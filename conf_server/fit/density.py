@@ -14,7 +14,7 @@ from conf_server.fit.errors import FitError
 from conf_server.fit.moments import Batches, Moments, Regularization, gaussian
 from conf_server.fit.reservoir import SEED, reservoir
 from conf_server.uncertainty.fitted import Floats, Gaussian, KernelDensity, RankedGaussian
-from conf_server.uncertainty.methods.density import distances
+from conf_server.uncertainty.methods.density import distances, radial_basis
 
 HELD_OUT: Final = 0.3
 """Share of the texts whose distances are ranked among; lm-polygraph's."""
@@ -90,9 +90,11 @@ def kernel_density(states: NDArray[np.float32], num_components: int) -> KernelDe
     if count < 2 * num_components:
         raise FitError(too_few)
     pca = KernelPCA(n_components=num_components, kernel="rbf", random_state=SEED)
-    projected = pca.fit_transform(states.astype(np.float64))
+    exact = states.astype(np.float64)
+    projected = pca.fit_transform(exact)
     if pca.eigenvalues_[-1] <= 0:
         raise FitError(too_few)
+    row_means = radial_basis(exact, exact, pca.gamma_).mean(axis=0)
     for fraction in _SUPPORT_FRACTIONS:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of determinants that grow by a rounding error
@@ -104,8 +106,8 @@ def kernel_density(states: NDArray[np.float32], num_components: int) -> KernelDe
         return KernelDensity(
             support=states,
             gamma=float(pca.gamma_),
-            row_means=pca._centerer.K_fit_rows_,
-            mean=float(pca._centerer.K_fit_all_),
+            row_means=row_means,
+            mean=float(row_means.mean()),
             projection=pca.eigenvectors_ / np.sqrt(pca.eigenvalues_),
             robust=Gaussian(robust.location_, factor),
         )

@@ -52,12 +52,17 @@ def _solved(factor: Floats, right: Floats) -> Floats:
     return found
 
 
+def radial_basis(states: Floats, support: Floats, gamma: float) -> Floats:
+    """exp(-gamma |x - y|^2) of all x in states (n, d) and y in support (m, d): (n, m)."""
+    states, support = np.asarray(states, np.float64), np.asarray(support, np.float64)
+    squares = (states**2).sum(axis=1)[:, None] + (support**2).sum(axis=1)
+    kernel: Floats = np.exp(-gamma * np.maximum(squares - 2 * states @ support.T, 0))
+    return kernel
+
+
 def components(density: KernelDensity, states: Floats) -> Floats:
     """What the kernel PCA makes of states (n, d): (n, r). sklearn's KernelPCA.transform."""
-    states = np.asarray(states, np.float64)
-    support = density.support.astype(np.float64)
-    squares = (states**2).sum(axis=1)[:, None] + (support**2).sum(axis=1)
-    kernel = np.exp(-density.gamma * np.maximum(squares - 2 * states @ support.T, 0))
+    kernel = radial_basis(states, density.support.astype(np.float64), density.gamma)
     centred = kernel - density.row_means - kernel.mean(axis=1, keepdims=True) + density.mean
     return centred @ density.projection
 
