@@ -20,6 +20,7 @@ from conf_server.standard_output import print_result
 
 COMMANDS: Final = {
     "check": "conf_server.check.command:main",
+    "fit": "conf_server.fit.command:main",
     "report": "conf_server.report.command:main",
     "score": "conf_server.batch.command:score",
     "uncertainty": "conf_server.batch.command:uncertainty",
@@ -36,6 +37,7 @@ Without it nothing can be served, and --help cannot list the server's flags. Wha
 
   conf-server score IN -o OUT --url URL         POST /v1/score for every line of a file
   conf-server uncertainty IN -o OUT --url URL   POST /v1/uncertainty for every line of a file
+  conf-server fit IN -o DIR --methods M --url URL   learn what /v1/uncertainty's fitted methods want
   conf-server report FILE                       which method tells wrong answers from right ones?
   conf-server --version"""
 

@@ -6,6 +6,7 @@ import os
 from argparse import Namespace
 from collections.abc import Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from conf_server.installation import engine_problem
@@ -18,7 +19,7 @@ DRAIN_S = 30
 DESCRIPTION = (
     "vLLM's OpenAI server with confidence built in: conf-server --model PATH takes every flag "
     "of vllm serve. Look further with --help=all, --help=GROUP or --help=FLAG. Other commands: "
-    "conf-server check, report, score and uncertainty, each with a --help of its own."
+    "conf-server check, fit, report, score and uncertainty, each with a --help of its own."
 )
 
 
@@ -99,6 +100,7 @@ def check_flags(args: Namespace, settings: ConfidenceSettings, environ: Mapping[
     refuse_other_front_ends(args, environ)
     refuse_processed_logprobs(args)
     load_methods()
+    check_fit(settings)
     resolve_api_server_count(args)
     raise_max_logprobs(args, settings)
     ask_for_token_statistics(args)
@@ -115,6 +117,22 @@ def load_methods() -> None:
         load_entry_points()
     except MethodError as error:
         raise SettingsError(str(error)) from error
+
+
+def check_fit(settings: ConfidenceSettings) -> None:
+    """Find out now whether the folder of --fitted can be read; `serving` looks whose it is.
+
+    Raises:
+        SettingsError: naming the file.
+    """
+    if settings.fitted is None:
+        return
+    from conf_server.uncertainty.fitted_file import FittedError, load_fitted
+
+    try:
+        load_fitted(Path(settings.fitted))
+    except FittedError as error:
+        raise SettingsError(f"--fitted: {error}") from error
 
 
 def refuse_other_front_ends(args: Namespace, environ: Mapping[str, str]) -> None:

@@ -48,6 +48,7 @@ class ConfidenceSettings:
         window: sliding window of the summary, in tokens.
         max_score_items: texts one request to /v1/score or /v1/hidden_states may hold.
         enable_hidden_states: whether /v1/hidden_states answers.
+        fitted: folder of what `conf-server fit` has learned of the model; None for none.
         max_hidden_state_values: numbers, of 4 bytes each, that one answer of it may hold.
         max_attention_bytes: that a worker may use at a time to recompute attention weights.
         max_uncertainty_samples: samples that one /v1/uncertainty request may draw or bring.
@@ -66,6 +67,7 @@ class ConfidenceSettings:
     window: int = 2048
     max_score_items: int = 1024
     enable_hidden_states: bool = False
+    fitted: str | None = None
     max_hidden_state_values: int = 16_777_216
     max_attention_bytes: int = 2**28
     max_uncertainty_samples: int = 100
@@ -87,7 +89,8 @@ class ConfidenceSettings:
         """Resolve the flags of `add_cli_args`; those that `args` does not know are not given.
 
         Raises:
-            SettingsError: an unknown mode, or a number that is none or too small.
+            SettingsError: an unknown mode, a number that is none or too small, or a flag without
+                the one that it needs.
         """
         given = vars(args)
         mode, mode_from = _first(
@@ -109,6 +112,7 @@ class ConfidenceSettings:
             top_k=_positive(cls.top_k if top_k is None else top_k, top_k_from),
             window=_positive(window, "--confidence-window", MAX_WINDOW),
             enable_hidden_states=given.get("enable_hidden_states", cls.enable_hidden_states),
+            fitted=_fitted(given),
             logprobs_encoder=given.get("logprobs_encoder", cls.logprobs_encoder),
             embedding_model=given.get("embedding_model"),
             nli_model=given.get("nli_model"),
@@ -166,6 +170,13 @@ def add_cli_args(parser: ArgumentParser) -> None:
         "/v1/uncertainty use it.",
     )
     group.add_argument(
+        "--fitted",
+        metavar="DIR",
+        default=None,
+        help="What `conf-server fit` has learned of this model's hidden states, for the methods of "
+        "/v1/uncertainty that have to be fitted. Needs --enable-hidden-states.",
+    )
+    group.add_argument(
         "--max-hidden-state-values",
         metavar="N",
         default=defaults.max_hidden_state_values,
@@ -215,6 +226,13 @@ def add_cli_args(parser: ArgumentParser) -> None:
         default=defaults.similarity_device,
         help="Where these two models run: cpu, cuda, cuda:1, ...",
     )
+
+
+def _fitted(given: Mapping[str, Any]) -> str | None:
+    folder: str | None = given.get("fitted")
+    if folder is not None and not given.get("enable_hidden_states"):
+        raise SettingsError("--fitted: it is of no use without --enable-hidden-states")
+    return folder
 
 
 def _first(

@@ -110,15 +110,22 @@ class Client:
         Raises:
             StopRunError: there is no server, it wants another key, or it is no conf-server.
         """
-        url = self._url + MODELS
-        try:
-            answer = _json_object(await self._ask("GET", url))
-        except RefusedError as error:
-            raise StopRunError(f"{url}: {error}") from error
-        match answer:
+        match await self.get(MODELS):
             case {"data": [{"id": str(name), "root": str(root)}, *_]}:
                 return Model(name, root)
-        raise StopRunError(f"{url}: not a list of models")
+        raise StopRunError(f"{self._url}{MODELS}: not a list of models")
+
+    async def get(self, path: str) -> dict[str, Any]:
+        """What the server says at a path; nothing where that is no JSON object.
+
+        Raises:
+            StopRunError: there is no server, it wants another key, or it refuses.
+        """
+        url = self._url + path
+        try:
+            return _json_object(await self._ask("GET", url)) or {}
+        except RefusedError as error:
+            raise StopRunError(f"{url}: {error}") from error
 
     async def post(self, payload: bytes) -> dict[str, Any]:
         """Send one request, and return the server's answer.

@@ -7,10 +7,9 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from tqdm import tqdm  # type: ignore[import-untyped]
-
 from conf_server.batch.client import Client
 from conf_server.batch.endpoint import SCORE, UNCERTAINTY, Endpoint
+from conf_server.batch.file_job import FileJob
 from conf_server.batch.options import (
     STANDARD_STREAM,
     BatchOptions,
@@ -18,11 +17,8 @@ from conf_server.batch.options import (
     UsageError,
     parse_options,
 )
-from conf_server.batch.output import Output, open_output
 from conf_server.batch.own_server import with_server
-from conf_server.batch.resume import chained, require_server, unanswered
-from conf_server.batch.run import Counts, Run
-from conf_server.batch.streams import count_lines, input_lines, open_input
+from conf_server.batch.run import Counts
 from conf_server.signals import Signals
 from conf_server.standard_output import forget
 
@@ -70,34 +66,14 @@ def run(endpoint: Endpoint, arguments: Sequence[str]) -> int:
 async def _run(options: BatchOptions, signals: Signals, counts: Counts) -> None:
     with ExitStack() as stack:
         stack.enter_context(signals.handled())
-        file = stack.enter_context(open_input(options.input))
-        output = stack.enter_context(open_output(options.output, options.overwrite))
-        lines = input_lines(file, options.input)
-        left = await unanswered(lines, output.found, options)
-        counts.there = output.found.count
-        if options.served is not None:
-            require_server(output.found, options.served, options)
+        job = await FileJob.opened(options, stack)
+        counts.there = job.num_answered
 
         async def work(url: str) -> None:
             async with Client.session(options) as session:
-                client = Client(session, url, options)
-                model = await client.model()
-                server = options.served or f"{model.name} ({model.root})"
-                require_server(output.found, server, options)
-                output.begin(options.overwrite)
-                with _bar(options, output) as bar:
-                    run = Run(options, client, output, bar, counts, server, model.name)
-                    await run.run(chained(left, lines), signals)
+                await job.run(Client(session, url, options), counts, signals)
 
         await with_server(options, work)
-
-
-def _bar(options: BatchOptions, output: Output) -> tqdm:
-    """The bar of the run. With disable=None tqdm shows itself to terminals alone."""
-    disable = None if options.progress is None else not options.progress
-    shown = options.progress or (options.progress is None and sys.stderr.isatty())
-    total = count_lines(options.input) if shown else None
-    return tqdm(total=total, initial=output.found.count, unit="line", disable=disable)
 
 
 def _summary(options: BatchOptions, counts: Counts, stopped: bool) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class Endpoint:
         repeated: fields of the request that a line of the output repeats where it has a
             `reference`, because the answer does not hold the texts that the report needs.
         refused: fields that the server takes and a line may not have, with what to do instead.
+        rewritten: makes the request of a line's own fields.
+        fields: that every request gets.
         has_uncertainty: whether the request has an object `uncertainty`, and the command the
             flags that fill it in.
     """
@@ -29,6 +31,8 @@ class Endpoint:
     body: str
     repeated: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
+    rewritten: Callable[[dict[str, Any]], dict[str, Any]] = dict
+    fields: Mapping[str, Any] = field(default_factory=dict)
     has_uncertainty: bool = False
 
 

@@ -93,7 +93,7 @@ def parse_options(endpoint: Endpoint, arguments: Sequence[str]) -> BatchOptions:
     parser = _parser(endpoint)
     given, others = parser.parse_known_args(list(arguments))
     _check(parser, given, others)
-    url = None if given.model else _server_url(parser, given.url or "http://localhost:8000")
+    url = None if given.model else server_url(parser, given.url or "http://localhost:8000")
     return BatchOptions(
         endpoint=endpoint,
         input=given.input,
@@ -114,6 +114,23 @@ def parse_options(endpoint: Endpoint, arguments: Sequence[str]) -> BatchOptions:
 def _check(
     parser: argparse.ArgumentParser, given: argparse.Namespace, others: Sequence[str]
 ) -> None:
+    check_server_flags(parser, given, others)
+    streams = (given.input, given.output)
+    if STANDARD_STREAM not in streams and _same_file(*streams):
+        parser.error(f"-o {given.output}: it is the input")
+
+
+def check_server_flags(
+    parser: argparse.ArgumentParser, given: argparse.Namespace, others: Sequence[str]
+) -> None:
+    """Refuse flags of `add_server_flags` that do not go together.
+
+    Args:
+        others: words that the parser does not know.
+
+    Raises:
+        SystemExit: with 2.
+    """
     if given.model is None:
         if others:
             parser.error(
@@ -126,17 +143,18 @@ def _check(
     for flag in (word.partition("=")[0].replace("_", "-") for word in others):
         if flag in OURS:
             parser.error(f"{flag}: with --model the server is for this run alone")
-    streams = (given.input, given.output)
-    if STANDARD_STREAM not in streams and _same_file(*streams):
-        parser.error(f"-o {given.output}: it is the input")
 
 
 def _same_file(left: str, right: str) -> bool:
     return os.path.exists(left) and os.path.exists(right) and os.path.samefile(left, right)
 
 
-def _server_url(parser: argparse.ArgumentParser, url: str) -> str:
-    """The server's address without a path. It may be given with the /v1 of OpenAI's clients."""
+def server_url(parser: argparse.ArgumentParser, url: str) -> str:
+    """The server's address without a path. It may be given with the /v1 of OpenAI's clients.
+
+    Raises:
+        SystemExit: with 2 for what is no such address.
+    """
     try:
         parts = urlsplit(url)
         host, _ = (parts.hostname or "").encode("idna"), parts.port
@@ -197,14 +215,15 @@ def _parser(endpoint: Endpoint) -> argparse.ArgumentParser:
     parser.add_argument(
         "-o", "--output", metavar="OUT", required=True, help="JSON lines, .gz or not; - is stdout."
     )
-    _add_server(parser)
+    add_server_flags(parser)
     if endpoint.has_uncertainty:
         _add_uncertainty(parser)
-    _add_run(parser)
+    add_run_flags(parser)
     return parser
 
 
-def _add_server(parser: argparse.ArgumentParser) -> None:
+def add_server_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say which server is asked."""
     group = parser.add_argument_group("server")
     group.add_argument("--url", help="A running server. Default: http://localhost:8000.")
     group.add_argument(
@@ -220,20 +239,21 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
 
 def _add_uncertainty(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("uncertainty", "For lines that do not say otherwise.")
-    group.add_argument("--methods", metavar="A,B", type=_names, help="Methods, parted by commas.")
-    group.add_argument("--n-samples", metavar="N", type=_positive, help="Answers to sample.")
+    group.add_argument("--methods", metavar="A,B", type=names, help="Methods, parted by commas.")
+    group.add_argument("--n-samples", metavar="N", type=positive, help="Answers to sample.")
     group.add_argument("--similarity", metavar="NAME", help="How answers are compared.")
     group.add_argument(
         "--temperature", metavar="T", type=_above_zero, help="Of the sampled answers."
     )
 
 
-def _add_run(parser: argparse.ArgumentParser) -> None:
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say how requests are sent."""
     group = parser.add_argument_group("run")
     group.add_argument(
         "--concurrency",
         metavar="N",
-        type=_positive,
+        type=positive,
         default=32,
         help="Most requests under way at once. Default: 32.",
     )
@@ -262,11 +282,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    if not all(names):
+def names(text: str) -> list[str]:
+    """Names parted by commas, for `add_argument`."""
+    found = [name.strip() for name in text.split(",")]
+    if not all(found):
         raise argparse.ArgumentTypeError(f"must be names parted by commas, got {text!r}")
-    return names
+    return found
 
 
 def _whole(text: str) -> int:
@@ -275,7 +296,8 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number of at least 1, for `add_argument`."""
     if not (text.isascii() and text.isdecimal()) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
     return int(text)

@@ -137,6 +137,7 @@ def parse_record(endpoint: Endpoint, line: int, text: bytes, defaults: Mapping[s
     for name, instead in endpoint.refused.items():
         if name in body:
             raise LineError(f"`{name}`: {instead}")
+    body = {**endpoint.rewritten(body), **endpoint.fields}
     if "reference" in kept:
         kept |= {name: body[name] for name in endpoint.repeated if name in body}
     if defaults:

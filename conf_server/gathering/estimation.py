@@ -17,6 +17,7 @@ from conf_server.gathering.task import Inquiry, Task, prepare
 from conf_server.judges.base import Judge
 from conf_server.settings import ConfidenceSettings
 from conf_server.uncertainty.estimate import Estimate
+from conf_server.uncertainty.fitted import Fitted
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,17 @@ class Estimator:
     """Answers inquiries with a backend and judges."""
 
     def __init__(
-        self, backend: Backend, judges: Mapping[str, Judge], settings: ConfidenceSettings
+        self,
+        backend: Backend,
+        judges: Mapping[str, Judge],
+        settings: ConfidenceSettings,
+        fitted: Fitted | None = None,
     ) -> None:
+        """
+        Args:
+            fitted: what a fit has learned of this model; None without one.
+        """
+        self.fitted = fitted
         self._backend = backend
         self._judges = judges
         self._settings = settings
@@ -84,7 +94,7 @@ class Estimator:
 
     def planner(self) -> Planner:
         """What can be done now; adapters that are loaded later may change it."""
-        return Planner(self._backend.limits(), self._judges)
+        return Planner(self._backend.limits(), self._judges, self.fitted)
 
     async def prepare(self, inquiry: Inquiry, *, check: bool = False) -> Work:
         """Plan an inquiry and check it whole; no work is done yet.
@@ -97,7 +107,13 @@ class Estimator:
         """
         plan = self.planner().plan(inquiry)
         task = await prepare(
-            inquiry, plan, self._backend, self._judges, self._settings, check=check
+            inquiry,
+            plan,
+            self._backend,
+            self._judges,
+            self._settings,
+            fitted=self.fitted,
+            check=check,
         )
         return Work(plan, task, self._backend, self._threads)
 

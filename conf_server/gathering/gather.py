@@ -104,6 +104,7 @@ class Gatherer:
             vocab_size=self._task.vocab_size,
             is_instruct=self._backend.limits().has_chat_template,
             rauq_alpha=self._task.rauq_alpha,
+            fitted=self._task.fitted,
             **stated,
             **found,
         )

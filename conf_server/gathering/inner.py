@@ -17,6 +17,7 @@ from conf_server.backends.base import (
     ForcingJob,
     Plain,
 )
+from conf_server.gathering.answer_states import AnswerStates
 from conf_server.gathering.metered import Stages
 from conf_server.gathering.task import Task
 from conf_server.gathering.way import UnmetError, Way
@@ -54,7 +55,11 @@ class InnerStates:
 
     def ways(self, answer: Answer, samples: Sequence[Answer]) -> Mapping[Need, Way]:
         """How to come by what is asked about answer and samples."""
+        states = AnswerStates(self._task, self._backend, self._stages)
         return {
+            Need.TEXT_STATES: partial(states.of, Need.TEXT_STATES, answer),
+            Need.ANSWER_STATES: partial(states.of, Need.ANSWER_STATES, answer),
+            Need.LAST_STATES: partial(states.of, Need.LAST_STATES, answer),
             Need.SAMPLE_STATES: partial(self._sample_states, samples),
             Need.SELF_ATTENTION: partial(self._self_attention, answer),
             Need.ANSWER_ATTENTION: partial(self._answer_attention, answer),

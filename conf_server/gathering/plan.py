@@ -10,6 +10,7 @@ from conf_server.backends.base import Chat, Limits, Prompt
 from conf_server.gathering.inquiry import Inquiry
 from conf_server.judges.base import Judge
 from conf_server.refusal import RefusalError
+from conf_server.uncertainty.fitted import Fitted
 from conf_server.uncertainty.layers import ATTENTIVE
 from conf_server.uncertainty.needs import Asks, Need
 from conf_server.uncertainty.registry import Method, resolve
@@ -17,7 +18,11 @@ from conf_server.uncertainty.registry import Method, resolve
 ALTERNATIVES: Final = 10
 """Candidates of each token that `claim_conditioned_probability` weighs: lm-polygraph's number."""
 
-_FLAGS: Final = {"embedding": "--embedding-model PATH", "nli": "--nli-model PATH"}
+_FLAGS: Final = {
+    "embedding": "--embedding-model PATH",
+    "nli": "--nli-model PATH",
+    "hidden_states": "--enable-hidden-states",
+}
 
 
 @dataclass(frozen=True)
@@ -58,9 +63,16 @@ def all_asks(needs: frozenset[Need]) -> Asks:
 class Planner:
     """Knows what a backend and its judges can do."""
 
-    def __init__(self, limits: Limits, judges: Mapping[str, Judge]) -> None:
+    def __init__(
+        self, limits: Limits, judges: Mapping[str, Judge], fitted: Fitted | None = None
+    ) -> None:
+        """
+        Args:
+            fitted: what a fit has learned; None without one.
+        """
         self._limits = limits
         self._judges = judges
+        self._fitted = fitted
 
     @property
     def default_similarity(self) -> str:
@@ -84,6 +96,8 @@ class Planner:
             return f"needs hidden states: {self._limits.states}"
         if Asks.ATTENTION in asks and (reason := self._without_attention(method)):
             return f"needs attention weights: {reason}"
+        if Asks.FITTED in asks and (reason := self._not_fitted(method)):
+            return reason
         judged_here = Asks.JUDGE in asks and self._judges[similarity].asks_model
         if Asks.FORCING in asks or judged_here:
             return self._limits.forcing
@@ -98,6 +112,16 @@ class Planner:
             for layer in layers(limits.num_layers) if need in method.needs else ():
                 if reason := limits.attention[layer]:
                     return f"layer {layer}: {reason}"
+        return None
+
+    def _not_fitted(self, method: Method) -> str | None:
+        if self._fitted is None:
+            return (
+                "has to be fitted: start with --fitted DIR, a folder that `conf-server fit` writes"
+            )
+        if method.name not in self._fitted.methods:
+            there = ", ".join(self._fitted.methods)
+            return f"has not been fitted: in the folder of --fitted there is {there}"
         return None
 
     def plan(self, inquiry: Inquiry) -> Plan:
@@ -117,7 +141,9 @@ class Planner:
             ) from None
         judge = self._judge_name(inquiry.similarity)
         obstacles = {
-            method.name: self.obstacle(method, judge) or self._untextual(method, judge, prompt)
+            method.name: self.obstacle(method, judge)
+            or self._untextual(method, judge, prompt)
+            or self._of_another_model(method, inquiry.caller.model)
             for method in methods
         }
         unavailable = {name: reason for name, reason in obstacles.items() if reason}
@@ -159,6 +185,12 @@ class Planner:
             return None
         who = "quotes the question" if quotes else f"is judged by {similarity}, which quotes it"
         return f"{who}, and `{path}` is no text"
+
+    def _of_another_model(self, method: Method, model: str | None) -> str | None:
+        """Why a fit says nothing of the model that is asked: it is an adapter."""
+        if Asks.FITTED not in all_asks(method.needs) or model not in self._limits.adapters:
+            return None
+        return f"was fitted on the model itself, not on its adapter {model}"
 
 
 def first_untextual(prompt: Prompt) -> str | None:

@@ -24,6 +24,7 @@ from conf_server.gathering.plan import Plan
 from conf_server.judges.base import Judge
 from conf_server.refusal import RefusalError
 from conf_server.settings import ConfidenceSettings
+from conf_server.uncertainty.fitted import Fitted
 from conf_server.uncertainty.needs import Asks, Need
 
 _INSTRUCTIONS: Final = frozenset({"system", "developer"})
@@ -36,6 +37,8 @@ class Task:
 
     Attributes:
         needs: of all chosen methods together.
+        methods: their names.
+        fitted: what a fit has learned; None without one.
         ask: as in `Inquiry`, with the length that the answers may have.
         framing: how questions of ours are put to the model.
         question: what the answer answers, as text; empty where nothing quotes it.
@@ -53,6 +56,8 @@ class Task:
     """
 
     needs: frozenset[Need]
+    methods: frozenset[str]
+    fitted: Fitted | None
     ask: Ask
     framing: Framing
     question: str
@@ -78,11 +83,13 @@ async def prepare(
     judges: Mapping[str, Judge],
     settings: ConfidenceSettings,
     *,
+    fitted: Fitted | None = None,
     check: bool = False,
 ) -> Task:
     """Check an inquiry, and render what has to be rendered.
 
     Args:
+        fitted: what a fit has learned.
         check: also refuse what the model would refuse when the answers are generated.
 
     Raises:
@@ -106,6 +113,8 @@ async def prepare(
     alone = inquiry.relevance == "answer_only" or judge is None or judge.asks_model
     return Task(
         needs=plan.needs,
+        methods=frozenset(method.name for method in plan.methods),
+        fitted=fitted,
         ask=sized,
         framing=Framing.of(ask.prompt),
         question=asked,

@@ -10,6 +10,7 @@ from typing import Any
 from conf_server.backends.base import Backend
 from conf_server.concurrency import in_thread
 from conf_server.judges.base import Judge, JudgeContext, Pair, Verdicts
+from conf_server.judges.hidden_states import HiddenStatesJudge
 from conf_server.judges.self_nli import SelfNliJudge
 from conf_server.judges.words import RougeLJudge, WordsJudge
 from conf_server.settings import ConfidenceSettings, SettingsError
@@ -46,6 +47,8 @@ def all_judges(backend: Backend, models: dict[str, Any]) -> dict[str, Judge]:
         "rouge_l": RougeLJudge(),
         "self_nli": SelfNliJudge(backend),
     }
+    if backend.limits().states is None:
+        judges["hidden_states"] = HiddenStatesJudge(backend)
     return judges | {name: ModelJudge(model) for name, model in models.items()}
 
 

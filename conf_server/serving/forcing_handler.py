@@ -37,9 +37,14 @@ class ServingForced(GenerateBaseServing):
         """The error that answers a request for another model, or 501 for what is `missing`."""
         error: ErrorResponse | None = await self._check_model(request)  # type: ignore[arg-type]
         if error is None and missing is not None:
-            error = self.create_error_response(
-                missing, "NotImplementedError", HTTPStatus.NOT_IMPLEMENTED
-            )
+            error = self._missing(missing)
+        return error
+
+    def _missing(self, reason: str) -> ErrorResponse:
+        """The error that answers a request for what this server cannot give."""
+        error: ErrorResponse = self.create_error_response(
+            reason, "NotImplementedError", HTTPStatus.NOT_IMPLEMENTED
+        )
         return error
 
     def _caller(

@@ -5,23 +5,48 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 from fastapi import Request
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
-from conf_server.backends.base import ForcingJob, Limits
+from conf_server.backends.base import Backend, ForcingJob, Limits
 from conf_server.serving.forcing_handler import ServingForced, forced_usage
 from conf_server.serving.hidden_states_encoding import encode
 from conf_server.serving.hidden_states_protocol import (
+    HiddenStatesModel,
     HiddenStatesRequest,
     HiddenStatesResponse,
 )
 from conf_server.serving.refusals import refused
+from conf_server.settings import ConfidenceSettings
 from conf_server.stats.forced import WantedStates
+from conf_server.uncertainty.fitted import ModelIdentity
 
 
 class ServingHiddenStates(ServingForced):
-    """Handler of POST /v1/hidden_states."""
+    """Handler of GET and POST /v1/hidden_states."""
+
+    def __init__(
+        self,
+        chat: Any,
+        backend: Backend,
+        settings: ConfidenceSettings,
+        identity: ModelIdentity | None = None,
+    ) -> None:
+        """
+        Args:
+            identity: of the model; None where it gives no hidden states.
+        """
+        super().__init__(chat, backend, settings)
+        self._identity = identity
+
+    def describe(self) -> HiddenStatesModel | ErrorResponse:
+        """What the model is; an error where it gives no hidden states."""
+        if self._identity is None:
+            return self._missing(self._backend.limits().states or "there are no hidden states")
+        return HiddenStatesModel(**asdict(self._identity))
 
     async def create_hidden_states(
         self, request: HiddenStatesRequest, raw_request: Request | None = None

@@ -170,6 +170,36 @@ class TextAttention(BaseModel):
     )
 
 
+class HiddenStatesModel(BaseModel):
+    """What GET /v1/hidden_states says of the model whose states are to be had."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "object": "hidden_states.model",
+                    "root": "/models/smol",
+                    "num_layers": 30,
+                    "hidden_size": 576,
+                    "weights": "sha256:5af571cb",
+                    "chat_template": "sha256:872be49d",
+                }
+            ]
+        }
+    )
+
+    object: Literal["hidden_states.model"] = "hidden_states.model"
+    root: str = Field(description="Folder or name that the weights come from.")
+    num_layers: int = Field(description="Decoder layers: the number of the last layer.")
+    hidden_size: int = Field(description="Numbers in one hidden state.")
+    weights: str | None = Field(
+        description="Fingerprint of the weights' files; null where there are none at hand."
+    )
+    chat_template: str | None = Field(
+        description="SHA-256 of the template that chats are rendered with; null without one."
+    )
+
+
 class HiddenStatesResult(BaseModel):
     """Hidden states of one text."""
 

@@ -33,8 +33,13 @@ from conf_server.judges.models import all_judges, load_models
 from conf_server.serving.chat import ConfidenceServingChat
 from conf_server.serving.completion import ConfidenceServingCompletion
 from conf_server.serving.hidden_states_handler import ServingHiddenStates
-from conf_server.serving.hidden_states_protocol import HiddenStatesRequest, HiddenStatesResponse
+from conf_server.serving.hidden_states_protocol import (
+    HiddenStatesModel,
+    HiddenStatesRequest,
+    HiddenStatesResponse,
+)
 from conf_server.serving.logprobs_encoder import LogprobsEncoder
+from conf_server.serving.model_identity import fitted_for, model_identity
 from conf_server.serving.requests import (
     ConfidenceChatCompletionRequest,
     ConfidenceCompletionRequest,
@@ -161,6 +166,16 @@ async def create_hidden_states(request: HiddenStatesRequest, raw_request: Reques
     return Response(answer, media_type=_FILE if is_file else "application/json")
 
 
+@router.get("/v1/hidden_states", responses=_ERRORS | _answer(HiddenStatesModel))
+async def describe_hidden_states(raw_request: Request) -> Response:
+    """Tell what model's hidden states are to be had, and of what size they are."""
+    handler: ServingHiddenStates = raw_request.app.state.conf_server_hidden_states
+    answer = handler.describe()
+    if isinstance(answer, ErrorResponse):
+        return JSONResponse(answer.model_dump(), status_code=answer.error.code)
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
 @router.post(
     "/v1/uncertainty",
     dependencies=[Depends(validate_json_request)],
@@ -237,7 +252,8 @@ def init_confidence_state(
 
     Raises:
         SettingsError: a similarity model cannot be loaded, or the engine has fewer candidates
-            than --confidence-top-k wants, or a package's method cannot be registered.
+            than --confidence-top-k wants, or a package's method cannot be registered, or what
+            --fitted names is of no use to this model.
     """
     try:
         load_entry_points()
@@ -262,5 +278,11 @@ def init_confidence_state(
     backend = ServedBackend(chat, completion, settings.statistics_obstacle, states)
     judges = all_judges(backend, load_models(settings))
     state.conf_server_score = ServingScore(chat, backend, settings)
-    state.conf_server_hidden_states = ServingHiddenStates(chat, backend, settings)
-    state.conf_server_uncertainty = ServingUncertainty(chat, Estimator(backend, judges, settings))
+    limits = backend.limits()
+    identity = model_identity(chat, limits) if limits.states is None else None
+    fitted = (
+        None if settings.fitted is None else fitted_for(settings.fitted, identity, limits.states)
+    )
+    state.conf_server_hidden_states = ServingHiddenStates(chat, backend, settings, identity)
+    estimator = Estimator(backend, judges, settings, fitted)
+    state.conf_server_uncertainty = ServingUncertainty(chat, estimator)

@@ -20,6 +20,7 @@ from conf_server.serving.confidence import finite
 from conf_server.serving.refusals import refusal_event
 from conf_server.serving.uncertainty_protocol import (
     AnswerText,
+    FitDescription,
     MethodDescription,
     MethodEstimate,
     MethodList,
@@ -30,6 +31,7 @@ from conf_server.serving.uncertainty_protocol import (
 )
 from conf_server.stats.sequence import mean_logprob, sum_logprob
 from conf_server.uncertainty.estimate import Estimate
+from conf_server.uncertainty.fitted import FITTABLE
 from conf_server.uncertainty.registry import GROUPS, METHODS
 
 _SHOWN_APART = "classes"
@@ -67,6 +69,7 @@ class ServingUncertainty(GenerateBaseServing):
                     groups=[group for group, names in GROUPS.items() if name in names],
                     available=reason is None,
                     reason=reason,
+                    fit=self._fit(name),
                 )
             )
         return MethodList(
@@ -75,6 +78,12 @@ class ServingUncertainty(GenerateBaseServing):
             similarities=self._estimator.similarities,
             default_similarity=planner.default_similarity,
         )
+
+    def _fit(self, name: str) -> FitDescription | None:
+        fitted = self._estimator.fitted
+        if fitted is None or name not in fitted.methods:
+            return None
+        return FitDescription(pooling=FITTABLE[name].pooled, **fitted.methods[name].about)
 
     async def create_uncertainty(
         self, request: UncertaintyRequest, raw_request: Request | None = None

@@ -22,7 +22,12 @@ Length = Annotated[int, Field(strict=True)]
 # Enums in the schema only: what a server can do is checked, in words, where it is planned.
 MethodName = Annotated[str, Field(json_schema_extra=lambda schema: schema.update(enum=_names()))]
 SimilarityName = Annotated[
-    str, Field(json_schema_extra={"enum": ["jaccard", "rouge_l", "self_nli", "embedding", "nli"]})
+    str,
+    Field(
+        json_schema_extra={
+            "enum": ["jaccard", "rouge_l", "self_nli", "hidden_states", "embedding", "nli"]
+        }
+    ),
 ]
 
 
@@ -64,7 +69,8 @@ class UncertaintyOptions(BaseModel):
     similarity: SimilarityName | None = Field(
         default=None,
         description="Who compares texts; `embedding` and `nli` need a model that the server was "
-        "started with. Default: the best that this server has.",
+        "started with, `hidden_states` a server that gives them. Default: the best that this "
+        "server has.",
     )
     relevance: Relevance = Field(
         default="with_question",
@@ -290,6 +296,17 @@ class UncertaintyResponse(BaseModel):
     timings: dict[str, float] = Field(description="Seconds by stage.")
 
 
+class FitDescription(BaseModel):
+    """What a method has learned from texts."""
+
+    layer: int = Field(description="Whose hidden states it reads, as in POST /v1/hidden_states.")
+    pooling: str = Field(
+        description="`text`: the mean over prompt and answer; `answer`: over the answer; `last`: "
+        "the answer's last token."
+    )
+    texts: int = Field(description="Texts that it was fitted on.")
+
+
 class MethodDescription(BaseModel):
     """What GET /v1/uncertainty/methods says of a method."""
 
@@ -303,6 +320,9 @@ class MethodDescription(BaseModel):
     groups: list[str] = Field(description="Groups that it belongs to.")
     available: bool = Field(description="Whether this server can do it.")
     reason: str | None = Field(default=None, description="Why not, and what would mend that.")
+    fit: FitDescription | None = Field(
+        default=None, description="Of a method that has to be fitted, and was (`--fitted`)."
+    )
 
 
 class MethodList(BaseModel):
@@ -323,6 +343,7 @@ class MethodList(BaseModel):
                             "groups": ["fast", "all"],
                             "available": True,
                             "reason": None,
+                            "fit": None,
                         }
                     ],
                     "groups": {"fast": ["mean_token_entropy"]},

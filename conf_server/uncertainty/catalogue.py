@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from conf_server.uncertainty.catalogue_fitted import FITTED_METHODS
 from conf_server.uncertainty.inner_methods import OF_ATTENTION, OF_STATES
 from conf_server.uncertainty.method import Floats, Method, complement, exponential, inverse
 from conf_server.uncertainty.methods import (
@@ -387,5 +388,6 @@ CATALOGUE: Final = (
     *_OF_REFLECTION,
     *OF_STATES,
     *OF_ATTENTION,
+    *FITTED_METHODS,
 )
 """In the order in which they are listed."""

@@ -6,6 +6,7 @@ Log-probabilities are natural, and those of the model before temperature, penalt
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, TypeVar
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf_server.stats.columns import NUM_TOKEN_STATISTICS
+from conf_server.uncertainty.fitted import FITTABLE, Fitted, FittedMethod
 from conf_server.uncertainty.words.ngrams import rouge_words
 
 Floats = NDArray[np.float64]
@@ -169,6 +171,9 @@ class Evidence:
             mean over all layers and heads.
         is_instruct: whether the model is tuned to follow instructions.
         rauq_alpha: in place of `rauq`'s own; None for that.
+        text_states, answer_states, last_states: by layer, (d,) of the answer with the prompt
+            before it, pooled as `Pooled` says.
+        fitted: what a fit has learned of such states of other texts.
     """
 
     answer: Generation | None = None
@@ -192,6 +197,10 @@ class Evidence:
     judging_attention: Floats | None = None
     is_instruct: bool = False
     rauq_alpha: float | None = None
+    text_states: Mapping[int, Floats] | None = None
+    answer_states: Mapping[int, Floats] | None = None
+    last_states: Mapping[int, Floats] | None = None
+    fitted: Fitted | None = None
 
 
 def required(value: Value | None, what: str) -> Value:
@@ -260,3 +269,15 @@ def sample_judgements(evidence: Evidence) -> Judgements:
     return Judgements(
         judgements.entail[1:, 1:], judgements.neutral[1:, 1:], judgements.contradict[1:, 1:]
     )
+
+
+def fitted_state(evidence: Evidence, name: str) -> tuple[FittedMethod, Floats]:
+    """What was fitted for a method, and the (d,) state that it reads.
+
+    Raises:
+        MissingEvidenceError: the method has not been fitted, or there is no state of its layer.
+    """
+    fitted = required(evidence.fitted, "a fit")
+    method = required(fitted.methods.get(name), f"a fit of {name}")
+    states = getattr(evidence, f"{FITTABLE[name].pooled}_states") or {}
+    return method, required(states.get(method.layer), f"hidden states of layer {method.layer}")

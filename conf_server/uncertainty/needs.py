@@ -33,6 +33,8 @@ class Asks(Flag):
     """Hidden states of the model's layers."""
     ATTENTION = auto()
     """Attention weights of the model's layers."""
+    FITTED = auto()
+    """What a fit has learned (`--fitted`)."""
 
 
 class Need(StrEnum):
@@ -127,4 +129,16 @@ class Need(StrEnum):
     JUDGING_ATTENTION = (
         *("judging_attention", "judging_attention", Asks.ATTENTION | Asks.QUOTES),
         "one prefill that quotes question and answer",
+    )
+    TEXT_STATES = (
+        *("text_states", "text_states", Asks.STATES | Asks.FITTED),
+        "one prefill of prompt and answer; nothing of it may come from the prefix cache",
+    )
+    ANSWER_STATES = (
+        *("answer_states", "answer_states", Asks.STATES | Asks.FITTED),
+        "one prefill of the answer; the prompt comes from the prefix cache",
+    )
+    LAST_STATES = (
+        *("last_states", "last_states", Asks.STATES | Asks.FITTED),
+        "one prefill of a token or a few; the rest comes from the prefix cache",
     )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from conf_server.judges.embedding import EmbeddingModel
 from conf_server.uncertainty import parsing, prompts
 from conf_server.uncertainty.evidence import Evidence, Generation
+from conf_server.uncertainty.fitted import FITTABLE
 from conf_server.uncertainty.pairs import assemble, from_similarities, unique_pairs
 from conf_server.uncertainty.registry import METHODS
 from conf_server.uncertainty.words.overlap import jaccard
@@ -354,9 +355,16 @@ def test_samples_come_from_the_model_and_a_seed_brings_them_back(server: Server)
 def test_all_that_the_server_can_do(server: Server) -> None:
     listed = catalogue(server)
     assert {method["name"] for method in listed["data"]} == set(METHODS)
-    assert all(method["available"] for method in listed["data"])
+    available = {method["name"] for method in listed["data"] if method["available"]}
+    assert available == METHODS.keys() - FITTABLE.keys()
     assert listed["default_similarity"] == "self_nli"
-    assert listed["similarities"] == ["embedding", "jaccard", "rouge_l", "self_nli"]
+    assert listed["similarities"] == [
+        "embedding",
+        "hidden_states",
+        "jaccard",
+        "rouge_l",
+        "self_nli",
+    ]
     answer = ask(
         server,
         messages=CHAT,
@@ -364,7 +372,8 @@ def test_all_that_the_server_can_do(server: Server) -> None:
         seed=1,
         uncertainty={"methods": ["all"], "n_samples": 2, "similarity": "rouge_l"},
     )
-    assert list(answer["estimates"]) == [method["name"] for method in listed["data"]]
+    assert set(answer["estimates"]) == available
+    assert set(answer["unavailable"]) == set(FITTABLE)
     for name, estimate in answer["estimates"].items():
         # What the small model says about itself may be unreadable.
         if name not in ("verbalized_1s", "verbalized_2s", "linguistic_1s", "consistency"):

@@ -61,6 +61,13 @@ def test_hidden_states_are_off_unless_wanted() -> None:
     assert settings.max_hidden_state_values == 9
 
 
+def test_a_fit_wants_hidden_states() -> None:
+    assert resolve("--enable-hidden-states", "--fitted=/fits/smol").fitted == "/fits/smol"
+    assert resolve().fitted is None
+    with pytest.raises(SettingsError, match=r"^--fitted: .*--enable-hidden-states"):
+        resolve("--fitted=/fits/smol")
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "abc", "", "1.5", "1e3"])
 @pytest.mark.parametrize(
     "flag",

@@ -39,6 +39,7 @@ class FakeServer:
         routes = [
             Route("/v1/score", self._score, methods=["POST"]),
             Route("/v1/uncertainty", self._uncertainty, methods=["POST"]),
+            *self.more_routes(),
             Route("/health", lambda _: Response()),
             Route("/v1/models", self._models),
         ]
@@ -47,6 +48,10 @@ class FakeServer:
         self.app = Starlette(routes=routes)
         self._server = uvicorn.Server(uvicorn.Config(self.app, log_level="error", lifespan="off"))
         self._thread = threading.Thread(target=self._server.run, args=([self._sock],))
+
+    def more_routes(self) -> list[Route]:
+        """Those of a subclass."""
+        return []
 
     def __enter__(self) -> FakeServer:
         self._thread.start()

@@ -12,6 +12,7 @@ from conf_server.gathering.estimation import Estimator, Outcome
 from conf_server.gathering.inquiry import Inquiry, Relevance
 from conf_server.judges.models import all_judges
 from conf_server.settings import ConfidenceSettings
+from conf_server.uncertainty.fitted import Fitted
 
 QUESTION = "What is the capital of France?"
 CHAT = Chat(({"role": "user", "content": QUESTION},))
@@ -56,12 +57,13 @@ async def inquire(
     methods: Sequence[str],
     *,
     settings: ConfidenceSettings | None = None,
+    fitted: Fitted | None = None,
     check: bool = False,
     **asked: Any,
 ) -> Answered:
     """Plan, prepare, gather and estimate."""
     settings = settings or ConfidenceSettings()
-    estimator = Estimator(backend, all_judges(backend, {}), settings)
+    estimator = Estimator(backend, all_judges(backend, {}), settings, fitted)
     work = await estimator.prepare(inquiry(methods, **asked), check=check)
     progress: list[tuple[str, int, int]] = []
     return Answered(await work.run(lambda *step: progress.append(step)), progress)

@@ -17,6 +17,7 @@ from conf_server.stats.forced import WantedAttention, WantedStates
 from conf_server.uncertainty import prompts
 from conf_server.uncertainty.registry import METHODS
 from tests.unit.gathering.inquiries import CHAT, QUESTION, inquire
+from tests.unit.uncertainty.fits import fit
 
 
 def capital(prompt: str, number: int) -> str:
@@ -62,7 +63,7 @@ async def test_samples_are_the_models_own_unless_the_client_says_otherwise() -> 
 async def test_every_method_can_be_had_from_a_backend_that_can_do_all() -> None:
     backend = DummyBackend(capital)
     backend.known = replace(backend.known, max_len=512)
-    answered = await inquire(backend, ["all"], similarity="rouge_l")
+    answered = await inquire(backend, ["all"], similarity="rouge_l", fitted=fit())
     assert not answered.outcome.unavailable
     assert set(answered.outcome.estimates) == set(METHODS)
 

@@ -36,11 +36,13 @@ from conf_server.serving.hidden_states_handler import ServingHiddenStates
 from conf_server.serving.hidden_states_protocol import HiddenStatesResponse
 from conf_server.settings import ConfidenceSettings
 from conf_server.stats.forced import ForcedStates, WantedStates
+from conf_server.uncertainty.fitted import ModelIdentity
 
 PROMPT: dict[str, Any] = {"prompt": [5, 7, 12]}
 AFTER: dict[str, Any] = {"prompt": [5, 7], "completion": [12, 20]}
 MESSAGES = [{"role": "user", "content": "How are you?"}]
 MAX_ITEMS, MAX_VALUES = 4, 60
+IDENTITY = ModelIdentity("/models/smol", 2, 3, "sha256:weights", None)
 
 
 @dataclass
@@ -127,7 +129,7 @@ def server(app: FastAPI, client: TestClient) -> Iterator[Server]:
     )
     chat: Any = SimpleNamespace(engine_client=engine, models=models, request_logger=None)
     settings = ConfidenceSettings(max_score_items=MAX_ITEMS, max_hidden_state_values=MAX_VALUES)
-    handler = ServingHiddenStates(chat, backend, settings)
+    handler = ServingHiddenStates(chat, backend, settings, IDENTITY)
     app.state.conf_server_hidden_states = handler
     yield Server(client, backend, engine, handler)
     del app.state.conf_server_hidden_states
@@ -546,3 +548,26 @@ def test_a_server_without_hidden_states_says_why(server: Server, obstacle: str) 
 
 def test_an_unknown_model(server: Server) -> None:
     assert server.refusal({**PROMPT, "model": "other"}, status=404)["param"] == "model"
+
+
+def test_the_model_is_described_where_it_has_states(server: Server) -> None:
+    assert server.client.get("/v1/hidden_states").json() == {
+        "object": "hidden_states.model",
+        "root": "/models/smol",
+        "num_layers": 2,
+        "hidden_size": 3,
+        "weights": "sha256:weights",
+        "chat_template": None,
+    }
+
+
+def test_a_model_without_states_is_not_described(
+    server: Server, app: FastAPI, client: TestClient
+) -> None:
+    off = replace(server.backend.known, states=NOT_ENABLED.obstacle)
+    backend = Backend(lambda prompt, number: "", off)
+    chat: Any = SimpleNamespace(engine_client=server.engine, models=None, request_logger=None)
+    app.state.conf_server_hidden_states = ServingHiddenStates(chat, backend, ConfidenceSettings())
+    response = client.get("/v1/hidden_states")
+    assert response.status_code == 501
+    assert response.json()["error"]["message"] == NOT_ENABLED.obstacle

@@ -8,7 +8,11 @@ import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from conf_server.serving.hidden_states_protocol import HiddenStatesRequest, HiddenStatesResponse
+from conf_server.serving.hidden_states_protocol import (
+    HiddenStatesModel,
+    HiddenStatesRequest,
+    HiddenStatesResponse,
+)
 from conf_server.serving.responses import (
     ConfidenceChatCompletionResponse,
     ConfidenceCompletionResponse,
@@ -24,6 +28,7 @@ from conf_server.uncertainty.registry import GROUPS, METHODS
 OURS = [
     ScoreRequest,
     ScoreResponse,
+    HiddenStatesModel,
     HiddenStatesRequest,
     HiddenStatesResponse,
     UncertaintyRequest,

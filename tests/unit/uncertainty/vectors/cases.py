@@ -18,6 +18,7 @@ from conf_server.uncertainty.evidence import (
 )
 from conf_server.uncertainty.layers import middle, middle_third
 from tests.reference import token_statistics
+from tests.unit.uncertainty.fits import fit
 
 VECTORS: Final[dict[str, Any]] = json.loads(
     Path(__file__).with_name("vectors.json").read_text(encoding="utf-8")
@@ -66,6 +67,10 @@ def evidence(inputs: dict[str, Any]) -> Evidence:
         sample_states=np.array(inputs["sample_states"]),
         judging_attention=np.array(inputs["judging_attention"]).mean(axis=0),
         **attention(np.array(inputs["self_attention"]), len(rows)),
+        text_states=answer_states(inputs, 2),
+        answer_states=answer_states(inputs, 2),
+        last_states=answer_states(inputs, 1),
+        fitted=fit(),
     )
 
 
@@ -79,3 +84,8 @@ def attention(own: Any, num_tokens: int) -> dict[str, Any]:
         "self_attention": own[middle(num_layers)].T,
         "answer_attention": AnswerAttention(before_last, here),
     }
+
+
+def answer_states(inputs: dict[str, Any], layer: int) -> dict[int, Any]:
+    """Not recorded, and only as wide as the made-up fit: density.json has states of a model."""
+    return {layer: np.array(inputs["sample_states"])[0, :3]}

@@ -1,0 +1,103 @@
+"""`conf-server fit`, from the command line to the exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+from conf_server import __version__
+from conf_server.batch.options import StopRunError, UsageError
+from conf_server.batch.run import Counts
+from conf_server.fit.collect import STATES, Collected, check_lines, collect
+from conf_server.fit.collected_file import CollectedFile
+from conf_server.fit.errors import FitError
+from conf_server.fit.learn import Learning
+from conf_server.fit.options import FitOptions, parse_options
+from conf_server.signals import Signals
+from conf_server.uncertainty.fitted import Fitted, Learner
+from conf_server.uncertainty.fitted_file import write_fitted
+
+_PACKAGES: Final = ("numpy", "scikit-learn")
+"""Whose versions a fit names, beside our own."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Collect hidden states, learn from them and write the fit.
+
+    Returns:
+        0 where it is written, 1 where it cannot be made, 2 for bad usage, 130 and 143 after SIGINT
+        and SIGTERM.
+    """
+    options = parse_options(arguments)
+    signals, counts = Signals(), Counts()
+    try:
+        _fit(options, signals, counts)
+    except UsageError as error:
+        return _failed(error, 2)
+    except (FitError, StopRunError, OSError) as error:
+        return _failed(error, 1)
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        _say("stopped; the same command goes on from here")
+        return 128 + (signals.received or 2)
+    return 0
+
+
+def _fit(options: FitOptions, signals: Signals, counts: Counts) -> None:
+    lines = {"train": check_lines(options.train)}
+    if options.background is not None:
+        lines["background"] = check_lines(options.background)
+    _, labelled = lines["train"]
+    if options.learners & {Learner.LINEAR, Learner.PERCEPTRON} and not labelled:
+        raise UsageError(f"{options.train}: no line has `correct`, which a probe learns from")
+    collected = asyncio.run(collect(options, signals, counts))
+    if counts.failed and not options.allow_failed:
+        raise FitError(
+            f"{counts.failed} lines have failed: the same command tries them again, and "
+            "--allow-failed leaves them out"
+        )
+    fitted = _learned(options, collected)
+    write_fitted(options.folder, fitted, _facts(options, lines))
+    if not options.keep_states:
+        shutil.rmtree(options.folder / STATES)
+    _say(f"{len(fitted.methods)} methods in {options.folder}")
+
+
+def _learned(options: FitOptions, collected: Collected) -> Fitted:
+    files = {(one.corpus, one.name): (one, CollectedFile(path)) for one, path in collected.files}
+    learning = Learning(options, files)
+    methods = {}
+    for name in options.methods:
+        layer = collected.layers[name]
+        method = methods[name] = learning.method(name, layer)
+        auroc = method.facts.get("auroc")
+        found = "" if auroc is None else f", AUROC {auroc:.3f} in cross-validation"
+        _say(f"{name}: layer {layer}, {method.num_texts} texts{found}")
+    return Fitted(collected.model, methods)
+
+
+def _facts(options: FitOptions, lines: dict[str, tuple[int, int]]) -> dict[str, Any]:
+    files = {"train": options.train, "background": options.background}
+    data = {
+        corpus: {"file": files[corpus], "lines": count, "labelled": labelled}
+        for corpus, (count, labelled) in lines.items()
+    }
+    versions = {"conf-server": __version__}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue  # it was not needed
+    return {"data": data, "versions": versions}
+
+
+def _failed(error: Exception, status: int) -> int:
+    _say(f"error: {error}")
+    return status
+
+
+def _say(text: str) -> None:
+    print(f"conf-server fit: {text}", file=sys.stderr)
