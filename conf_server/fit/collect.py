@@ -35,12 +35,12 @@ class Collected:
     """What there is to learn from.
 
     Attributes:
-        layers: by method, counted from 0.
+        layers: by method, counted from 0; None where a method reads all.
         files: each pass and the file of its answers.
     """
 
     model: ModelIdentity
-    layers: Mapping[str, int]
+    layers: Mapping[str, int | None]
     files: list[tuple[Pass, Path]]
 
 

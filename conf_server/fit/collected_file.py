@@ -54,26 +54,29 @@ class CollectedFile:
         """`correct` of each line; None where it says nothing."""
         return (answer.get("correct") for answer in self.answers())
 
-    def states(self, place: int) -> Iterator[NDArray[np.float32]]:
+    def vectors(self, place: int | None) -> Iterator[NDArray[np.float32]]:
         """Vectors (d,), one for each answer.
 
         Args:
-            place: of the layer in the answers.
+            place: of the layer in the answers; None for the lookback ratios of all layers.
 
         Raises:
             FitError: one of the numbers is none.
         """
         for answer in self.answers():
             (result,) = answer["result"]["data"]
-            whole = np.frombuffer(base64.b64decode(result["states"]), "<f4")
-            state = whole.reshape(result["shape"])[place, 0]
-            if not np.isfinite(state).all():
-                raise FitError(f"line {answer['line']}: its hidden state has numbers that are none")
-            yield state
+            if place is None:
+                vector = _decoded(result["attention"]["lookback"]["values"])
+            else:
+                vector = _decoded(result["states"]).reshape(result["shape"])[place, 0]
+            if not np.isfinite(vector).all():
+                what = "lookback ratio" if place is None else "hidden state"
+                raise FitError(f"line {answer['line']}: its {what} has numbers that are none")
+            yield vector
 
-    def batches(self, place: int) -> Iterator[NDArray[np.float32]]:
+    def batches(self, place: int | None) -> Iterator[NDArray[np.float32]]:
         """The same in parts of shape (n, d)."""
-        vectors = self.states(place)
+        vectors = self.vectors(place)
         while batch := list(islice(vectors, BATCH)):
             yield np.stack(batch)
 
@@ -88,6 +91,10 @@ class CollectedFile:
             if result["mean_logprob"] is None:
                 raise FitError(f"line {answer['line']}: its log-probability is not finite")
             yield -float(result["mean_logprob"])
+
+
+def _decoded(numbers: str) -> NDArray[np.float32]:
+    return np.frombuffer(base64.b64decode(numbers), "<f4")
 
 
 def _places(path: Path) -> Iterator[tuple[int, int]]:

@@ -75,7 +75,8 @@ def _learned(options: FitOptions, collected: Collected) -> Fitted:
         method = methods[name] = learning.method(name, layer)
         auroc = method.facts.get("auroc")
         found = "" if auroc is None else f", AUROC {auroc:.3f} in cross-validation"
-        _say(f"{name}: layer {layer}, {method.num_texts} texts{found}")
+        where = "all layers" if layer is None else f"layer {layer}"
+        _say(f"{name}: {where}, {method.num_texts} texts{found}")
     return Fitted(collected.model, methods)
 
 

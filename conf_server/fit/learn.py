@@ -40,7 +40,7 @@ class Learning:
         self._collected = collected
         self._gaussian = cache(self._learned_gaussian)
 
-    def method(self, name: str, layer: int) -> FittedMethod:
+    def method(self, name: str, layer: int | None) -> FittedMethod:
         """Learn one method.
 
         Raises:
@@ -60,12 +60,14 @@ class Learning:
             raise FitError(f"{name}: {error}") from error
         return FittedMethod(layer, texts, learned, facts)
 
-    def _read(self, name: str, corpus: str = "train") -> tuple[CollectedFile, int]:
+    def _read(self, name: str, corpus: str = "train") -> tuple[CollectedFile, int | None]:
         """The states that a method reads, and the place of its layer in them."""
         of, file = self._collected[corpus, FITTABLE[name].pooled]
         return file, of.places[name]
 
-    def _learned_gaussian(self, corpus: str, pooled: Pooled, place: int) -> tuple[Gaussian, float]:
+    def _learned_gaussian(
+        self, corpus: str, pooled: Pooled, place: int | None
+    ) -> tuple[Gaussian, float]:
         _, file = self._collected[corpus, pooled]
         return gaussian(Moments.of(partial(file.batches, place)), self._options.covariance)
 
@@ -101,7 +103,7 @@ class Learning:
 
     def _kernel(self, name: str) -> tuple[Any, int, dict[str, Any]]:
         file, place = self._read(name)
-        states = np.stack(reservoir(file.states(place), self._options.reservoir))
+        states = np.stack(reservoir(file.vectors(place), self._options.reservoir))
         components = self._options.rde_components
         learned = density.kernel_density(states, components)
         return learned, len(states), {"components": components, "texts_seen": len(file)}
@@ -111,7 +113,7 @@ class Learning:
         many lines have a label."""
         file, place = self._read(name)
         is_labelled = np.array([label is not None for label in file.labels()])
-        pairs = compress(zip(file.states(place), file.labels(), strict=True), is_labelled)
+        pairs = compress(zip(file.vectors(place), file.labels(), strict=True), is_labelled)
         kept = reservoir(pairs, self._options.probe_lines)
         if not kept:
             raise FitError("no line has `correct`")

@@ -74,12 +74,15 @@ class FitOptions:
         """Of all methods."""
         return {FITTABLE[name].learner for name in self.methods}
 
-    def layer(self, method: str, num_layers: int) -> int:
-        """The layer that a method reads: --layers', or the last one, and the middle for a probe.
+    def layer(self, method: str, num_layers: int) -> int | None:
+        """The layer that a method reads: --layers', or the last one, and the middle for a probe;
+        None where it reads all of them.
 
         Raises:
             FitError: the model has no such layer.
         """
+        if not FITTABLE[method].pooled.has_layer:
+            return None
         usual = num_layers // 2 if FITTABLE[method].learner.is_probe else num_layers
         given = self.layers.get(method, self.layers.get(None, usual))
         layer = given + num_layers + 1 if given < 0 else given
@@ -142,6 +145,8 @@ def _check(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
     for name in given.layers:
         if name is not None and name not in given.methods:
             parser.error(f"--layers: {name} is none of --methods")
+        if name is not None and not FITTABLE[name].pooled.has_layer:
+            parser.error(f"--layers: {name} reads all layers")
     if STANDARD_STREAM in (given.train, given.background):
         parser.error("- has no place here: the lines are read more than once")
     learners = {FITTABLE[name].learner for name in given.methods}
@@ -170,9 +175,9 @@ def _parser() -> argparse.ArgumentParser:
         "[--url URL | --model PATH [any server flag]] [options]",
         description="Learn from the hidden states of texts what the server's --fitted DIR then "
         "estimates with. A line of TRAIN is a text, or a prompt or chat with its completion, as "
-        "POST /v1/score takes it; linear_probe and saplma want `correct`, true or false, beside "
-        "it. The same command again goes on where the last one stopped. Exits with 0 when the fit "
-        "is written, 1 when it cannot be made, 2 for bad usage.",
+        "POST /v1/score takes it; linear_probe, saplma and lookback_lens want `correct`, true or "
+        "false, beside it. The same command again goes on where the last one stopped. Exits with 0 "
+        "when the fit is written, 1 when it cannot be made, 2 for bad usage.",
         allow_abbrev=False,
     )
     parser.add_argument("train", metavar="TRAIN", help="JSON lines, .gz or not.")

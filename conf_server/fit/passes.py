@@ -20,7 +20,7 @@ ASKING: Final = Endpoint(
     body="a body of POST /v1/score without `items`",
     refused={
         **dict.fromkeys(("items", "completions"), _ONE_EACH),
-        **dict.fromkeys(("layers", "pooling", "tokens", "encoding_format"), _OURS),
+        **dict.fromkeys(("layers", "pooling", "tokens", "attention", "encoding_format"), _OURS),
         "model": "a fit is of one model, the server's own",
     },
 )
@@ -35,13 +35,13 @@ class Pass:
         corpus: `train` or `background`.
         name: what is collected: a `Pooled`, or `logprobs`.
         endpoint: with the fields that say so to the server.
-        places: by method, that of its layer in the server's answer.
+        places: by method, that of its layer in the server's answer; None where it reads all.
     """
 
     corpus: str
     name: str
     endpoint: Endpoint
-    places: Mapping[str, int] = field(default_factory=dict)
+    places: Mapping[str, int | None] = field(default_factory=dict)
 
     @property
     def file_name(self) -> str:
@@ -49,11 +49,11 @@ class Pass:
         return f"{self.corpus}.{self.name}.jsonl"
 
 
-def passes(methods: Iterable[str], layers: Mapping[str, int]) -> list[Pass]:
+def passes(methods: Iterable[str], layers: Mapping[str, int | None]) -> list[Pass]:
     """All passes that methods want, each once.
 
     Args:
-        layers: by method, counted from 0.
+        layers: by method, counted from 0; None where it reads all.
     """
     wanted: dict[tuple[str, Pooled], list[str]] = {}
     ranks = []
@@ -77,8 +77,12 @@ def passes(methods: Iterable[str], layers: Mapping[str, int]) -> list[Pass]:
     return found
 
 
-def _states(corpus: str, pooled: Pooled, methods: list[str], layers: Mapping[str, int]) -> Pass:
-    read = sorted({layers[name] for name in methods})
+def _states(
+    corpus: str, pooled: Pooled, methods: list[str], layers: Mapping[str, int | None]
+) -> Pass:
+    if not pooled.has_layer:
+        return _lookback(corpus, pooled, methods)
+    read = sorted({layer for name in methods if (layer := layers[name]) is not None})
     endpoint = replace(
         ASKING,
         fields={
@@ -88,7 +92,18 @@ def _states(corpus: str, pooled: Pooled, methods: list[str], layers: Mapping[str
         },
         rewritten=_answer_without_end if pooled.is_of_answer else _without_end,
     )
-    return Pass(corpus, pooled, endpoint, {name: read.index(layers[name]) for name in methods})
+    places = {name: read.index(layer) for name in methods if (layer := layers[name]) is not None}
+    return Pass(corpus, pooled, endpoint, places)
+
+
+def _lookback(corpus: str, pooled: Pooled, methods: list[str]) -> Pass:
+    attention = {"layers": "all", "history": 0, "lookback": True}
+    endpoint = replace(
+        ASKING,
+        fields={"layers": [], "tokens": "completion", "attention": attention},
+        rewritten=_answer_without_end,
+    )
+    return Pass(corpus, pooled, endpoint, dict.fromkeys(methods))
 
 
 def _parted(body: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from conf_server.backends.base import Answer, Backend, ForcingJob
 from conf_server.gathering.metered import Stages
 from conf_server.gathering.task import Task
 from conf_server.gathering.way import UnmetError
-from conf_server.stats.forced import ForcedText, WantedStates
+from conf_server.stats.forced import ForcedText, WantedAttention, WantedStates
+from conf_server.stats.lookback import lookback_ratios
 from conf_server.uncertainty.fitted import Pooled
 from conf_server.uncertainty.needs import Need
 
@@ -50,6 +51,27 @@ class AnswerStates:
         self._stages.spend(need, len(text.token_ids))
         states = forced.states[:, 0].astype(np.float64)
         return dict(zip(layers, states, strict=True))
+
+    async def lookback_ratios(self, answer: Answer) -> NDArray[np.float64]:
+        """(layers x heads,): how far each head looks back at the prompt.
+
+        Raises:
+            UnmetError: there is no prompt, or no position of the answer counts.
+        """
+        text = self._text(answer)
+        if len(text.token_ids) <= text.num_context or not text.num_context:
+            raise UnmetError("there is no prompt, or the answer has no token before its end")
+        every = tuple(range(self._backend.limits().num_layers))
+        attention = WantedAttention(every, history=0, context_mass=True)
+        wanted = WantedStates((), completion_only=True, attention=attention)
+        need = Need.LOOKBACK_RATIOS
+        with self._stages.stage(need):
+            job = ForcingJob(text, 0, "answer")
+            (forced,) = await self._backend.states([job], wanted, self._task.caller.at(need))
+        self._stages.spend(need, len(text.token_ids))
+        assert forced.attention is not None
+        assert forced.attention.context_mass is not None
+        return lookback_ratios(forced.attention.context_mass, text.num_context).flatten()
 
     def _text(self, answer: Answer) -> ForcedText:
         """Prompt and answer without its end token.

@@ -60,6 +60,7 @@ class InnerStates:
             Need.TEXT_STATES: partial(states.of, Need.TEXT_STATES, answer),
             Need.ANSWER_STATES: partial(states.of, Need.ANSWER_STATES, answer),
             Need.LAST_STATES: partial(states.of, Need.LAST_STATES, answer),
+            Need.LOOKBACK_RATIOS: partial(states.lookback_ratios, answer),
             Need.SAMPLE_STATES: partial(self._sample_states, samples),
             Need.SELF_ATTENTION: partial(self._self_attention, answer),
             Need.ANSWER_ATTENTION: partial(self._answer_attention, answer),

@@ -69,6 +69,7 @@ class ServingHiddenStates(ServingForced):
         jobs = await self._backend.prepare(
             item.forcing_item(path) for path, item in request.each_item()
         )
+        self._check_contexts(jobs, request)
         self._check_size(jobs, wanted, limits)
         self._preflight(len(jobs))
         lora_request = self._maybe_get_adapters(request)  # type: ignore[arg-type]
@@ -86,7 +87,8 @@ class ServingHiddenStates(ServingForced):
         )
         counts = [_num_counted(job, wanted) for job in jobs]
         # It may be many megabytes: other requests go on meanwhile.
-        return await asyncio.to_thread(encode, answer, request, found, counts)
+        contexts = [job.text.num_context for job in jobs]
+        return await asyncio.to_thread(encode, answer, request, found, counts, contexts)
 
     def _check_size(self, jobs: Sequence[ForcingJob], wanted: WantedStates, limits: Limits) -> None:
         limit = self.settings.max_hidden_state_values
@@ -106,6 +108,13 @@ class ServingHiddenStates(ServingForced):
                 "a response (--max-hidden-state-values)."
             )
             raise refused("attention", message)
+
+    def _check_contexts(self, jobs: Sequence[ForcingJob], request: HiddenStatesRequest) -> None:
+        if request.attention is None or not request.attention.lookback:
+            return
+        for job in jobs:
+            if not job.text.num_context:
+                raise refused("attention.lookback", f"`{job.path}` has no context to look back at.")
 
     def _check_layers(self, wanted: WantedStates, limits: Limits) -> None:
         for layer in wanted.attention.layers if wanted.attention is not None else ():

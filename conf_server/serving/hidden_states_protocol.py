@@ -55,7 +55,7 @@ class AttentionOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    layers: Annotated[list[Layer], Field(min_length=1)] = Field(
+    layers: Annotated[list[Layer], Field(min_length=1)] | Literal["all"] = Field(
         default=[-1],
         description="Decoder layers, counted from 0. Negative numbers count from the end.",
     )
@@ -73,6 +73,12 @@ class AttentionOptions(BaseModel):
         default=False, description="Also the weights of the text's last token on all of its tokens."
     )
 
+    lookback: bool = Field(
+        default=False,
+        description="Also each head's lookback ratio, the mean over the completion's tokens: how "
+        "far it looks at the context rather than at the completion (arXiv 2407.07071).",
+    )
+
     def wanted(self, num_layers: int) -> WantedAttention:
         """
         Args:
@@ -81,11 +87,13 @@ class AttentionOptions(BaseModel):
         Raises:
             VLLMValidationError: the model has no such layer, or it is named twice.
         """
-        layers = numbered(
-            self.layers, "attention.layers", num_layers, f"{num_layers}: 0 to {num_layers - 1}"
-        )
+        if self.layers == "all":
+            layers = tuple(range(num_layers))
+        else:
+            known = f"{num_layers}: 0 to {num_layers - 1}"
+            layers = numbered(self.layers, "attention.layers", num_layers, known)
         last_on = (0, None) if self.last_token else None
-        return WantedAttention(layers, self.history, self.context_mass, last_on)
+        return WantedAttention(layers, self.history, self.context_mass or self.lookback, last_on)
 
 
 class HiddenStatesRequest(CheckedBody, ForcedRequest):
@@ -128,6 +136,8 @@ class HiddenStatesRequest(CheckedBody, ForcedRequest):
         self.check_items()
         if not self.layers and self.attention is None:
             raise refused("layers", "it must not be empty.")
+        if self.attention is not None and self.attention.lookback and self.tokens == "all":
+            raise refused("attention.lookback", 'it is of a completion: "tokens": "completion".')
         for path, item in self.each_item():
             if self.tokens == "completion" and not item.texts():
                 where = f"`{path.rstrip('.')}`" if path else "the request"
@@ -168,6 +178,7 @@ class TextAttention(BaseModel):
     last_token: Weights | None = Field(
         default=None, description="Layers, heads, all tokens of the text."
     )
+    lookback: Weights | None = Field(default=None, description="Layers, heads.")
 
 
 class HiddenStatesModel(BaseModel):

@@ -83,7 +83,10 @@ class ServingUncertainty(GenerateBaseServing):
         fitted = self._estimator.fitted
         if fitted is None or name not in fitted.methods:
             return None
-        return FitDescription(pooling=FITTABLE[name].pooled, **fitted.methods[name].about)
+        method = fitted.methods[name]
+        return FitDescription(
+            layer=method.layer, pooling=FITTABLE[name].pooled, texts=method.num_texts
+        )
 
     async def create_uncertainty(
         self, request: UncertaintyRequest, raw_request: Request | None = None

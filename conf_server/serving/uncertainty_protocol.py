@@ -299,10 +299,13 @@ class UncertaintyResponse(BaseModel):
 class FitDescription(BaseModel):
     """What a method has learned from texts."""
 
-    layer: int = Field(description="Whose hidden states it reads, as in POST /v1/hidden_states.")
+    layer: int | None = Field(
+        description="Whose hidden states it reads, as in POST /v1/hidden_states; null where it "
+        "reads the attention of all layers."
+    )
     pooling: str = Field(
         description="`text`: the mean over prompt and answer; `answer`: over the answer; `last`: "
-        "the answer's last token."
+        "the answer's last token; `lookback`: no hidden states, but how far heads look back."
     )
     texts: int = Field(description="Texts that it was fitted on.")
 

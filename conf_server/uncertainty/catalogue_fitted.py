@@ -75,4 +75,13 @@ FITTED_METHODS: Final = (
         "probability that the answer is wrong, by a perceptron on its last hidden state",
         complement,
     ),
+    Method(
+        "lookback_lens",
+        frozenset({Need.LOOKBACK_RATIOS}),
+        probes.lookback_lens,
+        "arXiv 2407.07071",
+        "probability that the answer is wrong, by a logistic regression of how far each head looks "
+        "back at the prompt",
+        complement,
+    ),
 )

@@ -173,7 +173,8 @@ class Evidence:
         rauq_alpha: in place of `rauq`'s own; None for that.
         text_states, answer_states, last_states: by layer, (d,) of the answer with the prompt
             before it, pooled as `Pooled` says.
-        fitted: what a fit has learned of such states of other texts.
+        lookback_ratios: (layers x heads,) of the answer, layer by layer.
+        fitted: what a fit has learned of such numbers of other texts.
     """
 
     answer: Generation | None = None
@@ -200,6 +201,7 @@ class Evidence:
     text_states: Mapping[int, Floats] | None = None
     answer_states: Mapping[int, Floats] | None = None
     last_states: Mapping[int, Floats] | None = None
+    lookback_ratios: Floats | None = None
     fitted: Fitted | None = None
 
 

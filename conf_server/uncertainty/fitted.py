@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 
 
 class Pooled(StrEnum):
-    """How the hidden states of a prompt and its answer become one vector.
+    """How what the layers make of a prompt and its answer becomes one vector.
 
     With P tokens of the prompt and c of the answer, its end token included, the end token is
     never read: P + c - 2 is the last position that counts.
@@ -30,6 +30,9 @@ class Pooled(StrEnum):
     """The mean over positions P to P + c - 2."""
     LAST = "last"
     """Position P + c - 2 alone."""
+    LOOKBACK = "lookback"
+    """No hidden states: the lookback ratios of all heads of all layers, the mean over positions P
+    to P + c - 2."""
 
     @property
     def is_mean(self) -> bool:
@@ -37,9 +40,14 @@ class Pooled(StrEnum):
         return self is not Pooled.LAST
 
     @property
+    def has_layer(self) -> bool:
+        """Whether it is of one layer, and not of all."""
+        return self is not Pooled.LOOKBACK
+
+    @property
     def is_of_answer(self) -> bool:
         """Whether the positions of the prompt do not count."""
-        return self is Pooled.ANSWER
+        return self in (Pooled.ANSWER, Pooled.LOOKBACK)
 
 
 class Learner(StrEnum):
@@ -76,6 +84,7 @@ FITTABLE: Final[Mapping[str, Fittable]] = {
     "ppl_md_answer": Fittable(Pooled.ANSWER, Learner.RANKED),
     "linear_probe": Fittable(Pooled.LAST, Learner.LINEAR),
     "saplma": Fittable(Pooled.LAST, Learner.PERCEPTRON),
+    "lookback_lens": Fittable(Pooled.LOOKBACK, Learner.LINEAR),
 }
 """Every method that has to be fitted, by name."""
 
@@ -252,19 +261,19 @@ class FittedMethod:
     """One method's part of a fit.
 
     Attributes:
-        layer: whose states it reads, in the numbering of `WantedStates`.
+        layer: whose states it reads, in the numbering of `WantedStates`; None for attention.
         num_texts: that it has learned from.
         learned: an instance of its learner's class in `LEARNED`.
         facts: what else is worth knowing of the fit, plain JSON.
     """
 
-    layer: int
+    layer: int | None
     num_texts: int
     learned: Learned
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def about(self) -> dict[str, int]:
+    def about(self) -> dict[str, int | None]:
         """What is shown beside an estimate."""
         return {"layer": self.layer, "texts": self.num_texts}
 
@@ -318,7 +327,9 @@ class Fitted:
                 {
                     method.layer
                     for name, method in self.methods.items()
-                    if name in names and FITTABLE[name].pooled is pooled
+                    if name in names
+                    and FITTABLE[name].pooled is pooled
+                    and method.layer is not None
                 }
             )
         )

@@ -138,7 +138,10 @@ def _method(
     if entry["pooling"] != FITTABLE[name].pooled:
         raise ValueError(f"{name}: fitted on {entry['pooling']!r}, not {FITTABLE[name].pooled!r}")
     layer, texts = entry["layer"], entry["texts"]
-    if type(layer) is not int or not 0 <= layer <= model.num_layers:
+    if not FITTABLE[name].pooled.has_layer:
+        if layer is not None:
+            raise ValueError(f"{name}: it reads all layers, not layer {layer!r}")
+    elif type(layer) is not int or not 0 <= layer <= model.num_layers:
         raise ValueError(f"{name}: {layer!r} is no layer of a model with {model.num_layers}")
     if type(texts) is not int or texts < 1:
         raise ValueError(f"{name}: {texts!r} is no number of texts")
@@ -147,7 +150,13 @@ def _method(
         if array.dtype.kind != "f" or not np.isfinite(array).all():
             raise ValueError(f"{name}: {path} has numbers that are none")
     learned = _built(LEARNED[FITTABLE[name].learner], arrays)
-    if learned.width != model.hidden_size:
+    if layer is None:
+        if learned.width % model.num_layers:
+            raise ValueError(
+                f"{name}: fitted on {learned.width} numbers, which are no heads of "
+                f"{model.num_layers} layers"
+            )
+    elif learned.width != model.hidden_size:
         raise ValueError(
             f"{name}: fitted on {learned.width} numbers, the model has {model.hidden_size}"
         )

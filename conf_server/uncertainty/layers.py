@@ -25,5 +25,6 @@ ATTENTIVE: Final[Mapping[Need, Callable[[int], Sequence[int]]]] = {
     Need.SELF_ATTENTION: lambda num_layers: (middle(num_layers),),
     Need.ANSWER_ATTENTION: middle_third,
     Need.JUDGING_ATTENTION: range,
+    Need.LOOKBACK_RATIOS: range,
 }
 """For each need that asks for attention weights: the layers, of how many there are."""

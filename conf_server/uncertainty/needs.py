@@ -138,6 +138,10 @@ class Need(StrEnum):
         *("answer_states", "answer_states", Asks.STATES | Asks.FITTED),
         "one prefill of the answer; the prompt comes from the prefix cache",
     )
+    LOOKBACK_RATIOS = (
+        *("lookback_ratios", "lookback_ratios", Asks.ATTENTION | Asks.FITTED),
+        "one prefill of the answer; the prompt comes from the prefix cache",
+    )
     LAST_STATES = (
         *("last_states", "last_states", Asks.STATES | Asks.FITTED),
         "one prefill of a token or a few; the rest comes from the prefix cache",

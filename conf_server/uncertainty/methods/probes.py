@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from conf_server.uncertainty.estimate import Estimate, estimate
-from conf_server.uncertainty.evidence import Evidence, fitted_state
+from conf_server.uncertainty.evidence import Evidence, fitted_state, required
 from conf_server.uncertainty.fitted import Floats, LinearProbe, Perceptron
 
 
@@ -16,6 +16,19 @@ def linear_probe(evidence: Evidence) -> Estimate:
     assert isinstance(learned, LinearProbe)
     logit = float(state @ learned.weight) + learned.bias
     return estimate(_probability(logit), **method.about)
+
+
+def lookback_lens(evidence: Evidence) -> Estimate:
+    """The probability of being wrong by a logistic regression of lookback ratios, 0 to 1.
+
+    arXiv 2407.07071, whose classifier gives the probability of being right.
+    """
+    fitted = required(evidence.fitted, "a fit")
+    method = required(fitted.methods.get("lookback_lens"), "a fit of lookback_lens")
+    ratios = required(evidence.lookback_ratios, "lookback ratios of the answer")
+    learned = method.learned
+    assert isinstance(learned, LinearProbe)
+    return estimate(_probability(float(ratios @ learned.weight) + learned.bias), **method.about)
 
 
 def saplma(evidence: Evidence) -> Estimate:

@@ -21,6 +21,7 @@ from conf_server.uncertainty.fitted_file import FACTS, load_fitted
 from tests.unit.batch.fake_server import FakeServer
 
 WIDTH, NUM_LAYERS = 4, 6
+HEADS = 2
 
 
 def state(text: str, layer: int, of: str) -> NDArray[np.float32]:
@@ -31,6 +32,14 @@ def state(text: str, layer: int, of: str) -> NDArray[np.float32]:
     if layer == NUM_LAYERS // 2 and of == "last":
         vector[0] = 5 if "right" in text else -5
     return vector.astype(np.float32)
+
+
+def lookback(text: str) -> NDArray[np.float32]:
+    """How far heads look back: random, but for the last head. It looks back where the text has
+    "right" in it."""
+    ratios = np.random.default_rng(zlib.crc32(text.encode())).random((NUM_LAYERS, HEADS))
+    ratios[-1, -1] = 0.9 if "right" in text else 0.1
+    return ratios.astype(np.float32)
 
 
 class StatesServer(FakeServer):
@@ -62,11 +71,12 @@ class StatesServer(FakeServer):
 
     async def _states(self, request: Request) -> Response:
         body = await request.json()
+        if body.get("attention"):
+            return await self._answer(request, body, _looking_back(body))
         of = "last" if body["pooling"] == "last" else body["tokens"]
         text = whole_text(body)
         states = np.stack([state(text, layer, of) for layer in body["layers"]])[:, None]
-        coded = base64.b64encode(states.astype("<f4").tobytes()).decode()
-        data = [{"index": 0, "num_tokens": 3, "shape": states.shape, "states": coded}]
+        data = [{"index": 0, "num_tokens": 3, "shape": states.shape, "states": coded(states)}]
         answer = {"object": "hidden_states", "layers": body["layers"], "data": data}
         return await self._answer(request, body, answer)
 
@@ -74,6 +84,20 @@ class StatesServer(FakeServer):
         body = await request.json()
         data = [{"index": 0, "mean_logprob": -float(len(whole_text(body)))}]
         return await self._answer(request, body, {"object": "score", "data": data})
+
+
+def coded(numbers: NDArray[np.float32]) -> str:
+    return base64.b64encode(numbers.astype("<f4").tobytes()).decode()
+
+
+def _looking_back(body: dict[str, Any]) -> dict[str, Any]:
+    assert body["attention"] == {"layers": "all", "history": 0, "lookback": True}
+    assert (body["layers"], body["tokens"]) == ([], "completion")
+    ratios = lookback(whole_text(body))
+    part = {"shape": ratios.shape, "values": coded(ratios)}
+    result = {"index": 0, "num_tokens": 3, "shape": [0, 0, 0], "states": ""}
+    data = [{**result, "attention": {"lookback": part}}]
+    return {"object": "hidden_states", "layers": [], "data": data}
 
 
 def whole_text(body: dict[str, Any]) -> str:

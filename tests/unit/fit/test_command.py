@@ -16,12 +16,22 @@ from conf_server.uncertainty.fitted import (
     FITTABLE,
     Gaussian,
     KernelDensity,
+    LinearProbe,
     RankedGaussian,
     RelativeGaussian,
 )
 from conf_server.uncertainty.registry import METHODS
 from tests.unit.batch.fake_server import error
-from tests.unit.fit.states_server import NUM_LAYERS, WIDTH, Fit, StatesServer, lines, state
+from tests.unit.fit.states_server import (
+    HEADS,
+    NUM_LAYERS,
+    WIDTH,
+    Fit,
+    StatesServer,
+    lines,
+    lookback,
+    state,
+)
 
 ERROR = "conf-server fit: error: "
 
@@ -76,6 +86,33 @@ def test_probes_learn_what_the_labels_say(fitting: Fit) -> None:
             estimate = METHODS[name].estimate(Evidence(fitted=fitted, last_states=states))
             found.append(estimate.value)
         assert found[0] < 0.2 < 0.8 < found[1]
+
+
+def test_lookback_lens_reads_all_heads_of_all_layers(fitting: Fit) -> None:
+    fitting.write(*lines(60))
+    assert fitting.run("--methods", "lookback_lens") == 0
+    method = fitting.fitted().methods["lookback_lens"]
+    assert (method.layer, method.num_texts) == (None, 60)
+    assert isinstance(method.learned, LinearProbe)
+    assert method.learned.width == NUM_LAYERS * HEADS
+    assert method.facts["auroc"] > 0.95
+    ratios = {text: lookback(text).flatten().astype(float) for text in ("new right", "new wrong")}
+    right, wrong = (
+        METHODS["lookback_lens"].estimate(Evidence(fitted=fitting.fitted(), lookback_ratios=found))
+        for found in ratios.values()
+    )
+    assert right.value is not None
+    assert wrong.value is not None
+    assert right.value < 0.3 < 0.7 < wrong.value
+    assert wrong.details == {"layer": None, "texts": 60}
+
+
+def test_lookback_lens_has_no_layer(fitting: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+    fitting.write(*lines(10))
+    with pytest.raises(SystemExit) as error:
+        fitting.run("--methods", "lookback_lens", "--layers", "lookback_lens=3")
+    assert error.value.code == 2
+    assert last_line(capsys).endswith("--layers: lookback_lens reads all layers")
 
 
 def test_the_same_lines_give_the_same_fit_whatever_the_order_of_answers(

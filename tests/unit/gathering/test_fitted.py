@@ -17,7 +17,8 @@ from conf_server.backends.dummy import DummyBackend
 from conf_server.gathering.plan import Planner
 from conf_server.judges.models import all_judges
 from conf_server.refusal import RefusalError
-from conf_server.stats.forced import WantedStates
+from conf_server.stats.forced import WantedAttention, WantedStates
+from conf_server.stats.lookback import lookback_ratios
 from conf_server.uncertainty.fitted import FITTABLE, Fitted
 from conf_server.uncertainty.registry import METHODS
 from tests.unit.gathering.inquiries import Answered, inquire, inquiry
@@ -59,6 +60,18 @@ async def test_the_end_token_is_not_read(
     assert found == pytest.approx(np.full(3, state))
 
 
+async def test_lookback_ratios_are_of_the_answer_without_its_end() -> None:
+    """Of the dummy's attention one half goes to the prompt, whatever the token."""
+    model = backend()
+    answered = await fitted(["lookback_lens"], model)
+    every = WantedAttention((0, 1), history=0, context_mass=True)
+    assert wanted(model) == [WantedStates((), completion_only=True, attention=every)]
+    found = answered.outcome.gathered.evidence.lookback_ratios
+    assert found is not None
+    assert found == pytest.approx(lookback_ratios(np.full((2, 3, 2), 0.5), 2).flatten())
+    assert answered.outcome.estimates["lookback_lens"].details == {"layer": None, "texts": 40}
+
+
 async def test_a_given_answer_has_the_states_that_it_had_when_it_was_generated() -> None:
     drawn = await fitted(["mahalanobis_distance", "saplma"], model := backend("It is Paris. <end>"))
     value = {name: found.value for name, found in drawn.outcome.estimates.items()}
@@ -77,7 +90,8 @@ async def test_estimates_say_what_was_fitted() -> None:
     answered = await fitted(list(FITTABLE), backend())
     assert set(answered.outcome.estimates) == set(FITTABLE)
     for name, found in answered.outcome.estimates.items():
-        layer = 1 if FITTABLE[name].learner.is_probe else 2
+        pooled, learner = FITTABLE[name]
+        layer = (1 if learner.is_probe else 2) if pooled.has_layer else None
         assert found.details == {"layer": layer, "texts": 40}
     spent = answered.outcome.stages.tokens["text_states"]["prompt_tokens"]
     assert spent == 5

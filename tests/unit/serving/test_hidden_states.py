@@ -202,6 +202,26 @@ def test_attention_weights_of_the_tokens_that_count(server: Server) -> None:
         assert_allclose(np.array(as_lists[name]["values"]), weights_of(part), rtol=1e-6)
 
 
+def test_lookback_ratios_of_a_completion(server: Server) -> None:
+    """Half of the dummy's attention goes to a context of 2 tokens, of 1 and then of 2 new ones."""
+    wanted = {"layers": "all", "history": 0, "lookback": True}
+    body = {**AFTER, "tokens": "completion", "layers": [], "attention": wanted}
+    answer = server.answer(body)
+    assert answer["attention_layers"] == [0, 1]
+    attention = answer["data"][0]["attention"]
+    assert sorted(attention) == ["lookback", "weights"]
+    ratio = (0.25 / 0.75 + 0.25 / 0.5) / 2
+    assert_allclose(weights_of(attention["lookback"]), np.full((2, 2), ratio), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "body", [{**AFTER}, {"prompt": [], "completion": [12, 20], "tokens": "completion"}]
+)
+def test_lookback_wants_a_completion_after_a_context(server: Server, body: dict[str, Any]) -> None:
+    error = server.refusal({**body, "attention": {"lookback": True}})
+    assert error["param"] == "attention.lookback"
+
+
 def test_attention_weights_in_a_file(server: Server) -> None:
     body = {**PROMPT, "attention": {}, "encoding_format": "safetensors"}
     content = server.post(body).content

@@ -49,11 +49,12 @@ def learned(learner: Learner, width: int) -> Learned:
 
 
 def fit(width: int = 3, num_layers: int = 2) -> Fitted:
-    """Every method, the probes of layer 1 and the others of the last one."""
-    methods = {
-        name: FittedMethod(
-            1 if one.learner.is_probe else num_layers, 40, learned(one.learner, width)
-        )
-        for name, one in FITTABLE.items()
-    }
+    """Every method, the probes of layer 1 and the others of the last one; layers have two heads."""
+    methods = {}
+    for name, one in FITTABLE.items():
+        if one.pooled.has_layer:
+            layer, numbers = 1 if one.learner.is_probe else num_layers, width
+        else:
+            layer, numbers = None, 2 * num_layers
+        methods[name] = FittedMethod(layer, 40, learned(one.learner, numbers))
     return Fitted(model(width, num_layers), methods)

@@ -49,6 +49,7 @@ def values(fitted: Fitted) -> dict[str, Any]:
         text_states=states,
         answer_states=states,
         last_states=states,
+        lookback_ratios=np.array([0.1, 0.2, 0.6, 0.9]),
     )
     return {name: METHODS[name].estimate(evidence) for name in FITTABLE}
 

@@ -70,6 +70,7 @@ def evidence(inputs: dict[str, Any]) -> Evidence:
         text_states=answer_states(inputs, 2),
         answer_states=answer_states(inputs, 2),
         last_states=answer_states(inputs, 1),
+        lookback_ratios=np.array(inputs["self_attention"])[0, 0, :4],
         fitted=fit(),
     )
 
