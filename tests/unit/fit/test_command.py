@@ -97,7 +97,7 @@ def test_a_run_goes_on_where_it_stopped(
     refused = {"p3", "p4"}
     server.behave = lambda body: error(400, "too long") if body["prompt"] in refused else None
     assert fitting.run("--methods", "mahalanobis_distance") == 1
-    assert last_line(capsys).startswith(f"{ERROR}2 lines have failed")
+    assert last_line(capsys).startswith(f"{ERROR}2 requests have failed")
     assert not (fitting.folder / "fitted.json").exists()
     refused.remove("p3")
     server.bodies.clear()
