@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -50,23 +52,29 @@ def check_lines(path: str) -> tuple[int, int]:
     Raises:
         UsageError: the file cannot be read, a line is wrong, or there is none.
     """
-    count = labelled = 0
-    with open_input(path) as file:
-        for number, text in enumerate(file, 1):
-            if not text.strip():
-                continue
-            try:
-                record = parse_record(ASKING, number, text, {})
-                record.check_label()
-                if not isinstance(record.kept.get("correct"), bool | None):
-                    raise LineError("`correct` must be true or false")
-            except LineError as error:
-                raise UsageError(f"{path}, line {number}: {error}") from error
-            count += 1
-            labelled += record.kept.get("correct") is not None
+    count = labelled = number = 0
+    try:
+        with open_input(path) as file:
+            for number, text in enumerate(file, 1):
+                if text.strip():
+                    count += 1
+                    labelled += _is_labelled(number, text)
+    except LineError as error:
+        raise UsageError(f"{path}, line {number}: {error}") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UsageError(f"{path}: after line {number}: {error}") from error
     if not count:
         raise UsageError(f"{path}: there is no line in it")
     return count, labelled
+
+
+def _is_labelled(number: int, text: bytes) -> bool:
+    record = parse_record(ASKING, number, text, {})
+    record.check_label()
+    correct = record.kept.get("correct")
+    if not isinstance(correct, bool | None):
+        raise LineError("`correct` must be true or false")
+    return correct is not None
 
 
 async def collect(options: FitOptions, signals: Signals, counts: Counts) -> Collected:

@@ -56,8 +56,8 @@ def _fit(options: FitOptions, signals: Signals, counts: Counts) -> None:
     collected = asyncio.run(collect(options, signals, counts))
     if counts.failed and not options.allow_failed:
         raise FitError(
-            f"{counts.failed} lines have failed: the same command tries them again, and "
-            "--allow-failed leaves them out"
+            f"{counts.failed} requests have failed: the same command tries them again, and "
+            "--allow-failed leaves their lines out"
         )
     fitted = _learned(options, collected)
     write_fitted(options.folder, fitted, _facts(options, lines))

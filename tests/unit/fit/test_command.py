@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 from pathlib import Path
@@ -133,7 +134,7 @@ def test_a_run_goes_on_where_it_stopped(
     refused = {"p3", "p4"}
     server.behave = lambda body: error(400, "too long") if body["prompt"] in refused else None
     assert fitting.run("--methods", "mahalanobis_distance") == 1
-    assert last_line(capsys).startswith(f"{ERROR}2 lines have failed")
+    assert last_line(capsys).startswith(f"{ERROR}2 requests have failed")
     assert not (fitting.folder / "fitted.json").exists()
     refused.remove("p3")
     server.bodies.clear()
@@ -303,6 +304,16 @@ def test_files_that_are_of_no_use(fitting: Fit, capsys: pytest.CaptureFixture[st
     fitting.write({"prompt": "p"})
     assert fitting.run("--methods", "saplma") == 2
     assert "no line has `correct`" in last_line(capsys)
+
+
+def test_a_damaged_file_is_one_line(fitting: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+    fitting.train = fitting.train.with_suffix(".jsonl.gz")
+    whole = gzip.compress(json.dumps({"prompt": "p" * 10_000}).encode())
+    for content in (whole[:-12], b"no gzip at all", whole[:20] + b"x" * 20):
+        fitting.train.write_bytes(content)
+        assert fitting.run("--methods", "rde") == 2
+        (said,) = capsys.readouterr().err.splitlines()
+        assert said.startswith(f"{ERROR}{fitting.train}: after line 0: ")
 
 
 def test_a_fit_is_not_overwritten_unasked(fitting: Fit, capsys: pytest.CaptureFixture[str]) -> None:
