@@ -16,6 +16,8 @@ LOGPROBS_ENCODERS: Final = ("fast", "vllm")
 MAX_WINDOW: Final = 2**31 - 1
 _LIMITS: Final = (
     "max_score_items",
+    "max_score_entries",
+    "max_forced_tokens",
     "max_hidden_state_values",
     "max_uncertainty_samples",
     "max_uncertainty_tokens",
@@ -46,6 +48,9 @@ class ConfidenceSettings:
         top_k: candidates a token's confidence is the mean of.
         window: sliding window of the summary, in tokens.
         max_score_items: texts one request to /v1/score or /v1/hidden_states may hold.
+        max_score_entries: tokens, and candidates of tokens, that one answer of /v1/score may list.
+        max_forced_tokens: tokens that all texts of one request, each with its context, may have
+            together; texts are those that the model reads and did not write.
         enable_hidden_states: whether /v1/hidden_states answers.
         max_hidden_state_values: numbers, of 4 bytes each, that one answer of it may hold.
         max_uncertainty_samples: samples that one /v1/uncertainty request may draw or bring.
@@ -63,6 +68,8 @@ class ConfidenceSettings:
     top_k: int = 20
     window: int = 2048
     max_score_items: int = 1024
+    max_score_entries: int = 2_097_152
+    max_forced_tokens: int = 8_388_608
     enable_hidden_states: bool = False
     max_hidden_state_values: int = 16_777_216
     max_uncertainty_samples: int = 100
@@ -155,6 +162,19 @@ def add_cli_args(parser: ArgumentParser) -> None:
         metavar="N",
         default=defaults.max_score_items,
         help="Texts one request to /v1/score or /v1/hidden_states may hold.",
+    )
+    group.add_argument(
+        "--max-score-entries",
+        metavar="N",
+        default=defaults.max_score_entries,
+        help="Tokens, and candidates of tokens, that one answer of /v1/score may list.",
+    )
+    group.add_argument(
+        "--max-forced-tokens",
+        metavar="N",
+        default=defaults.max_forced_tokens,
+        help="Tokens that all texts of one request to /v1/score, /v1/hidden_states or "
+        "/v1/uncertainty may have together, each with its context.",
     )
     group.add_argument(
         "--enable-hidden-states",

@@ -259,7 +259,9 @@ def init_confidence_state(
         "Log-probabilities become JSON by --logprobs-encoder %s.", settings.logprobs_encoder
     )
     chat, completion = state.openai_serving_chat, state.openai_serving_completion
-    backend = ServedBackend(chat, completion, settings.statistics_obstacle, states)
+    backend = ServedBackend(
+        chat, completion, settings.statistics_obstacle, states, settings.max_forced_tokens
+    )
     judges = all_judges(backend, load_models(settings))
     state.conf_server_score = ServingScore(chat, backend, settings)
     state.conf_server_hidden_states = ServingHiddenStates(chat, backend, settings)

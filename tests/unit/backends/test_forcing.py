@@ -41,6 +41,7 @@ class Model:
     """Answers a question with its number, once it is told to."""
 
     max_len = 64
+    max_chars = 64 * 6
     vocab_size = len(WORDS)
     block_size = 4
 
