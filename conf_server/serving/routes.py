@@ -121,7 +121,7 @@ async def _spliced(
         return await route(request, raw_request)
     splices = Splices(encoder)
     request.take_splices(splices)
-    return splices.fill_response(await route(request, raw_request))
+    return await splices.fill_response(await route(request, raw_request))
 
 
 @router.post(
