@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import FastAPI
 
 from conf_server import __version__
+from conf_server.serving.cut_requests import CutRequests
 from conf_server.serving.errors import ErrorBodies, install_error_bodies
 from conf_server.serving.routes import install_routes, router, server_router
 from conf_server.serving.stock_routes import stricter_routes
@@ -32,5 +35,7 @@ def extend_app(app: FastAPI, generates: bool) -> None:
         install_routes(app, stricter_routes(app))
         install_routes(app, router)
     install_error_bodies(app)
-    app.middleware_stack = ErrorBodies(app.middleware_stack or app.build_middleware_stack())
+    stack = app.middleware_stack or app.build_middleware_stack()
+    app.state.conf_server_stopping = asyncio.Event()
+    app.middleware_stack = CutRequests(ErrorBodies(stack), app.state.conf_server_stopping)
     publish_version()
