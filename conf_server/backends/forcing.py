@@ -19,7 +19,7 @@ from conf_server.backends.base import (
 )
 from conf_server.backends.text_encoding import TextEncoder
 from conf_server.backends.token_model import TokenModel
-from conf_server.concurrency import together
+from conf_server.concurrency import Budget, together
 from conf_server.refusal import RefusalError
 from conf_server.settings import ConfidenceSettings
 from conf_server.stats.forced import (
@@ -34,6 +34,9 @@ LABELS_IN_FLIGHT: Final = 64
 """Label questions that the engine sees at a time, of all clients together. Thousands at once
 would stand before everybody else's requests in its queue."""
 
+LABEL_TOKENS: Final = 1024
+"""Tokens that these questions may have together, unless a backend knows better."""
+
 _Forced = TypeVar("_Forced")
 
 
@@ -44,17 +47,20 @@ class TextForcing:
         self,
         model: TokenModel,
         labels_in_flight: int = LABELS_IN_FLIGHT,
+        label_tokens: int = LABEL_TOKENS,
         max_tokens: int = ConfidenceSettings.max_forced_tokens,
     ) -> None:
         """
         Args:
             labels_in_flight: label questions that the engine sees at a time.
+            label_tokens: that these may have together; one with more is asked alone.
             max_tokens: that all texts of one request, with their contexts, may have together.
         """
         self._model = model
         self._encoder = TextEncoder(model, max_tokens)
         self._labels_in_flight = labels_in_flight
         self._label_slots = asyncio.Semaphore(labels_in_flight)
+        self._label_tokens = Budget(label_tokens)
 
     async def prepare(self, items: Iterable[ForcingItem]) -> list[ForcingJob]:
         """Render and tokenize every item, and check what came out: see `TextEncoder.prepare`."""
@@ -117,7 +123,8 @@ class TextForcing:
         """What the model thinks of each question's labels as its next word.
 
         A question is made and rendered when its turn comes, because thousands of them are a lot
-        of tokens. No more of them wait than there are slots, so that requests take turns.
+        of tokens. No more of them wait than there are slots, so that requests take turns, and the
+        engine sees no more of their tokens at a time than it computes in half a step.
 
         Raises:
             RefusalError: two labels of a question begin with the same token.
@@ -149,4 +156,5 @@ class TextForcing:
                 "by their first token.",
             )
         context = texts[0].token_ids[: texts[0].num_context]
-        return await self._model.force_labels(context, ids, caller)
+        async with self._label_tokens.spent(len(context) + 1):
+            return await self._model.force_labels(context, ids, caller)

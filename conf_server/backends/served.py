@@ -54,6 +54,10 @@ from conf_server.stats.forced import (
 QUEUE_SHARE: Final = 4
 """Of vLLM's --max-num-queued-reqs label questions take one part in so many."""
 
+STEP_SHARE: Final = 2
+"""Of --max-num-batched-tokens, what the engine computes in a step, likewise: a request that comes
+meanwhile has its first token after a step or two."""
+
 
 class ServedBackend:
     """Asks the engine that serves, through vLLM's own handlers where a client could."""
@@ -81,9 +85,15 @@ class ServedBackend:
         self._model_config = chat.model_config
         self._statistics = statistics
         self._tokens = ServedTokens(chat, statistics is None)
-        queued = self._engine.vllm_config.scheduler_config.max_num_queued_reqs
+        scheduler = self._engine.vllm_config.scheduler_config
+        queued = scheduler.max_num_queued_reqs
         share = LABELS_IN_FLIGHT if queued is None else max(1, queued // QUEUE_SHARE)
-        self._forcing = TextForcing(self._tokens, min(LABELS_IN_FLIGHT, share), max_forced_tokens)
+        self._forcing = TextForcing(
+            self._tokens,
+            min(LABELS_IN_FLIGHT, share),
+            max(1, scheduler.max_num_batched_tokens // STEP_SHARE),
+            max_forced_tokens,
+        )
         # For the event loop; the forcing thread has one of its own.
         self._tokenizer: Any = chat.renderer.tokenizer
 

@@ -93,7 +93,10 @@ class Comparisons:
         distinct = list(dict.fromkeys(pairs))
         if not distinct:
             return np.empty((0, 3))
-        self._characters = self._counted(sum(judge.characters(len(a), len(b)) for a, b in distinct))
+        each = judge.overhead(self._task.question)
+        self._characters = self._counted(
+            sum(judge.characters(len(a), len(b)) + each for a, b in distinct)
+        )
         with self._stages.stage(need, len(distinct)) as advance:
             context = JudgeContext(
                 question=self._task.question,
