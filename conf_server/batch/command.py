@@ -25,6 +25,7 @@ from conf_server.batch.run import Counts, Run
 from conf_server.batch.streams import count_lines, input_lines, open_input
 from conf_server.signals import Signals
 from conf_server.standard_output import forget
+from conf_server.terminal import say
 
 
 def score(arguments: Sequence[str]) -> int:
@@ -113,4 +114,4 @@ def _summary(options: BatchOptions, counts: Counts, stopped: bool) -> str:
 
 
 def _say(options: BatchOptions, text: str) -> None:
-    print(f"conf-server {options.endpoint.command}: {text}", file=sys.stderr)
+    say(f"conf-server {options.endpoint.command}: {text}")
