@@ -136,7 +136,7 @@ async def build_confidence_app(
     app: FastAPI = build_app(args, tasks, engine.model_config)
     await init_app_state(engine, app.state, args, tasks)
     generates = "generate" in tasks
-    extend_app(app, generates)
+    extend_app(app, generates, settings)
     add_exception_handler(app, EngineDeadError, engine_gone)
     if generates:
         obstacle = await install_token_statistics(engine, args)

@@ -22,6 +22,8 @@ _LIMITS: Final = (
     "max_uncertainty_samples",
     "max_uncertainty_tokens",
     "max_judged_characters",
+    "max_body_bytes",
+    "max_engine_silence",
 )
 
 ENV_MODE: Final = "VLLM_CONF_MODE"
@@ -57,6 +59,9 @@ class ConfidenceSettings:
         max_uncertainty_tokens: tokens that its answer and samples, given or generated, may
             have together.
         max_judged_characters: of texts that all its methods together have to compare.
+        max_body_bytes: of a request.
+        max_engine_silence: seconds for which the engine may have requests and say nothing, before
+            GET /ready says no.
         logprobs_encoder: what makes JSON of log-probabilities; see `LOGPROBS_ENCODERS`.
         embedding_model, nli_model: folders or names of models that compare texts.
         similarity_device: where they run, as torch names it.
@@ -75,6 +80,8 @@ class ConfidenceSettings:
     max_uncertainty_samples: int = 100
     max_uncertainty_tokens: int = 131_072
     max_judged_characters: int = 32_000_000
+    max_body_bytes: int = 67_108_864
+    max_engine_silence: int = 60
     logprobs_encoder: str = "fast"
     embedding_model: str | None = None
     nli_model: str | None = None
@@ -206,6 +213,19 @@ def add_cli_args(parser: ArgumentParser) -> None:
         default=defaults.max_judged_characters,
         help="Characters of texts that have to be compared for all methods of one "
         "/v1/uncertainty request together; methods that would go beyond are unavailable.",
+    )
+    group.add_argument(
+        "--max-body-bytes",
+        metavar="N",
+        default=defaults.max_body_bytes,
+        help="Bytes that the body of a request to any route may have.",
+    )
+    group.add_argument(
+        "--max-engine-silence",
+        metavar="SECONDS",
+        default=defaults.max_engine_silence,
+        help="How long the engine may have requests and say nothing, before GET /ready answers "
+        "503.",
     )
     group.add_argument(
         "--embedding-model",

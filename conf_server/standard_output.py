@@ -8,20 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import TextIO
 
-from conf_server.terminal import readable
-
 
 def print_result(text: str, stdout: TextIO | None = None) -> None:
     """Print a command's result. A reader who has seen enough (`| head -1`) is no error.
-
-    What a terminal would obey is written as escapes: names in results come from files.
 
     Args:
         stdout: where to print; None for `sys.stdout`.
     """
     stdout = stdout or sys.stdout
     try:
-        print(readable(text), file=stdout, flush=True)
+        print(text, file=stdout, flush=True)
     except BrokenPipeError:
         forget(stdout)
 

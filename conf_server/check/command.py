@@ -21,7 +21,7 @@ from conf_server.check.tolerance import tolerance_for
 from conf_server.settings import ConfidenceSettings, SettingsError
 from conf_server.signals import ending_on_signals
 from conf_server.standard_output import print_result, result_alone
-from conf_server.terminal import say
+from conf_server.terminal import readable, say
 
 TOP_K: Final = 20
 """Candidates compared at each token: what OpenAI's API can ask for at most."""
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         with ending_on_signals(), result_alone() as stdout:
             result = check(options, engine_flags(others))
             text = json.dumps(result.as_json()) if options.json else result.table()
-            print_result(text, stdout)
+            print_result(readable(text), stdout)
     except (SettingsError, TextsError) as error:
         say(f"conf-server check: error: {error}")
         return 2

@@ -15,7 +15,7 @@ from pydantic_core import to_json
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
 from conf_server.backends.base import ForcingJob
-from conf_server.serving.forcing_handler import ServingForced, forced_usage
+from conf_server.serving.forcing_handler import ServingForced
 from conf_server.serving.hidden_states_protocol import (
     HiddenStatesRequest,
     HiddenStatesResponse,
@@ -59,7 +59,7 @@ class ServingHiddenStates(ServingForced):
             model=self.models.model_name(lora_request),
             layers=list(wanted.layers),
             data=[],
-            usage=forced_usage(jobs, sum(one.num_cached for one in found)),
+            usage=self._usage(jobs, sum(one.num_cached for one in found)),
         )
         counts = [_num_counted(job, wanted) for job in jobs]
         # It may be many megabytes: other requests go on meanwhile.

@@ -27,11 +27,13 @@ from vllm.version import __version__ as vllm_version
 
 from conf_server import __version__
 from conf_server.backends.served import ServedBackend, max_candidates
+from conf_server.engine.client.readiness import obstacle
 from conf_server.engine.states_support import NOT_ENABLED, StatesSupport
 from conf_server.gathering.estimation import Estimator
 from conf_server.judges.models import all_judges, load_models
 from conf_server.serving.chat import ConfidenceServingChat
 from conf_server.serving.completion import ConfidenceServingCompletion
+from conf_server.serving.cut_requests import RETRY_AFTER_S
 from conf_server.serving.hidden_states_handler import ServingHiddenStates
 from conf_server.serving.hidden_states_protocol import HiddenStatesRequest, HiddenStatesResponse
 from conf_server.serving.logprobs_encoder import LogprobsEncoder
@@ -203,6 +205,24 @@ async def retrieve_model(model_id: str, raw_request: Request) -> Response:
 async def show_version() -> dict[str, str]:
     """Tell vLLM's version, as a stock server does, and conf-server's."""
     return {"version": vllm_version, "conf_server_version": __version__}
+
+
+@server_router.get("/ready", responses={HTTPStatus.SERVICE_UNAVAILABLE.value: _ERRORS[503]})
+async def show_readiness(raw_request: Request) -> Response:
+    """Tell whether this server should get another request: its engine answers, its queue has room.
+
+    A server that lives (`/health`) but is not ready should be left alone, not restarted.
+    """
+    state = raw_request.app.state
+    reason = "the server is stopping" if state.server.should_exit else None
+    if reason is None and state.engine_client is not None:
+        reason = obstacle(state.engine_client, state.conf_server_max_engine_silence)
+    if reason is None:
+        return JSONResponse({"ready": True})
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    answer = create_error_response(f"Not ready: {reason}.", "ServiceUnavailableError", status)
+    headers = {"Retry-After": str(RETRY_AFTER_S)}
+    return JSONResponse(answer.model_dump(), status_code=status, headers=headers)
 
 
 def install_routes(app: FastAPI, added: APIRouter) -> None:

@@ -23,7 +23,7 @@ from conf_server.serving.confidence import (
     finite,
     finite_all,
 )
-from conf_server.serving.forcing_handler import ServingForced, forced_usage
+from conf_server.serving.forcing_handler import ServingForced
 from conf_server.serving.fragments import utf8
 from conf_server.serving.logprobs_encoder import Columns, EncodedTokens
 from conf_server.serving.refusals import refused
@@ -80,7 +80,7 @@ class ServingScore(ServingForced):
             created=int(time.time()),
             model=self.models.model_name(lora_request),
             data=results,
-            usage=forced_usage(jobs, sum(one.num_cached for one in forced)),
+            usage=self._usage(jobs, sum(one.num_cached for one in forced)),
         )
 
     def _confidence(self, request: ScoreRequest) -> Confidence:

@@ -99,7 +99,10 @@ ROOMS = {
     "batch": {"report"},
 }
 """Each room, and those that it may look into."""
-COMMON = {"settings", "refusal", "concurrency", "server_process", "signals", "standard_output"}
+COMMON = {
+    *("settings", "refusal", "concurrency", "server_process", "signals", "standard_output"),
+    "terminal",
+}
 """Modules that every room may use; they use none."""
 SEAM = ("served.py", "served_bodies.py", "served_rows.py", "served_tokens.py")
 """Modules of `backends` that are made of vLLM's handlers."""

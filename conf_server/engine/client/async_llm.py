@@ -1,5 +1,6 @@
 """The engine's client: vLLM's AsyncLLM with our output processor."""
 
+import time
 from collections.abc import AsyncGenerator
 from typing import Any, Final
 
@@ -62,6 +63,12 @@ class ConfidenceAsyncLLM(AsyncLLM):
         except BaseException:
             await self.abort(request.request_id, internal=True)
             raise
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds since the engine was last heard of; 0 while it has nothing to do."""
+        processor: Any = self.output_processor
+        return time.monotonic() - processor.heard_at if processor.request_states else 0.0
 
     def check_params(self, sampling_params: SamplingParams) -> None:
         """Refuse now what `generate` would refuse, as far as it does not depend on the prompt.

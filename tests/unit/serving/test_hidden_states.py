@@ -125,7 +125,12 @@ def server(app: FastAPI, client: TestClient) -> Iterator[Server]:
         lora_requests={},
         model_name=lambda adapter: "smol",
     )
-    chat: Any = SimpleNamespace(engine_client=engine, models=models, request_logger=None)
+    chat: Any = SimpleNamespace(
+        engine_client=engine,
+        models=models,
+        request_logger=None,
+        enable_prompt_tokens_details=True,
+    )
     settings = ConfidenceSettings(max_score_items=MAX_ITEMS, max_hidden_state_values=MAX_VALUES)
     handler = ServingHiddenStates(chat, backend, settings)
     app.state.conf_server_hidden_states = handler

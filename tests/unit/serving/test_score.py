@@ -35,7 +35,12 @@ def backend(app: FastAPI) -> Iterator[DummyBackend]:
         lora_requests={},
         model_name=lambda adapter: "smol",
     )
-    chat: Any = SimpleNamespace(engine_client=engine, models=models, request_logger=None)
+    chat: Any = SimpleNamespace(
+        engine_client=engine,
+        models=models,
+        request_logger=None,
+        enable_prompt_tokens_details=False,
+    )
     settings = ConfidenceSettings(statistics_obstacle=None, max_score_entries=MAX_ENTRIES)
     app.state.conf_server_score = ServingScore(chat, backend, settings)
     app.state.conf_server_logprobs_encoder = None
@@ -77,3 +82,11 @@ def test_a_metric_that_is_named_again_is_computed_once(
     answers = [client.post("/v1/score", json=BODY | options).json() for options in (once, again)]
     assert answers[0]["data"] == answers[1]["data"]
     assert list(answers[0]["data"][0]["uncertainty"]) == once["metrics"]
+
+
+def test_what_others_have_sent_is_not_told_unless_the_server_says_so(
+    client: TestClient, backend: DummyBackend
+) -> None:
+    usage = client.post("/v1/score", json=BODY).json()["usage"]
+    assert usage["prompt_tokens"] > 0
+    assert usage["prompt_tokens_details"] is None
