@@ -19,6 +19,7 @@ from vllm.logger import init_logger
 
 from conf_server.engine.client.async_llm import ConfidenceAsyncLLM
 from conf_server.engine.client.start import Shutdown
+from conf_server.serving.cut_requests import Stopping
 
 logger = init_logger("vllm.conf_server.http_server")
 
@@ -65,7 +66,7 @@ class DrainingServer(vllm_launcher.NoSignalServer):
     """
 
     def __init__(
-        self, config: uvicorn.Config, drain_s: int, stopping: asyncio.Event, **options: Any
+        self, config: uvicorn.Config, drain_s: int, stopping: Stopping, **options: Any
     ) -> None:
         """
         Args:

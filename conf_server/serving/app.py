@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from conf_server import __version__
 from conf_server.serving.admission import BodyLimit, KeyGuard, api_keys
-from conf_server.serving.cut_requests import CutRequests
+from conf_server.serving.cut_requests import CutRequests, Stopping
 from conf_server.serving.errors import ErrorBodies, install_error_bodies
 from conf_server.serving.routes import install_routes, router, server_router
 from conf_server.serving.stock_routes import stricter_routes
@@ -42,7 +40,7 @@ def extend_app(app: FastAPI, generates: bool, settings: ConfidenceSettings | Non
         install_routes(app, router)
     install_error_bodies(app)
     stack: ASGIApp = app.middleware_stack or app.build_middleware_stack()
-    app.state.conf_server_stopping = asyncio.Event()
+    app.state.conf_server_stopping = Stopping()
     stack = BodyLimit(stack, settings.max_body_bytes)
     if keys := api_keys(app.state.args):
         stack = KeyGuard(stack, keys)

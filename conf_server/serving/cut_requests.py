@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vllm.entrypoints.serve import create_error_response
@@ -15,6 +15,33 @@ RETRY_AFTER_S: Final = 5
 _MESSAGE: Final = "The server is stopping, and the request was cut off."
 
 
+class Stopping:
+    """Says that no request may go on. An `asyncio.Event` for requests in several event loops, as
+    the clients of tests have them."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def set(self) -> None:
+        """Wake all that wait. To be called in their event loop."""
+        self.is_set = True
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)
+
+    async def wait(self) -> None:
+        """Return when it is so."""
+        if self.is_set:
+            return
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.add(future)
+        try:
+            await future
+        finally:
+            self._waiting.discard(future)
+
+
 class CutRequests:
     """Answers the requests that are left when the server stops with a 503 or an error event.
 
@@ -23,11 +50,7 @@ class CutRequests:
     word, and logs a traceback for each.
     """
 
-    def __init__(self, app: ASGIApp, stopping: asyncio.Event) -> None:
-        """
-        Args:
-            stopping: is set when no request may go on.
-        """
+    def __init__(self, app: ASGIApp, stopping: Stopping) -> None:
         self.app = app
         self._stopping = stopping
 
@@ -41,12 +64,13 @@ class CutRequests:
 class _Request:
     """One request: what the app receives and sends passes through here."""
 
-    def __init__(self, stopping: asyncio.Event, receive: Receive, send: Send) -> None:
+    def __init__(self, stopping: Stopping, receive: Receive, send: Send) -> None:
         self._stopping = stopping
         self._receive = receive
         self._send = send
         self._start: Message | None = None
         self._is_complete = False
+        self._message: asyncio.Future[Message] | None = None
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
         try:
@@ -60,6 +84,9 @@ class _Request:
         except Exception:
             if not self._is_cut:
                 raise
+        finally:
+            if self._message is not None:
+                self._message.cancel()
         if self._is_cut:
             for message in _unavailable() if self._start is None else _ending():
                 await self._send(message)
@@ -68,17 +95,24 @@ class _Request:
     def _is_cut(self) -> bool:
         """Whether we answer in place of the app. A whole answer that has begun goes on."""
         can_end = self._start is None or _is_event_stream(self._start)
-        return self._stopping.is_set() and can_end and not self._is_complete
+        return self._stopping.is_set and can_end and not self._is_complete
 
     async def _received(self) -> Message:
-        message = asyncio.ensure_future(self._receive())
-        stopped = asyncio.ensure_future(self._stopping.wait())
-        try:
-            await asyncio.wait({message, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            return message.result() if message.done() else {"type": "http.disconnect"}
-        finally:
-            message.cancel()
-            stopped.cancel()
+        if self._stopping.is_set:
+            return {"type": "http.disconnect"}
+        # It outlives a caller that only looks whether there is a message, and is cancelled.
+        message = self._message = self._message or asyncio.ensure_future(self._receive())
+        if not message.done():
+            stopped = asyncio.ensure_future(self._stopping.wait())
+            try:
+                ends: set[asyncio.Future[Any]] = {message, stopped}
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                stopped.cancel()
+        if not message.done():
+            return {"type": "http.disconnect"}
+        self._message = None
+        return message.result()
 
     async def _sent(self, message: Message) -> None:
         if self._is_cut:
