@@ -1,12 +1,17 @@
-"""The end of a drain: requests that are cut off hear it, and the log says how many there were."""
+"""The end of a drain: requests that are cut off hear it, and the log says how many there were.
+
+And what else ends or stops a server without its consent: a killed API process, a hung engine.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from tests.processes import until
 from tests.server import Server
@@ -52,3 +57,50 @@ async def test_requests_that_outlast_a_drain_hear_it(model_path: Path, tmp_path:
     log = server.log.read_text(errors="replace")
     assert f"Stopping: {count} requests are cut off" in log
     assert "Traceback" not in log
+
+
+def processes(server: Server, name: str) -> list[psutil.Process]:
+    """Those whose name, as vLLM has set it, begins so."""
+    children = psutil.Process(server.process.pid).children(recursive=True)
+    return [child for child in children if name in " ".join([child.name(), *child.cmdline()])]
+
+
+async def test_where_one_api_process_dies_the_others_drain(
+    model_path: Path, tmp_path: Path
+) -> None:
+    flags = ["--max-model-len=1024", "--shutdown-timeout=3", "--api-server-count=2"]
+    with Server(model_path, flags, tmp_path / "log") as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
+            # A process takes a connection where it has fewer than the others.
+            requests = [
+                asyncio.create_task(client.post("/v1/completions", json=LONG | {"prompt": "One,"}))
+                for _ in range(8)
+            ]
+            await asyncio.to_thread(until, lambda: unfinished(server) >= 8)
+            first, *_ = processes(server, "APIServer")
+            first.kill()
+            answers = await asyncio.gather(*requests, return_exceptions=True)
+        assert await asyncio.to_thread(server.process.wait, 60) == 1
+    broken = [answer for answer in answers if isinstance(answer, httpx.TransportError)]
+    heard = [answer for answer in answers if isinstance(answer, httpx.Response)]
+    assert broken
+    assert heard
+    assert {answer.status_code for answer in heard} == {503}
+
+
+def test_a_hung_engine_is_not_ready_and_lives(model_path: Path, tmp_path: Path) -> None:
+    flags = ["--max-model-len=1024", "--max-engine-silence=1"]
+    with Server(model_path, flags, tmp_path / "log") as server, ThreadPoolExecutor(1) as pool:
+
+        def status(path: str) -> int:
+            return httpx.get(f"{server.url}{path}").status_code
+
+        assert status("/ready") == 200
+        (engine,) = processes(server, "EngineCore")
+        engine.suspend()
+        asked = pool.submit(server.post, "/v1/completions", {"prompt": "One,", "max_tokens": 2})
+        until(lambda: status("/ready") == 503)
+        assert status("/health") == 200
+        engine.resume()
+        assert asked.result().status_code == 200
+        assert status("/ready") == 200
