@@ -17,6 +17,7 @@ from conf_server import installation
 from conf_server.flags import check_flags, parse_args
 from conf_server.settings import ConfidenceSettings, SettingsError
 from conf_server.standard_output import print_result
+from conf_server.terminal import say
 
 COMMANDS: Final = {
     "check": "conf_server.check.command:main",
@@ -77,7 +78,7 @@ def serve(arguments: list[str]) -> int:
 
 
 def _refuse(reason: str) -> int:
-    print(f"conf-server: error: {reason}", file=sys.stderr)
+    say(f"conf-server: error: {reason}")
     return 2
 
 

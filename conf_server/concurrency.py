@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -36,6 +37,30 @@ async def in_thread(pool: ThreadPoolExecutor, work: Callable[[Cancelled], Result
     except asyncio.CancelledError:
         gone.set()
         raise
+
+
+class Budget:
+    """So much of something that may be used at a time. Those who want some get it in turn."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = self._left = limit
+        self._entrance = asyncio.Lock()  # the first to wait is the first to get
+        self._freed = asyncio.Event()
+
+    @asynccontextmanager
+    async def spent(self, amount: int) -> AsyncIterator[None]:
+        """Use some of it for a while. More than there is at all waits for all there is."""
+        amount = min(amount, self._limit)
+        async with self._entrance:
+            while amount > self._left:
+                self._freed.clear()
+                await self._freed.wait()
+            self._left -= amount
+        try:
+            yield
+        finally:
+            self._left += amount
+            self._freed.set()
 
 
 async def together(*work: Coroutine[Any, Any, Any]) -> list[Any]:

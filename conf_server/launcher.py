@@ -21,7 +21,6 @@ from http import HTTPStatus
 from multiprocessing import connection
 from typing import Any
 
-import uvicorn
 import uvloop
 import vllm.envs as envs
 from fastapi import FastAPI, Request
@@ -30,8 +29,6 @@ from vllm import AsyncEngineArgs
 from vllm.entrypoints.launchers import launcher as vllm_launcher
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
-from vllm.entrypoints.launchers.utils import constants
-from vllm.entrypoints.launchers.utils.server_utils import get_uvicorn_log_config
 from vllm.entrypoints.launchers.utils.ssl import SSLCertRefresher
 from vllm.entrypoints.serve import create_error_response
 from vllm.logger import init_logger
@@ -51,6 +48,7 @@ from conf_server.engine.client.start import ENGINE_STOP_TIMEOUT_S, Shutdown, eng
 from conf_server.engine.core.scheduler import use_our_scheduler
 from conf_server.engine.exact_statistics import install_token_statistics
 from conf_server.engine.states_support import NOT_ENABLED, install_hidden_states
+from conf_server.http_server import CUT_S, DrainingServer, handle_signals, uvicorn_config
 from conf_server.serving.app import extend_app
 from conf_server.serving.refusals import add_exception_handler
 from conf_server.serving.routes import init_confidence_state
@@ -138,7 +136,7 @@ async def build_confidence_app(
     app: FastAPI = build_app(args, tasks, engine.model_config)
     await init_app_state(engine, app.state, args, tasks)
     generates = "generate" in tasks
-    extend_app(app, generates)
+    extend_app(app, generates, settings)
     add_exception_handler(app, EngineDeadError, engine_gone)
     if generates:
         obstacle = await install_token_statistics(engine, args)
@@ -171,11 +169,14 @@ async def serve(
 ) -> None:
     """Answer requests until a signal comes or the engine dies, then finish those that run."""
     config = uvicorn_config(app, args)
-    server = vllm_launcher.NoSignalServer(
-        config, **({} if peer_loads is None else {"peer_loads": peer_loads})
+    server = DrainingServer(
+        config,
+        args.shutdown_timeout,
+        app.state.conf_server_stopping,
+        **({} if peer_loads is None else {"peer_loads": peer_loads}),
     )
     app.state.server = server
-    _handle_signals(server, engine, args.shutdown_timeout, shutdown)
+    handle_signals(server, engine, shutdown)
     helpers = [asyncio.create_task(vllm_launcher.watchdog_loop(server, engine))]
     if notify:
         notifier = ServiceNotifier.from_environ(os.environ).run(
@@ -183,7 +184,7 @@ async def serve(
             server,
             partial(generates, engine),
             # The parent of several processes grants its engines as much again.
-            stop_s=args.shutdown_timeout + 2 * ENGINE_STOP_TIMEOUT_S + 10,
+            stop_s=args.shutdown_timeout + CUT_S + 2 * ENGINE_STOP_TIMEOUT_S + 10,
         )
         helpers.append(asyncio.create_task(notifier))
     refresher = None
@@ -207,60 +208,6 @@ async def serve(
     for outcome in outcomes:
         if isinstance(outcome, Exception):  # the model did not answer: not a clean stop
             raise outcome
-
-
-def uvicorn_config(app: FastAPI, args: Namespace) -> uvicorn.Config:
-    """Make uvicorn's configuration of vLLM's HTTP flags, with the time that a drain may take."""
-    logging: dict[str, Any] = {}
-    if (log_config := get_uvicorn_log_config(args)) is not None:
-        logging["log_config"] = log_config
-    config = uvicorn.Config(
-        app,
-        host=args.host,
-        port=args.port,
-        log_level=args.uvicorn_log_level,
-        access_log=not args.disable_uvicorn_access_log,
-        timeout_keep_alive=envs.VLLM_HTTP_TIMEOUT_KEEP_ALIVE,
-        timeout_graceful_shutdown=args.shutdown_timeout,
-        ssl_keyfile=args.ssl_keyfile,
-        ssl_certfile=args.ssl_certfile,
-        ssl_ca_certs=args.ssl_ca_certs,
-        ssl_cert_reqs=args.ssl_cert_reqs,
-        ssl_ciphers=args.ssl_ciphers,
-        **logging,
-    )
-    # Not arguments of uvicorn's: its h11 protocol reads them off the config.
-    config.h11_max_incomplete_event_size = (
-        args.h11_max_incomplete_event_size or constants.H11_MAX_INCOMPLETE_EVENT_SIZE_DEFAULT
-    )
-    config.h11_max_header_count = (  # type: ignore[attr-defined]
-        args.h11_max_header_count or constants.H11_MAX_HEADER_COUNT_DEFAULT
-    )
-    config.load()
-    return config
-
-
-def _handle_signals(
-    server: uvicorn.Server, engine: ConfidenceAsyncLLM, drain_s: int, shutdown: Shutdown
-) -> None:
-    """Drain at the first signal: take no new connections, finish what runs. Stop at the second."""
-
-    def on_signal(signum: signal.Signals) -> None:
-        if not server.should_exit:
-            logger.info(
-                "%s: draining %d requests for up to %d s; once more stops at once.",
-                signum.name,
-                engine.get_num_unfinished_requests(),
-                drain_s,
-            )
-            shutdown.requested = server.should_exit = True
-        else:
-            logger.info("%s again: stopping at once.", signum.name)
-            shutdown.forced = server.force_exit = True
-
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, partial(on_signal, signum))
 
 
 def run_api_processes(args: Namespace, settings: ConfidenceSettings) -> None:
@@ -290,6 +237,7 @@ def run_api_processes(args: Namespace, settings: ConfidenceSettings) -> None:
         args=args,
     )
     signals.processes = processes
+    drains = False
     try:
         wait_for_completion_or_failure(
             api_server_manager=processes.api_servers,
@@ -299,10 +247,17 @@ def run_api_processes(args: Namespace, settings: ConfidenceSettings) -> None:
     except RuntimeError:
         if _has_refused(processes.api_servers.processes):
             raise SystemExit(REFUSED) from None
-        raise
+        if processes.engines.failed_proc_name is not None:
+            raise
+        # An API process was killed, or has run out of memory. The others finish what they have.
+        logger.error("An API process has died: the others drain, and the server stops.")
+        drains = True
+        raise SystemExit(1) from None
     finally:
         # The API processes drain first: they need their engines for it.
-        drain_s = args.shutdown_timeout + ENGINE_STOP_TIMEOUT_S if signals.received else None
+        drain_s = None
+        if drains or signals.received:
+            drain_s = args.shutdown_timeout + CUT_S + ENGINE_STOP_TIMEOUT_S
         deadline = None if drain_s is None else time.monotonic() + drain_s
         processes.api_servers.shutdown(timeout=drain_s)
         remaining = None if deadline is None else max(deadline - time.monotonic(), 5.0)

@@ -16,11 +16,15 @@ LOGPROBS_ENCODERS: Final = ("fast", "vllm")
 MAX_WINDOW: Final = 2**31 - 1
 _LIMITS: Final = (
     "max_score_items",
+    "max_score_entries",
+    "max_forced_tokens",
     "max_hidden_state_values",
     "max_attention_bytes",
     "max_uncertainty_samples",
     "max_uncertainty_tokens",
     "max_judged_characters",
+    "max_body_bytes",
+    "max_engine_silence",
 )
 
 ENV_MODE: Final = "VLLM_CONF_MODE"
@@ -47,6 +51,9 @@ class ConfidenceSettings:
         top_k: candidates a token's confidence is the mean of.
         window: sliding window of the summary, in tokens.
         max_score_items: texts one request to /v1/score or /v1/hidden_states may hold.
+        max_score_entries: tokens, and candidates of tokens, that one answer of /v1/score may list.
+        max_forced_tokens: tokens that all texts of one request, each with its context, may have
+            together; texts are those that the model reads and did not write.
         enable_hidden_states: whether /v1/hidden_states answers.
         fitted: folder of what `conf-server fit` has learned of the model; None for none.
         max_hidden_state_values: numbers, of 4 bytes each, that one answer of it may hold.
@@ -55,6 +62,9 @@ class ConfidenceSettings:
         max_uncertainty_tokens: tokens that its answer and samples, given or generated, may
             have together.
         max_judged_characters: of texts that all its methods together have to compare.
+        max_body_bytes: of a request.
+        max_engine_silence: seconds for which the engine may have requests and say nothing, before
+            GET /ready says no.
         logprobs_encoder: what makes JSON of log-probabilities; see `LOGPROBS_ENCODERS`.
         embedding_model, nli_model: folders or names of models that compare texts.
         similarity_device: where they run, as torch names it.
@@ -66,6 +76,8 @@ class ConfidenceSettings:
     top_k: int = 20
     window: int = 2048
     max_score_items: int = 1024
+    max_score_entries: int = 2_097_152
+    max_forced_tokens: int = 8_388_608
     enable_hidden_states: bool = False
     fitted: str | None = None
     max_hidden_state_values: int = 16_777_216
@@ -73,6 +85,8 @@ class ConfidenceSettings:
     max_uncertainty_samples: int = 100
     max_uncertainty_tokens: int = 131_072
     max_judged_characters: int = 32_000_000
+    max_body_bytes: int = 67_108_864
+    max_engine_silence: int = 60
     logprobs_encoder: str = "fast"
     embedding_model: str | None = None
     nli_model: str | None = None
@@ -164,6 +178,19 @@ def add_cli_args(parser: ArgumentParser) -> None:
         help="Texts one request to /v1/score or /v1/hidden_states may hold.",
     )
     group.add_argument(
+        "--max-score-entries",
+        metavar="N",
+        default=defaults.max_score_entries,
+        help="Tokens, and candidates of tokens, that one answer of /v1/score may list.",
+    )
+    group.add_argument(
+        "--max-forced-tokens",
+        metavar="N",
+        default=defaults.max_forced_tokens,
+        help="Tokens that all texts of one request to /v1/score, /v1/hidden_states or "
+        "/v1/uncertainty may have together, each with its context.",
+    )
+    group.add_argument(
         "--enable-hidden-states",
         action="store_true",
         help="Let /v1/hidden_states answer what the model's layers make of a text, and "
@@ -207,6 +234,19 @@ def add_cli_args(parser: ArgumentParser) -> None:
         default=defaults.max_judged_characters,
         help="Characters of texts that have to be compared for all methods of one "
         "/v1/uncertainty request together; methods that would go beyond are unavailable.",
+    )
+    group.add_argument(
+        "--max-body-bytes",
+        metavar="N",
+        default=defaults.max_body_bytes,
+        help="Bytes that the body of a request to any route may have.",
+    )
+    group.add_argument(
+        "--max-engine-silence",
+        metavar="SECONDS",
+        default=defaults.max_engine_silence,
+        help="How long the engine may have requests and say nothing, before GET /ready answers "
+        "503.",
     )
     group.add_argument(
         "--embedding-model",

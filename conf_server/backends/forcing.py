@@ -7,26 +7,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from conf_server.backends.base import (
     Caller,
-    Chat,
     Completion,
     ForcingItem,
     ForcingJob,
     LabelQuestion,
 )
-from conf_server.backends.tokenization import force_text
-from conf_server.concurrency import together
-from conf_server.refusal import RefusalError, TooLongError
+from conf_server.backends.text_encoding import TextEncoder
+from conf_server.backends.token_model import TokenModel
+from conf_server.concurrency import Budget, together
+from conf_server.refusal import RefusalError
+from conf_server.settings import ConfidenceSettings
 from conf_server.stats.forced import (
     ForcedLabels,
     ForcedRows,
     ForcedStates,
-    ForcedText,
     WantedRows,
     WantedStates,
 )
@@ -35,137 +34,37 @@ LABELS_IN_FLIGHT: Final = 64
 """Label questions that the engine sees at a time, of all clients together. Thousands at once
 would stand before everybody else's requests in its queue."""
 
-Context = str | list[int]
+LABEL_TOKENS: Final = 1024
+"""Tokens that these questions may have together, unless a backend knows better."""
 
 _Forced = TypeVar("_Forced")
-
-
-class TokenModel(Protocol):
-    """A model that takes token ids.
-
-    Attributes:
-        tokenizer: of transformers' kind. One thread of this module uses it, so that encoding
-            a long text neither blocks the event loop nor meets another thread in the tokenizer.
-        max_len: most tokens of a forced text.
-        vocab_size: V.
-        block_size: tokens in a block of the prefix cache; a shorter context is never cached.
-    """
-
-    tokenizer: Any
-    max_len: int
-    vocab_size: int
-    block_size: int
-
-    async def render(self, chat: Chat, path: str) -> list[int]:
-        """Token ids of a chat; errors name fields that begin with `path`."""
-        ...
-
-    async def end_token(self, context: Chat | None, path: str) -> int:
-        """The token with which the model ends an answer, in a chat or without one."""
-        ...
-
-    async def force(self, text: ForcedText, wanted: WantedRows, caller: Caller) -> ForcedRows:
-        """Teacher forcing of one text."""
-        ...
-
-    async def force_states(
-        self, text: ForcedText, wanted: WantedStates, caller: Caller
-    ) -> ForcedStates:
-        """Hidden states of one text."""
-        ...
-
-    async def force_labels(
-        self, context: list[int], labels: Sequence[int], caller: Caller
-    ) -> ForcedLabels:
-        """Log-probabilities of single tokens right after a context."""
-        ...
 
 
 class TextForcing:
     """Forces texts through a model."""
 
-    def __init__(self, model: TokenModel, labels_in_flight: int = LABELS_IN_FLIGHT) -> None:
+    def __init__(
+        self,
+        model: TokenModel,
+        labels_in_flight: int = LABELS_IN_FLIGHT,
+        label_tokens: int = LABEL_TOKENS,
+        max_tokens: int = ConfidenceSettings.max_forced_tokens,
+    ) -> None:
+        """
+        Args:
+            labels_in_flight: label questions that the engine sees at a time.
+            label_tokens: that these may have together; one with more is asked alone.
+            max_tokens: that all texts of one request, with their contexts, may have together.
+        """
         self._model = model
-        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="forcing-tokenizer")
+        self._encoder = TextEncoder(model, max_tokens)
         self._labels_in_flight = labels_in_flight
         self._label_slots = asyncio.Semaphore(labels_in_flight)
+        self._label_tokens = Budget(label_tokens)
 
     async def prepare(self, items: Iterable[ForcingItem]) -> list[ForcingJob]:
-        """Render and tokenize every item, and check what came out.
-
-        Raises:
-            RefusalError: naming the field.
-            TooLongError: a text does not fit the model.
-        """
-        contexts: list[tuple[ForcingItem, Context, int | None]] = []
-        for item in items:
-            context = await self._context(item)
-            contexts.append((item, context, await self._end_token(item)))
-        loop = asyncio.get_running_loop()
-        jobs = await loop.run_in_executor(self._encoder, self._tokenize, contexts)
-        for job in jobs:
-            self._check_tokens(job)
-        return jobs
-
-    async def _context(self, item: ForcingItem) -> Context:
-        if item.rendered is not None:
-            return list(item.rendered)
-        if isinstance(item.context, Chat):
-            return await self._model.render(item.context, item.path)
-        content = item.context.content
-        return content if isinstance(content, str) else list(content)
-
-    async def _end_token(self, item: ForcingItem) -> int | None:
-        if not any(completion.finished for completion in item.completions):
-            return None
-        chat = item.context if isinstance(item.context, Chat) else None
-        return await self._model.end_token(chat, item.path)
-
-    def _tokenize(
-        self, contexts: Iterable[tuple[ForcingItem, Context, int | None]]
-    ) -> list[ForcingJob]:
-        """Runs in the tokenizer's thread."""
-        groups: dict[Any, int] = {}
-        jobs = []
-        for item, context, end_token in contexts:
-            key = context if isinstance(context, str) else tuple(context)
-            group = groups.setdefault(key, len(groups))
-            special = isinstance(item.context, Chat) or item.context.add_special_tokens
-            for completion, path in zip(item.completions, item.paths, strict=True):
-                text = self._forced_text(context, completion, special, end_token)
-                _refuse_without_tokens(len(text.token_ids) - text.num_context, path)
-                jobs.append(ForcingJob(text, group, path, completion.finished))
-            if not item.completions:
-                text = self._forced_text(context, Completion(()), special, None)
-                path = f"{item.path}{'messages' if isinstance(item.context, Chat) else 'prompt'}"
-                _refuse_without_tokens(len(text.token_ids), path)
-                jobs.append(ForcingJob(text, group, path))
-        return jobs
-
-    def _forced_text(
-        self, context: Context, completion: Completion, special: bool, end_token: int | None
-    ) -> ForcedText:
-        content = completion.content
-        ids = content if isinstance(content, str) else list(content)
-        text = force_text(self._model.tokenizer, context, ids, special)
-        if completion.finished and end_token is not None:
-            return ForcedText([*text.token_ids, end_token], text.num_context)
-        return text
-
-    def _check_tokens(self, job: ForcingJob) -> None:
-        ids, limit = job.text.token_ids, self._model.max_len - 1
-        if len(ids) > limit:
-            raise TooLongError(
-                job.path,
-                f"{len(ids)} tokens with its context, at most {limit} "
-                "(one below the model's context length).",
-            )
-        vocabulary = self._model.vocab_size
-        if max(ids) >= vocabulary:
-            raise RefusalError(
-                job.path,
-                f"token id {max(ids)} is outside the vocabulary of {vocabulary}.",
-            )
+        """Render and tokenize every item, and check what came out: see `TextEncoder.prepare`."""
+        return await self._encoder.prepare(items)
 
     async def force(
         self, jobs: Sequence[ForcingJob], wanted: WantedRows, caller: Caller
@@ -224,7 +123,8 @@ class TextForcing:
         """What the model thinks of each question's labels as its next word.
 
         A question is made and rendered when its turn comes, because thousands of them are a lot
-        of tokens. No more of them wait than there are slots, so that requests take turns.
+        of tokens. No more of them wait than there are slots, so that requests take turns, and the
+        engine sees no more of their tokens at a time than it computes in half a step.
 
         Raises:
             RefusalError: two labels of a question begin with the same token.
@@ -256,13 +156,5 @@ class TextForcing:
                 "by their first token.",
             )
         context = texts[0].token_ids[: texts[0].num_context]
-        return await self._model.force_labels(context, ids, caller)
-
-
-def _refuse_without_tokens(count: int, path: str) -> None:
-    """
-    Args:
-        count: of the completion's tokens, or of a context's that is a text on its own.
-    """
-    if not count:
-        raise RefusalError(path, "there are no tokens in it.")
+        async with self._label_tokens.spent(len(context) + 1):
+            return await self._model.force_labels(context, ids, caller)

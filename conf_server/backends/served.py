@@ -42,6 +42,7 @@ from conf_server.backends.served_tokens import (
 from conf_server.engine.client.decoding import decode_rows
 from conf_server.engine.lora import scoring_obstacle
 from conf_server.engine.states_support import NOT_ENABLED, StatesSupport
+from conf_server.settings import ConfidenceSettings
 from conf_server.stats.forced import (
     ForcedLabels,
     ForcedRows,
@@ -53,6 +54,10 @@ from conf_server.stats.forced import (
 QUEUE_SHARE: Final = 4
 """Of vLLM's --max-num-queued-reqs label questions take one part in so many."""
 
+STEP_SHARE: Final = 2
+"""Of --max-num-batched-tokens, what the engine computes in a step, likewise: a request that comes
+meanwhile has its first token after a step or two."""
+
 
 class ServedBackend:
     """Asks the engine that serves, through vLLM's own handlers where a client could."""
@@ -63,12 +68,14 @@ class ServedBackend:
         completion: OpenAIServingCompletion,
         statistics: str | None,
         states: StatesSupport = NOT_ENABLED,
+        max_forced_tokens: int = ConfidenceSettings.max_forced_tokens,
     ) -> None:
         """
         Args:
             chat, completion: this server's handlers; engine, models and renderers are shared.
             statistics: why the engine has no exact token statistics; None where it has.
             states: what its workers give of hidden states.
+            max_forced_tokens: that all texts of one request may have together.
         """
         self._states = states
         self._chat = RowsChat.adopt(chat)
@@ -78,9 +85,15 @@ class ServedBackend:
         self._model_config = chat.model_config
         self._statistics = statistics
         self._tokens = ServedTokens(chat, statistics is None)
-        queued = self._engine.vllm_config.scheduler_config.max_num_queued_reqs
+        scheduler = self._engine.vllm_config.scheduler_config
+        queued = scheduler.max_num_queued_reqs
         share = LABELS_IN_FLIGHT if queued is None else max(1, queued // QUEUE_SHARE)
-        self._forcing = TextForcing(self._tokens, min(LABELS_IN_FLIGHT, share))
+        self._forcing = TextForcing(
+            self._tokens,
+            min(LABELS_IN_FLIGHT, share),
+            max(1, scheduler.max_num_batched_tokens // STEP_SHARE),
+            max_forced_tokens,
+        )
         # For the event loop; the forcing thread has one of its own.
         self._tokenizer: Any = chat.renderer.tokenizer
 

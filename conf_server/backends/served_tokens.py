@@ -101,6 +101,8 @@ class ServedTokens:
         # A tokenizer of its own: see `TokenModel.tokenizer`.
         self.tokenizer = copy.deepcopy(chat.renderer.tokenizer)
         self.max_len = chat.model_config.max_model_len
+        # vLLM's own bound for prompts. Without a tokenizer no text is taken at all.
+        self.max_chars = self.max_len * getattr(self.tokenizer, "max_chars_per_token", 0)
         self.vocab_size = chat.model_config.get_vocab_size()
         self.block_size = self._engine.vllm_config.cache_config.block_size or 1
         self._end_tokens = self._known_end_tokens(chat)

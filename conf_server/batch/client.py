@@ -16,6 +16,7 @@ from typing import Any, Final
 import aiohttp
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from conf_server import terminal
 from conf_server.batch.options import BatchOptions, StopRunError
 
 FIRST_DELAY_S: Final = 0.5
@@ -162,7 +163,9 @@ class Client:
     def _tell(self, text: str) -> None:
         """Say why a request is sent again, once a run: silence would look like work."""
         if not self._has_told:
-            tqdm.write(f"conf-server {self._endpoint.command}: {text}", file=sys.stderr)
+            tqdm.write(
+                terminal.message(f"conf-server {self._endpoint.command}: {text}"), file=sys.stderr
+            )
             self._has_told = True
 
     async def _ask_once(self, method: str, url: str, payload: bytes | None) -> bytes:

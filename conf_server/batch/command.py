@@ -21,6 +21,7 @@ from conf_server.batch.own_server import with_server
 from conf_server.batch.run import Counts
 from conf_server.signals import Signals
 from conf_server.standard_output import forget
+from conf_server.terminal import say
 
 
 def score(arguments: Sequence[str]) -> int:
@@ -89,4 +90,4 @@ def _summary(options: BatchOptions, counts: Counts, stopped: bool) -> str:
 
 
 def _say(options: BatchOptions, text: str) -> None:
-    print(f"conf-server {options.endpoint.command}: {text}", file=sys.stderr)
+    say(f"conf-server {options.endpoint.command}: {text}")

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from conf_server import terminal
 from conf_server.batch.client import Client, RefusedError
 from conf_server.batch.options import BatchOptions, StopRunError
 from conf_server.batch.output import Output
@@ -148,4 +149,5 @@ class Run:
         self._tell(f"line {number}: {error.get('message')}")
 
     def _tell(self, text: str) -> None:
-        tqdm.write(f"conf-server {self._options.endpoint.command}: {text}", file=sys.stderr)
+        line = terminal.message(f"conf-server {self._options.endpoint.command}: {text}")
+        tqdm.write(line, file=sys.stderr)

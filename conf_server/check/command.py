@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from conf_server.check.tolerance import tolerance_for
 from conf_server.settings import ConfidenceSettings, SettingsError
 from conf_server.signals import ending_on_signals
 from conf_server.standard_output import print_result, result_alone
+from conf_server.terminal import readable, say
 
 TOP_K: Final = 20
 """Candidates compared at each token: what OpenAI's API can ask for at most."""
@@ -45,9 +45,9 @@ def main(arguments: Sequence[str]) -> int:
         with ending_on_signals(), result_alone() as stdout:
             result = check(options, engine_flags(others))
             text = json.dumps(result.as_json()) if options.json else result.table()
-            print_result(text, stdout)
+            print_result(readable(text), stdout)
     except (SettingsError, TextsError) as error:
-        print(f"conf-server check: error: {error}", file=sys.stderr)
+        say(f"conf-server check: error: {error}")
         return 2
     return 0 if result.ok else 1
 

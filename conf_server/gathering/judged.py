@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from itertools import accumulate, chain
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,12 @@ from conf_server.stats.trace import TraceRows
 from conf_server.uncertainty import pairs as text_pairs
 from conf_server.uncertainty.evidence import Alternatives, Generation, Judgements
 from conf_server.uncertainty.needs import Need
+
+DECODED_ROWS: Final = 256
+"""Tokens, each with its alternatives, that are decoded in one go: a few milliseconds' work."""
+
+CHARACTER_TOKENS: Final = 8
+"""Tokens before those that decide what these are. One character is split over four at most."""
 
 
 class TooMuchToJudgeError(UnmetError):
@@ -65,10 +72,20 @@ class Comparisons:
     async def claims(self, rows: TraceRows) -> tuple[Alternatives, ...]:
         """Each token's likeliest alternatives, judged against it."""
         ids, logprobs = await asyncio.to_thread(_own_first, rows)
-        decoded = self._backend.decode(ids)
+        decoded = await self._decoded(ids)
         pairs = await asyncio.to_thread(_alternative_pairs, decoded)
         verdicts = await self._judge(Need.CLAIMS, list(chain.from_iterable(pairs)))
         return await asyncio.to_thread(_alternatives, decoded, logprobs, pairs, verdicts)
+
+    async def _decoded(self, rows: Sequence[Sequence[int]]) -> list[list[str]]:
+        """Texts of an answer's tokens and their alternatives, a few at a time: those of a long
+        answer would hold up all other requests."""
+        texts: list[list[str]] = []
+        for start in range(0, len(rows), DECODED_ROWS):
+            before = [row[0] for row in rows[max(0, start - CHARACTER_TOKENS) : start]]
+            texts += self._backend.decode(rows[start : start + DECODED_ROWS], before)
+            await asyncio.sleep(0)
+        return texts
 
     async def _token_similarities(
         self, need: Need, texts: Sequence[Generation]
@@ -94,7 +111,10 @@ class Comparisons:
         distinct = list(dict.fromkeys(pairs))
         if not distinct:
             return np.empty((0, 3))
-        self._characters = self._counted(sum(judge.characters(len(a), len(b)) for a, b in distinct))
+        each = judge.overhead(self._task.question)
+        self._characters = self._counted(
+            sum(judge.characters(len(a), len(b)) + each for a, b in distinct)
+        )
         with self._stages.stage(need, len(distinct)) as advance:
             context = JudgeContext(
                 question=self._task.question,

@@ -66,6 +66,10 @@ class Judge(ABC):
         """What two texts of these lengths count of --max-judged-characters."""
         return premise + hypothesis
 
+    def overhead(self, question: str) -> int:
+        """What each pair of texts counts of it besides, where the judge reads more than these."""
+        return 0
+
     @abstractmethod
     async def judge(self, pairs: Sequence[Pair], context: JudgeContext) -> Verdicts:
         """(pairs, 3) probabilities of entail, neutral, contradict."""

@@ -21,6 +21,10 @@ class SelfNliJudge(Judge):
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
+    def overhead(self, question: str) -> int:
+        """The rest of the prompt: the question and our own words."""
+        return len(prompts.self_nli("", "", question).text)
+
     async def judge(self, pairs: Sequence[Pair], context: JudgeContext) -> Verdicts:
         def question(pair: Pair) -> LabelQuestion:
             prompt = prompts.self_nli(*pair, context.question)

@@ -23,6 +23,10 @@ SIGNS: Final = {"more uncertain": 1, "less uncertain": -1}
 """`higher_is` of an estimate."""
 
 
+LONGEST_NAME: Final = 200
+"""Characters of a method's name: plots and tables show it."""
+
+
 @dataclass
 class Column:
     """The values of one method.
@@ -81,9 +85,13 @@ class Answers:
         """Add one answer with the values of its methods.
 
         Raises:
-            ValueError: a method has changed its direction.
+            ValueError: a method has changed its direction, or has no name that fits a plot.
         """
         for name, estimate in estimates.items():
+            if len(name) > LONGEST_NAME:
+                raise ValueError(
+                    f"the name of a method has {len(name)} characters, at most {LONGEST_NAME}"
+                )
             start = array("d", [math.nan]) * len(self)
             column = self.columns.setdefault(name, Column(estimate.sign, start))
             if column.sign != estimate.sign:

@@ -6,7 +6,6 @@ import argparse
 import importlib.util
 import os
 import re
-import sys
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -32,6 +31,7 @@ from conf_server.report.plots import (
 )
 from conf_server.report.table import as_text, notes
 from conf_server.standard_output import print_result
+from conf_server.terminal import readable, say
 from conf_server.uncertainty.registry import MethodError, load_entry_points
 
 NO_PLOTS: Final = "No plots: matplotlib is not installed (pip install 'conf-server[report]')."
@@ -47,10 +47,10 @@ def main(arguments: Sequence[str]) -> int:
     try:
         _report(options)
     except ReportError as error:
-        print(f"conf-server report: error: {error}", file=sys.stderr)
+        say(f"conf-server report: error: {error}")
         return 2
     except OSError as error:
-        print(f"conf-server report: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        say(f"conf-server report: error: {error.filename}: {error.strerror}")
         return 2
     return 0
 
@@ -112,7 +112,7 @@ def _report(options: argparse.Namespace) -> None:
     methods = method_figures(answers, options.seed, progress=options.progress)
     remarks = [*notes(answers, methods, options.match, labels_file), *_plot_notes(methods)]
     _write_page(options, answers, methods, remarks)
-    print_result(f"{as_text(methods, remarks)}\n\n{options.output}")
+    print_result(readable(f"{as_text(methods, remarks)}\n\n{options.output}"))
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -9,9 +9,13 @@ from conf_server.report.answers import Answers
 from conf_server.report.figures import Figure, MethodFigures
 from conf_server.report.labels_file import LabelsFile
 from conf_server.report.matching import Match
+from conf_server.terminal import readable, shortened
 
 NONE: Final = "–"
 HEAD: Final = ("method", "higher =", "answers", "labelled", "mean", "AUROC", "PRR", "ECE")
+
+LONGEST_CELL: Final = 60
+"""Characters."""
 
 MATCH_NAMES: Final = {
     "exact": "normalised exact match",
@@ -123,7 +127,7 @@ def _reasons(methods: Sequence[MethodFigures]) -> list[str]:
 
 def as_text(methods: Sequence[MethodFigures], remarks: Sequence[str]) -> str:
     """Table and remarks as lines of text."""
-    rows = [HEAD, *map(cells, methods)]
+    rows = [HEAD, *(tuple(map(_shown, cells(method))) for method in methods)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
@@ -132,4 +136,9 @@ def as_text(methods: Sequence[MethodFigures], remarks: Sequence[str]) -> str:
         ).rstrip()
         for row in rows
     ]
-    return "\n".join([*lines, "", *remarks])
+    return "\n".join([*lines, "", *map(shortened, remarks)])
+
+
+def _shown(cell: str) -> str:
+    """One line: the names of methods are the file's."""
+    return readable(shortened(cell, LONGEST_CELL)).replace("\n", "\\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from itertools import chain
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -111,8 +112,8 @@ class ConfidenceServingChat(OpenAIServingChat):
         if delta.splices is None:
             content = _content(delta, shown, tokenizer, as_ids)
             return ChatCompletionLogProbs(content=content, **delta.extras())
-        text = delta.encoded(tokenizer, as_ids).chat(shown, delta.columns(), delta.metrics())
-        name = delta.splices.hold('"content":[],"*":0', b'"content":' + text)
+        pieces = delta.encoded(tokenizer, as_ids).chat(shown, delta.columns(), delta.metrics())
+        name = delta.splices.hold('"content":[],"*":0', chain([b'"content":'], pieces))
         fields: dict[str, Any] = {"content": [], name: 0, **delta.extras()}
         return ChatCompletionLogProbs.model_construct(**fields)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -109,21 +109,21 @@ class ConfidenceServingCompletion(OpenAIServingCompletion):
         if delta.splices is None:
             lists = _lists(delta, shown, tokenizer, as_ids, initial_text_offset)
         else:
-            text, end = delta.encoded(tokenizer, as_ids).completion(
+            pieces, end = delta.encoded(tokenizer, as_ids).completion(
                 shown, initial_text_offset, delta.columns(), delta.metrics()
             )
-            lists = _placeholder(delta.splices, text, end)
+            lists = _placeholder(delta.splices, pieces, end)
         return CompletionLogProbs.model_construct(**lists | delta.extras())
 
 
-def _placeholder(splices: Splices, text: bytes, end: int) -> dict[str, Any]:
-    """Lists that stand for `text`.
+def _placeholder(splices: Splices, pieces: Iterable[bytes], end: int) -> dict[str, Any]:
+    """Lists that stand for the text of `pieces`.
 
     From the last token and its offset vLLM takes where the next chunk begins, which is `end`.
     """
     fields = {**_EMPTY, "text_offset": [end], "tokens": [""]}
     pattern = json.dumps({**fields, "*": 0}, separators=(",", ":"))[1:-1]
-    return {**fields, splices.hold(pattern, text): 0}
+    return {**fields, splices.hold(pattern, pieces): 0}
 
 
 def _lists(

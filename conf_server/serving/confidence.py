@@ -98,7 +98,7 @@ class Confidence:
             mode=given.mode or settings.mode,
             top_k=top_k,
             window=given.window or settings.window,
-            metrics=tuple(given.metrics or ()),
+            metrics=tuple(dict.fromkeys(given.metrics or ())),
             engine_statistics=settings.engine_statistics,
             vocab_size=model_config.get_vocab_size(),
         )

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vllm.entrypoints.serve import create_error_response
 
 from conf_server.serving.refusals import add_exception_handler, install_refusals
+from conf_server.terminal import LONGEST, shortened
 
 
 def install_error_bodies(app: FastAPI) -> None:
@@ -45,7 +46,7 @@ def _response(message: str, status: HTTPStatus, headers: dict[str, str]) -> JSON
 
 
 class ErrorBodies:
-    """Gives errors that a middleware has answered OpenAI's body.
+    """Gives errors that a middleware has answered OpenAI's body, and shortens long messages.
 
     vLLM's authentication answers `{"error": "Unauthorized"}`, its scaling middleware likewise.
     Answers below 400, and errors that are no JSON or have the right body already, pass unchanged.
@@ -81,11 +82,9 @@ def _is_json_error(start: Message) -> bool:
 
 
 async def _send(start: Message, body: bytes, send: Send) -> None:
-    message = _bare_message(body)
-    if message is not None:
-        status = HTTPStatus(start["status"])
-        answer = create_error_response(message, err_type=status.phrase, status_code=status)
-        body = answer.model_dump_json().encode()
+    changed = _changed(body, HTTPStatus(start["status"]))
+    if changed is not None:
+        body = changed
         kept = [pair for pair in start["headers"] if pair[0].lower() != b"content-length"]
         headers = [*kept, (b"content-length", str(len(body)).encode())]
         start = {**start, "headers": headers}
@@ -93,8 +92,8 @@ async def _send(start: Message, body: bytes, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def _bare_message(body: bytes) -> str | None:
-    """The text of an error whose body has nothing else, or None."""
+def _changed(body: bytes, status: HTTPStatus) -> bytes | None:
+    """The right body in place of a bare message or of a very long one; None for any other."""
     try:
         answer: Any = json.loads(body)
     except ValueError:
@@ -103,5 +102,14 @@ def _bare_message(body: bytes) -> str | None:
         return None
     for name in ("error", "detail"):
         if isinstance(answer.get(name), str):
-            return str(answer[name])
-    return None
+            text = shortened(answer[name])
+            right = create_error_response(text, err_type=status.phrase, status_code=status)
+            return right.model_dump_json().encode()
+    error = answer.get("error")
+    if len(body) <= LONGEST or not isinstance(error, dict):
+        return None
+    # A message quotes what was wrong, and that may be megabytes.
+    for name in ("message", "param"):
+        if isinstance(error.get(name), str):
+            error[name] = shortened(error[name])
+    return json.dumps(answer).encode()

@@ -30,6 +30,7 @@ class ServingForced(GenerateBaseServing):
         )
         self.settings = settings
         self._backend = backend
+        self._tells_cached = chat.enable_prompt_tokens_details
 
     async def _obstacle(
         self, request: ScoreRequest | HiddenStatesRequest, missing: str | None
@@ -58,12 +59,12 @@ class ServingForced(GenerateBaseServing):
         headers = {} if raw_request is None else dict(raw_request.headers)
         return Caller(answer_id, request.model, request.cache_salt, request.priority, headers)
 
-
-def forced_usage(jobs: Sequence[ForcingJob], num_cached: int) -> ScoreUsage:
-    """The tokens of all texts, of which `num_cached` came from the prefix cache."""
-    num_tokens = sum(len(job.text.token_ids) for job in jobs)
-    return ScoreUsage(
-        prompt_tokens=num_tokens,
-        total_tokens=num_tokens,
-        prompt_tokens_details=PromptTokenUsageInfo(cached_tokens=num_cached),
-    )
+    def _usage(self, jobs: Sequence[ForcingJob], num_cached: int) -> ScoreUsage:
+        """The tokens of all texts. How many came from the prefix cache is said only with vLLM's
+        --enable-prompt-tokens-details: it tells what other clients have sent.
+        """
+        num_tokens = sum(len(job.text.token_ids) for job in jobs)
+        details = PromptTokenUsageInfo(cached_tokens=num_cached) if self._tells_cached else None
+        return ScoreUsage(
+            prompt_tokens=num_tokens, total_tokens=num_tokens, prompt_tokens_details=details
+        )

@@ -12,7 +12,7 @@ from fastapi import Request
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
 from conf_server.backends.base import Backend, ForcingJob, Limits
-from conf_server.serving.forcing_handler import ServingForced, forced_usage
+from conf_server.serving.forcing_handler import ServingForced
 from conf_server.serving.hidden_states_encoding import encode
 from conf_server.serving.hidden_states_protocol import (
     HiddenStatesModel,
@@ -83,7 +83,7 @@ class ServingHiddenStates(ServingForced):
             layers=list(wanted.layers),
             **_attention_layers(wanted),
             data=[],
-            usage=forced_usage(jobs, sum(one.num_cached for one in found)),
+            usage=self._usage(jobs, sum(one.num_cached for one in found)),
         )
         counts = [_num_counted(job, wanted) for job in jobs]
         # It may be many megabytes: other requests go on meanwhile.

@@ -4,6 +4,9 @@ vLLM makes an object of every candidate of every token, which pydantic validates
 JSON. Here no object is made per candidate: each token's part of the JSON comes from a table
 (`fragments.py`), and the numbers are written by msgspec, a row at a time.
 
+All text comes in pieces, each the work of milliseconds, so that whoever joins them can let other
+requests have their turn in between.
+
 The JSON has the values that `chat.py`, `completion.py` and `score_handler.py` make as objects; a
 test compares them.
 """
@@ -11,9 +14,10 @@ test compares them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from itertools import accumulate, chain, count, repeat
 from operator import add
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -24,6 +28,9 @@ from conf_server.engine.client.decoding import CONTEXT_TOKENS
 from conf_server.serving.fragments import Before, Vocabulary
 from conf_server.serving.tokens import at_least_lowest, likeliest_by_text, own_first
 from conf_server.stats.trace import TraceRows
+
+ENTRIES: Final = 4096
+"""Tokens and candidates in one piece of text, about: 3 ms of work."""
 
 Columns = Mapping[str, NDArray]
 """Numbers by name, one for each token; NaN and infinities become null."""
@@ -65,14 +72,20 @@ class EncodedTokens:
         self._context = context
         self._unscored = unscored
 
-    def chat(self, shown: int, columns: Columns, metrics: Columns) -> bytes:
-        """The list of OpenAI's entries for /v1/chat/completions.
+    def chat(self, shown: int, columns: Columns, metrics: Columns) -> Iterator[bytes]:
+        """The list of OpenAI's entries for /v1/chat/completions, piece by piece.
 
         Args:
             shown: how many candidates each has (-1: all that there are).
             columns: further numbers of each token.
             metrics: numbers in each token's `uncertainty`, which is left out if there are none.
         """
+        return _pieces(
+            part._chat(shown, _part(columns, rows), _part(metrics, rows))
+            for part, rows in self._parts()
+        )
+
+    def _chat(self, shown: int, columns: Columns, metrics: Columns) -> Iterable[bytes]:
         rows = list(own_first(self._rows, shown))
         own = self._vocabulary.own.of([ids[0] for ids, _ in rows], self._before)
         if shown:
@@ -81,7 +94,7 @@ class EncodedTokens:
             logprobs = _numbers([logprobs[0] for _, logprobs in rows])
             numbers = map(b'%b,"top_logprobs":[]'.__mod__, logprobs)
         tails = _members(_texts(columns, "uncertainty", metrics))
-        return _list(map(b"%b%b,%b}".__mod__, zip(own, numbers, tails, strict=True)))
+        return map(b"%b%b,%b}".__mod__, zip(own, numbers, tails, strict=True))
 
     def _with_candidates(self, row: tuple[list[int], list[float]], index: int, shown: int) -> bytes:
         """The number of a row's own token, and the first `shown` entries of all (-1: all)."""
@@ -93,7 +106,7 @@ class EncodedTokens:
 
     def completion(
         self, shown: int | None, offset: int, columns: Columns, metrics: Columns
-    ) -> tuple[bytes, int]:
+    ) -> tuple[Iterator[bytes], int]:
         """The members of OpenAI's object for /v1/completions, without braces: parallel lists.
 
         Args:
@@ -104,21 +117,38 @@ class EncodedTokens:
             metrics: numbers in `token_uncertainty`, which is left out if there are none.
 
         Returns:
-            The members, and where the next token will begin in the text.
+            The members, piece by piece, and where the next token will begin in the text.
         """
         texts = self._vocabulary.text.of(self._own_ids, self._before)
         *offsets, end = accumulate(map(len, texts), initial=offset)
-        lists = {
-            "text_offset": _numbers(offsets),
-            "token_logprobs": _numbers(at_least_lowest(self._rows.logprobs.tolist())),
-            "tokens": map(msgspec.json.encode, texts),
-            "top_logprobs": () if shown is None else self._by_text(shown),
-            **_texts(columns, "token_uncertainty", metrics),
-        }
-        return b",".join(_name(name) + _list(lists[name]) for name in lists), end
+        return self._completion(texts, offsets, shown, columns, metrics), end
 
-    def score(self, shown: int, columns: Columns, metrics: Columns) -> bytes:
-        """The list of entries for /v1/score; arguments as for `chat`."""
+    def _completion(
+        self,
+        texts: list[str],
+        offsets: list[int],
+        shown: int | None,
+        columns: Columns,
+        metrics: Columns,
+    ) -> Iterator[bytes]:
+        yield _name("text_offset") + _list(_numbers(offsets))
+        logprobs = at_least_lowest(self._rows.logprobs.tolist())
+        yield b"," + _name("token_logprobs") + _list(_numbers(logprobs))
+        yield b"," + _name("tokens") + _list(map(msgspec.json.encode, texts))
+        yield b"," + _name("top_logprobs")
+        parts = () if shown is None else self._parts()
+        yield from _pieces(part._by_text(shown or 0) for part, _ in parts)
+        for name, column in _texts(columns, "token_uncertainty", metrics).items():
+            yield b"," + _name(name) + _list(column)
+
+    def score(self, shown: int, columns: Columns, metrics: Columns) -> Iterator[bytes]:
+        """The list of entries for /v1/score, piece by piece; arguments as for `chat`."""
+        return _pieces(
+            part._score(shown, _part(columns, rows), _part(metrics, rows))
+            for part, rows in self._parts()
+        )
+
+    def _score(self, shown: int, columns: Columns, metrics: Columns) -> Iterable[bytes]:
         own = self._vocabulary.scored.of(self._own_ids, self._before)
         candidates: Iterable[bytes] = repeat(b"", len(self._rows))
         if shown:
@@ -131,7 +161,7 @@ class EncodedTokens:
         further = _texts(columns, "uncertainty", metrics)
         tails = _members({name: nothing + texts for name, texts in further.items()})
         candidates = chain(repeat(b"", unscored), candidates)
-        return _list(
+        return (
             b'%b%b,%b,"top_logprobs":[%b]}' % entry
             for entry in zip(own, logprobs, tails, candidates, strict=True)
         )
@@ -147,6 +177,21 @@ class EncodedTokens:
                 by_text = likeliest_by_text(keys, logprobs)
                 keys, logprobs = list(by_text), list(by_text.values())
             yield b"{%b}" % b",".join(map(add, keys, _numbers(logprobs)))
+
+    def _parts(self) -> Iterator[tuple[EncodedTokens, slice]]:
+        """The tokens, a few at a time, and which rows they are; those without a row come first."""
+        step = max(1, ENTRIES // self._rows.named_ids.shape[1])
+        for start in range(0, max(len(self._rows), 1), step):
+            rows = slice(start, start + step)
+            yield (
+                EncodedTokens(
+                    self._vocabulary,
+                    self._rows.part(start, start + step),
+                    partial(self._before, len(self._unscored) + start) if start else self._context,
+                    () if start else self._unscored,
+                ),
+                rows,
+            )
 
     @cached_property
     def _own_ids(self) -> list[int]:
@@ -187,6 +232,21 @@ def _members(columns: Mapping[str, Sequence[bytes]]) -> list[bytes]:
 @cache  # there are as many as columns and metrics
 def _name(name: str) -> bytes:
     return b'"%b":' % name.encode()
+
+
+def _part(columns: Columns, rows: slice) -> Columns:
+    return {name: values[rows] for name, values in columns.items()}
+
+
+def _pieces(parts: Iterable[Iterable[bytes]]) -> Iterator[bytes]:
+    """A list of the texts of all parts, each part one piece."""
+    yield b"["
+    comma = b""
+    for part in parts:
+        if text := b",".join(part):
+            yield comma + text
+            comma = b","
+    yield b"]"
 
 
 def _list(texts: Iterable[bytes]) -> bytes:

@@ -27,11 +27,13 @@ from vllm.version import __version__ as vllm_version
 
 from conf_server import __version__
 from conf_server.backends.served import ServedBackend, max_candidates
+from conf_server.engine.client.readiness import obstacle
 from conf_server.engine.states_support import NOT_ENABLED, StatesSupport
 from conf_server.gathering.estimation import Estimator
 from conf_server.judges.models import all_judges, load_models
 from conf_server.serving.chat import ConfidenceServingChat
 from conf_server.serving.completion import ConfidenceServingCompletion
+from conf_server.serving.cut_requests import RETRY_AFTER_S
 from conf_server.serving.hidden_states_handler import ServingHiddenStates
 from conf_server.serving.hidden_states_protocol import (
     HiddenStatesModel,
@@ -126,7 +128,7 @@ async def _spliced(
         return await route(request, raw_request)
     splices = Splices(encoder)
     request.take_splices(splices)
-    return splices.fill_response(await route(request, raw_request))
+    return await splices.fill_response(await route(request, raw_request))
 
 
 @router.post(
@@ -220,6 +222,24 @@ async def show_version() -> dict[str, str]:
     return {"version": vllm_version, "conf_server_version": __version__}
 
 
+@server_router.get("/ready", responses={HTTPStatus.SERVICE_UNAVAILABLE.value: _ERRORS[503]})
+async def show_readiness(raw_request: Request) -> Response:
+    """Tell whether this server should get another request: its engine answers, its queue has room.
+
+    A server that lives (`/health`) but is not ready should be left alone, not restarted.
+    """
+    state = raw_request.app.state
+    reason = "the server is stopping" if state.server.should_exit else None
+    if reason is None and state.engine_client is not None:
+        reason = obstacle(state.engine_client, state.conf_server_max_engine_silence)
+    if reason is None:
+        return JSONResponse({"ready": True})
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    answer = create_error_response(f"Not ready: {reason}.", "ServiceUnavailableError", status)
+    headers = {"Retry-After": str(RETRY_AFTER_S)}
+    return JSONResponse(answer.model_dump(), status_code=status, headers=headers)
+
+
 def install_routes(app: FastAPI, added: APIRouter) -> None:
     """Add routes to an app, in place of vLLM's routes with the same path and method."""
     ours = {(route.path, method) for route in _api_routes(added) for method in route.methods}
@@ -275,7 +295,9 @@ def init_confidence_state(
         "Log-probabilities become JSON by --logprobs-encoder %s.", settings.logprobs_encoder
     )
     chat, completion = state.openai_serving_chat, state.openai_serving_completion
-    backend = ServedBackend(chat, completion, settings.statistics_obstacle, states)
+    backend = ServedBackend(
+        chat, completion, settings.statistics_obstacle, states, settings.max_forced_tokens
+    )
     judges = all_judges(backend, load_models(settings))
     state.conf_server_score = ServingScore(chat, backend, settings)
     limits = backend.limits()

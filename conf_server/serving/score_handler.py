@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +13,7 @@ from fastapi import Request
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.tokenizers import TokenizerLike
 
+from conf_server.backends.base import ForcingJob
 from conf_server.backends.served import max_candidates
 from conf_server.engine.client.decoding import CONTEXT_TOKENS, decode_rows
 from conf_server.serving.confidence import (
@@ -20,7 +23,7 @@ from conf_server.serving.confidence import (
     finite,
     finite_all,
 )
-from conf_server.serving.forcing_handler import ServingForced, forced_usage
+from conf_server.serving.forcing_handler import ServingForced
 from conf_server.serving.fragments import utf8
 from conf_server.serving.logprobs_encoder import Columns, EncodedTokens
 from conf_server.serving.refusals import refused
@@ -56,6 +59,7 @@ class ServingScore(ServingForced):
         jobs = await self._backend.prepare(
             item.forcing_item(path) for path, item in request.each_item()
         )
+        self._check_entries(jobs, confidence, request)
         self._preflight(len(jobs))
         lora_request = self._maybe_get_adapters(request)  # type: ignore[arg-type]
         caller = self._caller("score", request, raw_request)
@@ -66,17 +70,17 @@ class ServingScore(ServingForced):
             ranks=confidence.mode in ("per_token", "summary"),
         )
         forced = await self._backend.force(jobs, wanted, caller)
-        results = [
-            self._result(index, job.text, rows, confidence, request)
-            for index, (job, rows) in enumerate(zip(jobs, forced, strict=True))
-        ]
+        results = []
+        for index, (job, rows) in enumerate(zip(jobs, forced, strict=True)):
+            results.append(self._result(index, job.text, rows, confidence, request))
+            await asyncio.sleep(0)  # a thousand results are a lot of work: others have their turn
         return ScoreResponse(
             id=caller.request_id,
             object="score",
             created=int(time.time()),
             model=self.models.model_name(lora_request),
             data=results,
-            usage=forced_usage(jobs, sum(one.num_cached for one in forced)),
+            usage=self._usage(jobs, sum(one.num_cached for one in forced)),
         )
 
     def _confidence(self, request: ScoreRequest) -> Confidence:
@@ -91,8 +95,23 @@ class ServingScore(ServingForced):
         return replace(
             resolved,
             mode=request.mode or options.mode or "stats",
-            metrics=available if named is None else tuple(named),
+            metrics=available if named is None else tuple(dict.fromkeys(named)),
         )
+
+    def _check_entries(
+        self, jobs: Sequence[ForcingJob], confidence: Confidence, request: ScoreRequest
+    ) -> None:
+        if confidence.mode not in ("per_token", "summary"):
+            return
+        tokens = sum(job.num_scored for job in jobs)
+        shown = request.top_logprobs if confidence.mode == "per_token" else 0
+        limit = self.settings.max_score_entries
+        if tokens * (1 + shown) > limit:
+            raise refused(
+                "top_logprobs" if shown else "mode",
+                f"{tokens} tokens with {shown} candidates each are {tokens * (1 + shown)} entries, "
+                f"at most {limit} a response (--max-score-entries).",
+            )
 
     def _result(
         self,

@@ -134,8 +134,9 @@ class ScoreUsage(BaseModel):
 
     prompt_tokens: int = Field(description="Of all contexts and completions.")
     total_tokens: int = Field(description="The same: nothing is generated.")
-    prompt_tokens_details: PromptTokenUsageInfo = Field(
-        description="`cached_tokens`: those that were in the prefix cache."
+    prompt_tokens_details: PromptTokenUsageInfo | None = Field(
+        description="`cached_tokens`: those that were in the prefix cache. Null unless the server "
+        "was started with --enable-prompt-tokens-details."
     )
 
 

@@ -4,9 +4,12 @@ vLLM's handlers put answers together from pydantic models, and its routes turn t
 placeholder stands in the model where our text belongs, and our routes fill it in when the answer,
 or a chunk of a stream, is text:
 
-    request.take_splices(splices)             # our route
-    splices.hold('"content":[],"*":0', text)  # our handler, in the midst of vLLM's
-    splices.fill_response(response)           # our route, with the response of vLLM's route
+    request.take_splices(splices)               # our route
+    splices.hold('"content":[],"*":0', pieces)  # our handler, in the midst of vLLM's
+    await splices.fill_response(response)       # our route, with the response of vLLM's route
+
+The text of a large answer takes seconds to write. It comes in pieces, and other requests have their
+turn in between.
 
 A handler that is called in another way, as /invocations does it, finds no `Splices` in its request
 and makes pydantic objects as vLLM does.
@@ -14,8 +17,9 @@ and makes pydantic objects as vLLM does.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -28,6 +32,9 @@ from conf_server.serving.logprobs_encoder import LogprobsEncoder
 _SECRET: Final = secrets.token_hex(16)
 _SECRET_BYTES: Final = _SECRET.encode()
 
+_TURN: Final = 1 << 18
+"""Bytes that are written before other requests have their turn: some milliseconds' work."""
+
 
 class Splices:
     """The placeholders of one answer.
@@ -38,46 +45,50 @@ class Splices:
 
     def __init__(self, encoder: LogprobsEncoder) -> None:
         self.encoder = encoder
-        self._held: list[tuple[bytes, bytes]] = []
+        self._held: list[tuple[bytes, Iterable[bytes]]] = []
         self._count = 0
 
-    def hold(self, pattern: str, text: bytes) -> str:
-        """Keep `text` for the answer.
+    def hold(self, pattern: str, pieces: Iterable[bytes]) -> str:
+        """Keep a text for the answer.
 
         Args:
             pattern: what the placeholder's model is as JSON, where `*` stands for its name.
-            text: what is sent in place of all of that.
+            pieces: of what is sent in place of all of that; read once, when its turn comes.
 
         Returns:
             The name, which stands in the model as a string or as the name of a field.
         """
         name = f"{_SECRET}-{self._count}-"
         self._count += 1
-        self._held.append((pattern.replace("*", name).encode(), text))
+        self._held.append((pattern.replace("*", name).encode(), pieces))
         return name
 
-    def fill(self, answer: bytes) -> bytes:
+    async def fill(self, answer: bytes) -> bytes:
         """The answer with our texts in place of its placeholders.
 
         Raises:
             RuntimeError: a placeholder's JSON is not what it was announced to be.
         """
-        parts, rest = [], answer
-        for placeholder, text in self._held:
-            before, found, after = rest.partition(placeholder)
-            if found:
-                parts += [before, text]
-                rest = after
-        # Placeholders stand in the order in which they were made, if at all. What is left of
-        # them would not be JSON that anybody asked for.
-        if _SECRET_BYTES in rest or any(_SECRET_BYTES in part for part in parts[::2]):
-            raise RuntimeError("the JSON of a placeholder is not what it is known to be")
+        parts, rest, written = [], 0, 0
+        for placeholder, pieces in self._held:
+            # Placeholders stand in the order in which they were made, if at all.
+            found = answer.find(placeholder, rest)
+            if found < 0:
+                continue
+            parts.append(_without_secret(answer[rest:found]))
+            rest = found + len(placeholder)
+            for piece in pieces:
+                parts.append(piece)
+                written += len(piece)
+                if written > _TURN:
+                    written = 0
+                    await asyncio.sleep(0)
         if parts:
             # vLLM sends a chunk before it begins another, and may have dropped some.
             self._held.clear()
-        return b"".join([*parts, rest])
+        return b"".join([*parts, _without_secret(answer[rest:])])
 
-    def fill_response(self, response: Response | None) -> Any:
+    async def fill_response(self, response: Response | None) -> Any:
         """Fill in the placeholders of a response of vLLM's routes, now or as it is streamed.
 
         Args:
@@ -86,7 +97,7 @@ class Splices:
         if isinstance(response, StreamingResponse):
             response.body_iterator = self._fill_chunks(response.body_iterator)
         elif response is not None and self._held:
-            response.body = self.fill(bytes(response.body))
+            response.body = await self.fill(bytes(response.body))
             response.headers["content-length"] = str(len(response.body))
         return response
 
@@ -94,8 +105,18 @@ class Splices:
         async with aclosing(chunks):  # type: ignore[type-var]
             async for chunk in chunks:
                 if self._held:
-                    chunk = self.fill(chunk.encode() if isinstance(chunk, str) else chunk)
+                    chunk = await self.fill(chunk.encode() if isinstance(chunk, str) else chunk)
                 yield chunk
+
+
+def _without_secret(part: bytes) -> bytes:
+    """
+    Raises:
+        RuntimeError: there is a placeholder in it, which nobody has asked for.
+    """
+    if _SECRET_BYTES in part:
+        raise RuntimeError("the JSON of a placeholder is not what it is known to be")
+    return part
 
 
 class SplicedRequest(BaseModel):

@@ -143,5 +143,13 @@ class TraceRows:
         """(n, w) float32, their log-probabilities in nats."""
         return self.named_logprobs[:, FIRST_CANDIDATE:]
 
+    def part(self, start: int, stop: int) -> TraceRows:
+        """Tokens start..stop-1, without a copy."""
+        rows = slice(start, stop)
+        statistics = None if self.statistics is None else self.statistics[rows]
+        return TraceRows(
+            self.named_ids[rows], self.named_logprobs[rows], self.ranks[rows], statistics
+        )
+
     def __len__(self) -> int:
         return len(self.ranks)

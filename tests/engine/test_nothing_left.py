@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from vllm.exceptions import VLLMValidationError
+from vllm.inputs import tokens_input
 from vllm.sampling_params import SamplingParams
 
 from conf_server.engine.client.async_llm import ConfidenceAsyncLLM
@@ -57,6 +59,14 @@ async def force(engine: ConfidenceAsyncLLM, name: str) -> None:
     await teacher_force(engine, ForcedText(TEXT, 9), wanted, name)
 
 
+async def refuse(engine: ConfidenceAsyncLLM, name: str, **too_large: int) -> None:
+    """Send what fails to be serialized on its way to the engine."""
+    params = SamplingParams(n=2 if name == "two" else 1, max_tokens=2, logprobs=2)
+    with pytest.raises(VLLMValidationError, match="cannot be serialized"):
+        async for _ in engine.generate(tokens_input(PROMPT), params, name, **too_large):
+            pass
+
+
 async def known_to_worker(engine: ConfidenceAsyncLLM) -> list[str]:
     (requests,) = await engine.collective_rpc("requests_left")
     return requests
@@ -77,6 +87,9 @@ async def run(model: Path, how: str) -> Left:
         before = traces()
         if how == "finished":
             await asyncio.gather(generate(engine, "a", 5), force(engine, "b"))
+        elif how == "refused":
+            for name in ("one", "two"):
+                await refuse(engine, name, priority=10**30)
         else:
             await leave(generate(engine, "a", MANY), engine)
             await leave(force(engine, "b"), engine)
@@ -93,6 +106,6 @@ async def run(model: Path, how: str) -> Left:
         )
 
 
-@pytest.mark.parametrize("how", ["finished", "aborted"])
+@pytest.mark.parametrize("how", ["finished", "aborted", "refused"])
 def test_nothing_is_left_of_requests_that_have_ended(model_path: Path, how: str) -> None:
     assert asyncio.run(run(model_path, how)) == Left(0, 0, True, [])

@@ -102,7 +102,10 @@ ROOMS = {
     "fit": {"batch", "report", "uncertainty", "stats"},
 }
 """Each room, and those that it may look into."""
-COMMON = {"settings", "refusal", "concurrency", "server_process", "signals", "standard_output"}
+COMMON = {
+    *("settings", "refusal", "concurrency", "server_process", "signals", "standard_output"),
+    "terminal",
+}
 """Modules that every room may use; they use none."""
 SEAM = ("served.py", "served_bodies.py", "served_rows.py", "served_tokens.py")
 """Modules of `backends` that are made of vLLM's handlers."""

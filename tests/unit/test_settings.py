@@ -53,6 +53,16 @@ def test_window_and_items_come_from_their_flags() -> None:
     assert (settings.window, settings.max_score_items) == (64, 3)
 
 
+@pytest.mark.parametrize(
+    "name", ["max_score_entries", "max_forced_tokens", "max_body_bytes", "max_engine_silence"]
+)
+def test_a_limit_comes_from_its_flag_and_is_positive(name: str) -> None:
+    flag = f"--{name.replace('_', '-')}"
+    assert getattr(resolve(f"{flag}=7"), name) == 7
+    with pytest.raises(SettingsError, match=flag):
+        resolve(f"{flag}=0")
+
+
 def test_hidden_states_are_off_unless_wanted() -> None:
     assert not resolve().enable_hidden_states
     assert resolve().max_hidden_state_values == 16_777_216

@@ -1,11 +1,14 @@
 """The engine's client: vLLM's AsyncLLM with our output processor."""
 
+import time
 from collections.abc import AsyncGenerator
 from typing import Any, Final
 
+from vllm.exceptions import VLLMValidationError
 from vllm.inputs import split_enc_dec_input
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from conf_server.engine.adoption import adopt
@@ -36,6 +39,36 @@ class ConfidenceAsyncLLM(AsyncLLM):
         if sampling_params.output_kind == RequestOutputKind.DELTA:
             self._check(prompt, sampling_params, request_id, options)
         return super().generate(prompt, sampling_params, request_id, **options)
+
+    async def add_request(self, request_id: str, *args: Any, **kwargs: Any) -> Any:
+        """AsyncLLM's; a request that cannot be serialized is refused as one.
+
+        Raises:
+            VLLMValidationError: a number in it has more than 64 bits, or a text half of a
+                surrogate pair.
+        """
+        try:
+            return await super().add_request(request_id, *args, **kwargs)
+        except (OverflowError, UnicodeEncodeError) as error:
+            raise VLLMValidationError(f"The request cannot be serialized: {error}.") from error
+
+    async def _add_request(self, request: EngineCoreRequest, *args: Any, **kwargs: Any) -> None:
+        """AsyncLLM's, but a request that does not reach the engine does not stay registered.
+
+        AsyncLLM registers it first. One that fails then, or whose client leaves meanwhile, would
+        count as unfinished for ever: towards --max-num-queued-reqs, and in a drain.
+        """
+        try:
+            await super()._add_request(request, *args, **kwargs)
+        except BaseException:
+            await self.abort(request.request_id, internal=True)
+            raise
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds since the engine was last heard of; 0 while it has nothing to do."""
+        processor: Any = self.output_processor
+        return time.monotonic() - processor.heard_at if processor.request_states else 0.0
 
     def check_params(self, sampling_params: SamplingParams) -> None:
         """Refuse now what `generate` would refuse, as far as it does not depend on the prompt.

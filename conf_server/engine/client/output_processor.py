@@ -8,6 +8,7 @@ requests keep vLLM's own processing.
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 from vllm.logger import init_logger
@@ -95,7 +96,14 @@ class StatesProcessor(LogprobsProcessor):
 
 
 class ConfidenceOutputProcessor(OutputProcessor):
-    """vLLM's output processor, with arrays for the requests that ask for them."""
+    """vLLM's output processor, with arrays for the requests that ask for them.
+
+    Attributes:
+        heard_at: when the engine was last heard of, or was asked for something after it had
+            nothing to do; by `time.monotonic`.
+    """
+
+    heard_at: float = 0.0
 
     def add_request(
         self,
@@ -105,6 +113,8 @@ class ConfidenceOutputProcessor(OutputProcessor):
         request_index: int = 0,
         queue: Any = None,
     ) -> None:
+        if not self.request_states:
+            self.heard_at = time.monotonic()
         # This comes first, so that a failure here leaves no request behind.
         processor = _trace_processor(request)
         is_new = request.request_id not in self.request_states
@@ -126,6 +136,11 @@ class ConfidenceOutputProcessor(OutputProcessor):
         processed = super().process_outputs(engine_core_outputs, *args, **kwargs)
         processed.reqs_to_abort.extend(unfinished)
         return processed
+
+    def update_scheduler_stats(self, scheduler_stats: Any) -> None:
+        # vLLM calls this for each of the engine's messages, those without tokens included.
+        self.heard_at = time.monotonic()
+        super().update_scheduler_stats(scheduler_stats)
 
     def _accepts(self, output: EngineCoreOutput) -> bool:
         state = self.request_states.get(output.request_id)

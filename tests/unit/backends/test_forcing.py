@@ -41,6 +41,7 @@ class Model:
     """Answers a question with its number, once it is told to."""
 
     max_len = 64
+    max_chars = 64 * 6
     vocab_size = len(WORDS)
     block_size = 4
 
@@ -108,6 +109,29 @@ async def test_requests_take_turns_and_a_question_is_made_in_its_own() -> None:
     for number in range(6):
         model.answers[f"many-{number}"].set()
     assert [labels.logprobs[0] for labels in await many] == [0, 1, 2, 3, 4, 5]
+
+
+async def test_questions_have_no_more_tokens_at_a_time_than_they_may() -> None:
+    """Three tokens each, of which the last is a label; one with more than all is asked alone."""
+    model, made = Model(), list[str]()
+    texts = TextForcing(model, labels_in_flight=9, label_tokens=8)
+    few = asyncio.create_task(texts.labels(questions("few", 3, made), Caller("few")))
+    assert [await model.asked.get() for _ in range(2)] == ["few-0", "few-1"]
+
+    def long() -> LabelQuestion:
+        return LabelQuestion(Plain("is it " * 9), (" True", " False"))
+
+    alone = asyncio.create_task(texts.labels([long], Caller("long")))
+    model.answers["few-0"].set()
+    assert await model.asked.get() == "few-2"
+    for _ in range(20):
+        await asyncio.sleep(0.01)
+        assert model.asked.empty()
+    for number in (1, 2):
+        model.answers[f"few-{number}"].set()
+    assert await model.asked.get() == "long-0"
+    model.answers["long-0"].set()
+    await asyncio.gather(few, alone)
 
 
 async def test_the_first_failure_ends_a_requests_other_questions() -> None:

@@ -140,6 +140,18 @@ async def test_too_much_to_compare_costs_its_methods_and_no_others() -> None:
     assert "--max-judged-characters" in answered.outcome.unavailable["deg_mat"]
 
 
+@pytest.mark.parametrize(("similarity", "fits"), [("jaccard", True), ("self_nli", False)])
+async def test_what_a_judge_reads_beside_the_texts_counts_too(similarity: str, fits: bool) -> None:
+    """Two pairs of short texts; the served model is shown the question and our own words."""
+    answered = await inquire(
+        DummyBackend(capital),
+        ["deg_mat"],
+        similarity=similarity,
+        settings=ConfidenceSettings(max_judged_characters=300),
+    )
+    assert ("deg_mat" in answered.outcome.estimates) is fits
+
+
 @pytest.mark.parametrize(
     ("relevance", "similarities"),
     [

@@ -222,3 +222,34 @@ def test_labels_that_cannot_be_used_are_one_line(
     assert output.endswith("other.jsonl: it has the labels")
     assert streams.endswith("--labels -: standard input has the answers")
     assert not Path(page).exists()
+
+
+def test_names_of_a_file_cannot_steer_a_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {"\x1b[2Jred": 0.5, "long" * 50: 0.5, "two\nlines": 0.5}
+    reason = {"other": "\x1b]0;title\x07"}
+    lines = [uncertainty(estimates=names, unavailable=reason) for _ in range(3)]
+    assert main([write(tmp_path, *lines), "-o", str(tmp_path / "report.html")]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert r"\x1b[2Jred" in out
+    assert r"two\nlines" in out
+    assert max(map(len, out.splitlines())) < 300
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"request": "1", "result": {"object": "\x1b[2J" + "x" * 3_000_000}},
+        uncertainty(estimates={"\x1b[2J" + "x" * 3_000_000: 0.5}),
+    ],
+)
+def test_nor_can_a_file_that_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: dict[str, Any]
+) -> None:
+    assert main([write(tmp_path, line), "-o", str(tmp_path / "report.html")]) == 2
+    error = capsys.readouterr().err
+    assert "\x1b" not in error
+    assert "line 1" in error
+    assert len(error) < 3000

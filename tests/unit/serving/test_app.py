@@ -133,6 +133,7 @@ def test_every_route_of_vllms_is_there_once(app: FastAPI) -> None:
         ("/v1/uncertainty", "POST"),
         ("/v1/uncertainty/methods", "GET"),
         ("/v1/models/{model_id:path}", "GET"),
+        ("/ready", "GET"),
     }
     assert set(operations(app)) == {*stock, *ours}
     routes = [route for route in app.routes if isinstance(route, APIRoute)]

@@ -127,7 +127,12 @@ def server(app: FastAPI, client: TestClient) -> Iterator[Server]:
         lora_requests={},
         model_name=lambda adapter: "smol",
     )
-    chat: Any = SimpleNamespace(engine_client=engine, models=models, request_logger=None)
+    chat: Any = SimpleNamespace(
+        engine_client=engine,
+        models=models,
+        request_logger=None,
+        enable_prompt_tokens_details=True,
+    )
     settings = ConfidenceSettings(max_score_items=MAX_ITEMS, max_hidden_state_values=MAX_VALUES)
     handler = ServingHiddenStates(chat, backend, settings, IDENTITY)
     app.state.conf_server_hidden_states = handler
@@ -586,7 +591,8 @@ def test_a_model_without_states_is_not_described(
 ) -> None:
     off = replace(server.backend.known, states=NOT_ENABLED.obstacle)
     backend = Backend(lambda prompt, number: "", off)
-    chat: Any = SimpleNamespace(engine_client=server.engine, models=None, request_logger=None)
+    fields = {"engine_client": server.engine, "models": None, "request_logger": None}
+    chat: Any = SimpleNamespace(**fields, enable_prompt_tokens_details=False)
     app.state.conf_server_hidden_states = ServingHiddenStates(chat, backend, ConfidenceSettings())
     response = client.get("/v1/hidden_states")
     assert response.status_code == 501

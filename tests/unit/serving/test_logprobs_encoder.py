@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from conf_server.serving.chat import ConfidenceServingChat
 from conf_server.serving.completion import ConfidenceServingCompletion
 from conf_server.serving.confidence import Confidence
 from conf_server.serving.deltas import TraceDelta
-from conf_server.serving.logprobs_encoder import LogprobsEncoder
+from conf_server.serving.logprobs_encoder import ENTRIES, LogprobsEncoder
 from conf_server.serving.score_handler import ServingScore
 from conf_server.serving.score_protocol import ScoreRequest
 from conf_server.serving.splices import Splices
@@ -73,6 +74,8 @@ def draw_trace(data: st.DataObject, vocab_size: int, odd_ids: list[int]) -> Toke
         token = st.one_of(token, st.sampled_from(odd_ids))
     length, width = data.draw(st.integers(1, 6)), data.draw(st.integers(0, 6))
     trace = TokenTrace(width, (ColumnGroup.STATISTICS,))
+    if data.draw(st.integers(0, 19)) == 0:  # as long as to be written in several pieces
+        extend(trace, 2 * ENTRIES // (1 + width), vocab_size, odd_ids)
     for _ in range(length):
         candidates = data.draw(st.lists(token, min_size=width, max_size=width, unique=True))
         own = data.draw(st.one_of(token, st.sampled_from(candidates)) if width else token)
@@ -86,12 +89,23 @@ def draw_trace(data: st.DataObject, vocab_size: int, odd_ids: list[int]) -> Toke
     return trace
 
 
+def extend(trace: TokenTrace, length: int, vocab_size: int, odd_ids: list[int]) -> None:
+    """Many random tokens, every other one a part of a character where there are such."""
+    random = np.random.default_rng(length)
+    shape = length, 1 + trace.width
+    ids = random.integers(0, vocab_size, shape, np.int32)
+    if odd_ids:
+        ids[::2] = random.choice(odd_ids, ids[::2].shape)
+    numbers = random.normal(-5, 1, (length, shape[1] + NUM_TOKEN_STATISTICS)).astype(np.float32)
+    trace.append(ids, numbers, np.ones(length, np.int32))
+
+
 def confidence(mode: Mode, metrics: tuple[str, ...], vocab_size: int) -> Confidence:
     return Confidence(mode, 3, 4, metrics, engine_statistics=True, vocab_size=vocab_size)
 
 
 def filled(splices: Splices, dumped: str) -> Any:
-    return json.loads(splices.fill(dumped.encode()))
+    return json.loads(asyncio.run(splices.fill(dumped.encode())))
 
 
 @given(st.data())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from conf_server.backends.served_rows import RowsChatRequest, RowsCompletionRequest
 from conf_server.refusal import RefusalError
@@ -13,6 +13,7 @@ from conf_server.serving.requests import (
     ConfidenceChatCompletionRequest,
     ConfidenceCompletionRequest,
 )
+from conf_server.serving.score_protocol import ScoreRequest
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
 COMPLETION: dict[str, Any] = {"prompt": "Hi"}
@@ -61,3 +62,19 @@ def test_a_null_request_id_is_none() -> None:
     assert len(ids) == 3
     with pytest.raises(ValidationError):
         ConfidenceChatCompletionRequest.model_validate(CHAT | {"request_id": 5})
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "field"),
+    [
+        (ScoreRequest, {"prompt": "a", "completion": "b", "metrics": ["x"] * 50_000}, "metrics"),
+        (ScoreRequest, {"items": [{"x": 1}] * 50_000}, "items"),
+        (ConfidenceChatCompletionRequest, {"messages": [1] * 5_000}, "messages"),
+    ],
+)
+def test_of_very_many_mistakes_the_first_is_named(
+    model: type[BaseModel], body: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(RefusalError, match=r"\d+ mistakes more") as refused:
+        model.model_validate(body)
+    assert (refused.value.field or "").startswith(field)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -14,13 +14,13 @@ from conf_server.serving.splices import Splices
 
 
 def held(splices: Splices, text: bytes) -> dict[str, object]:
-    return {"content": [], splices.hold('"content":[],"*":0', b'"content":' + text): 0, "more": 1}
+    return {"content": [], splices.hold('"content":[],"*":0', [b'"content":', text]): 0, "more": 1}
 
 
 def test_a_response_is_filled_and_has_the_right_length() -> None:
     splices = Splices(LogprobsEncoder())
     choices = [held(splices, b'["\xe2\x82\xac"]'), {"text": "content"}, held(splices, b"[2]")]
-    response = splices.fill_response(JSONResponse({"choices": choices}))
+    response = asyncio.run(splices.fill_response(JSONResponse({"choices": choices})))
     assert json.loads(response.body) == {
         "choices": [{"content": ["€"], "more": 1}, {"text": "content"}, {"content": [2], "more": 1}]
     }
@@ -38,7 +38,7 @@ def test_each_chunk_of_a_stream_is_filled_when_it_comes() -> None:
         yield "data: [DONE]\n\n"
 
     async def sent() -> list[str | bytes]:
-        response = splices.fill_response(StreamingResponse(chunks()))
+        response = await splices.fill_response(StreamingResponse(chunks()))
         return [chunk async for chunk in response.body_iterator]
 
     chunks_sent = [c if isinstance(c, bytes) else c.encode() for c in asyncio.run(sent())]
@@ -62,7 +62,7 @@ def test_a_stream_that_is_closed_closes_what_it_was_made_of() -> None:
 
     async def leave() -> None:
         splices = Splices(LogprobsEncoder())
-        stream = splices.fill_response(StreamingResponse(chunks())).body_iterator
+        stream = (await splices.fill_response(StreamingResponse(chunks()))).body_iterator
         await anext(stream)
         await stream.aclose()
 
@@ -70,13 +70,37 @@ def test_a_stream_that_is_closed_closes_what_it_was_made_of() -> None:
     assert closed == [True]
 
 
-def test_an_answer_without_placeholders_is_left_alone() -> None:
+async def test_an_answer_without_placeholders_is_left_alone() -> None:
     response = JSONResponse({"content": []})
-    assert Splices(LogprobsEncoder()).fill_response(response) is response
-    assert Splices(LogprobsEncoder()).fill_response(None) is None
+    assert await Splices(LogprobsEncoder()).fill_response(response) is response
+    assert await Splices(LogprobsEncoder()).fill_response(None) is None
 
 
-def test_a_placeholder_of_another_form_is_an_error_and_never_sent() -> None:
+async def test_others_have_their_turn_while_a_large_answer_is_written() -> None:
+    splices, turns, seen = Splices(LogprobsEncoder()), 0, []
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def pieces() -> Iterator[bytes]:
+        yield b'"content":["'
+        for _ in range(8):
+            seen.append(turns)
+            yield b"a" * 200_000
+        yield b'"]'
+
+    answer = {splices.hold('"*":0', pieces()): 0}
+    beside = asyncio.create_task(other())
+    response = await splices.fill_response(JSONResponse(answer))
+    beside.cancel()
+    assert json.loads(response.body) == {"content": ["a" * 1_600_000]}
+    assert len(set(seen)) == 4
+
+
+async def test_a_placeholder_of_another_form_is_an_error_and_never_sent() -> None:
     splices = Splices(LogprobsEncoder())
     with pytest.raises(RuntimeError, match="placeholder"):
-        splices.fill(json.dumps(held(splices, b"[1]")).encode())  # with blanks
+        await splices.fill(json.dumps(held(splices, b"[1]")).encode())  # with blanks
