@@ -51,7 +51,8 @@ evaluate: $(INSTALLED)-test $(if $(MODEL),,model) ## Which methods know when MOD
 	mkdir -p $(FOLDER)
 	$(VENV)/bin/python -m evaluation.questions > $(FOLDER)/questions.jsonl
 	$(VENV)/bin/conf-server uncertainty $(FOLDER)/questions.jsonl -o $(FOLDER)/estimates.jsonl \
-		--methods all --similarity rouge_l --progress $(SERVED) --max-model-len 4096 $(ARGS)
+		--methods all --similarity rouge_l --progress $(SERVED) --max-model-len 4096 \
+		--enable-hidden-states $(ARGS)
 	$(VENV)/bin/conf-server report $(FOLDER)/estimates.jsonl -o $(FOLDER)/report.html \
 		--png $(FOLDER) --match contains
 

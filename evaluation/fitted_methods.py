@@ -51,13 +51,18 @@ def estimates(
     """(n,) uncertainty of each answer, by what was learned from the parts that it is not in."""
     part = np.random.default_rng(SEED).permutation(len(wrong)) % PARTS
     found = np.empty(len(wrong))
+    pooled = FITTABLE[name].pooled
     for left in range(PARTS):
         others = part != left
         of = learned(FITTABLE[name].learner, states[others], wrong[others])
-        fitted = Fitted(model, {name: FittedMethod(0, int(others.sum()), of)})
+        layer = 0 if pooled.has_layer else None
+        fitted = Fitted(model, {name: FittedMethod(layer, int(others.sum()), of)})
         for i in np.flatnonzero(~others):
-            field = f"{FITTABLE[name].pooled}_states"
-            evidence = Evidence(fitted=fitted, **{field: {0: states[i].astype(np.float64)}})
+            vector = states[i].astype(np.float64)
+            if layer is None:
+                evidence = Evidence(fitted=fitted, lookback_ratios=vector)
+            else:
+                evidence = Evidence(fitted=fitted, **{f"{pooled}_states": {layer: vector}})
             found[i] = METHODS[name].estimate(evidence).value
     return found
 
@@ -70,7 +75,8 @@ def main() -> None:
     print("| method | layer | AUROC | PRR |\n|---|---:|---|---|")
     for name, method in fitted.methods.items():
         file = CollectedFile(folder / "states" / f"train.{FITTABLE[name].pooled}.jsonl")
-        states = np.stack(list(file.states(0)))
+        place = 0 if FITTABLE[name].pooled.has_layer else None
+        states = np.stack(list(file.vectors(place)))
         wrong = ~np.array(list(file.labels()), bool)
         if learned(FITTABLE[name].learner, states, wrong) is None:
             continue
@@ -81,7 +87,10 @@ def main() -> None:
             for metric, interval in zip((auroc, prr), intervals, strict=True)
             if interval is not None
         ]
-        print(f"| `{name}` | {method.layer} | {' | '.join(cells)} |", flush=True)
+        print(
+            f"| `{name}` | {'all' if method.layer is None else method.layer} | {' | '.join(cells)} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

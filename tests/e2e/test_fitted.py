@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from conf_server.fit import command
-from conf_server.uncertainty.fitted import FITTABLE, Gaussian, RelativeGaussian
+from conf_server.stats.lookback import lookback_ratios
+from conf_server.uncertainty.fitted import FITTABLE, Gaussian, LinearProbe, RelativeGaussian
 from conf_server.uncertainty.fitted_file import FACTS, load_fitted
 from tests.e2e.test_uncertainty import ask, chat_ids
 from tests.reference import Reference
@@ -62,8 +63,9 @@ def test_every_method_is_there_and_says_what_it_was_fitted_on(fitted: Server) ->
     found = {method["name"]: method["fit"] for method in listed if method["name"] in FITTABLE}
     assert all(method["available"] for method in listed if method["name"] in FITTABLE)
     for name, fit in found.items():
-        layer = 15 if FITTABLE[name].learner.is_probe else 30
-        assert fit == {"layer": layer, "pooling": FITTABLE[name].pooled, "texts": 40}
+        pooled, learner = FITTABLE[name]
+        layer = (15 if learner.is_probe else 30) if pooled.has_layer else None
+        assert fit == {"layer": layer, "pooling": pooled, "texts": 40}
 
 
 def test_estimates_are_what_transformers_states_give(
@@ -95,6 +97,12 @@ def test_estimates_are_what_transformers_states_give(
     state = last.mean(axis=0)
     expected = distance(relative.own, state) - distance(relative.background, state)
     assert values["relative_mahalanobis_distance"] == pytest.approx(expected, rel=1e-3)
+    looking_back = methods["lookback_lens"].learned
+    assert isinstance(looking_back, LinearProbe)
+    attention = reference.attention(ids, range(30))[:, :, len(context) :]
+    mass = attention[..., : len(context)].sum(-1).transpose(0, 2, 1)
+    logit = lookback_ratios(mass, len(context)).flatten() @ looking_back.weight + looking_back.bias
+    assert values["lookback_lens"] == pytest.approx(1 / (1 + np.exp(-logit)), rel=1e-3)
     assert 0 <= values["linear_probe"] <= 1
     assert 0 <= values["ppl_md"] <= 1
 
