@@ -87,10 +87,8 @@ def main() -> None:
             for metric, interval in zip((auroc, prr), intervals, strict=True)
             if interval is not None
         ]
-        print(
-            f"| `{name}` | {'all' if method.layer is None else method.layer} | {' | '.join(cells)} |",
-            flush=True,
-        )
+        layer = "all" if method.layer is None else method.layer
+        print(f"| `{name}` | {layer} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
