@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from copy import copy
 from http import HTTPStatus
@@ -231,7 +232,9 @@ async def show_readiness(raw_request: Request) -> Response:
     state = raw_request.app.state
     reason = "the server is stopping" if state.server.should_exit else None
     if reason is None and state.engine_client is not None:
-        reason = obstacle(state.engine_client, state.conf_server_max_engine_silence)
+        # A stock server with the plugin has no such flag, and an engine of which this is not known.
+        max_silence_s = getattr(state, "conf_server_max_engine_silence", math.inf)
+        reason = obstacle(state.engine_client, max_silence_s)
     if reason is None:
         return JSONResponse({"ready": True})
     status = HTTPStatus.SERVICE_UNAVAILABLE

@@ -65,13 +65,19 @@ def processes(server: Server, name: str) -> list[psutil.Process]:
     return [child for child in children if name in " ".join([child.name(), *child.cmdline()])]
 
 
+def started(server: Server) -> int:
+    """API processes that answer."""
+    return server.log.read_text(errors="replace").count("Application startup complete")
+
+
 async def test_where_one_api_process_dies_the_others_drain(
     model_path: Path, tmp_path: Path
 ) -> None:
     flags = ["--max-model-len=1024", "--shutdown-timeout=3", "--api-server-count=2"]
     with Server(model_path, flags, tmp_path / "log") as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
-            # A process takes a connection where it has fewer than the others.
+            # Then a process takes a connection where it has fewer than the other.
+            await asyncio.to_thread(until, lambda: started(server) == 2)
             requests = [
                 asyncio.create_task(client.post("/v1/completions", json=LONG | {"prompt": "One,"}))
                 for _ in range(8)
