@@ -55,6 +55,7 @@ class ConfidenceSettings:
             have together.
         max_judged_characters: of texts that all its methods together have to compare.
         logprobs_encoder: what makes JSON of log-probabilities; see `LOGPROBS_ENCODERS`.
+        uhead: folder of a trained uncertainty head; None for none.
         embedding_model, nli_model: folders or names of models that compare texts.
         similarity_device: where they run, as torch names it.
         statistics_obstacle: why the workers compute no exact token statistics, or None where
@@ -72,6 +73,7 @@ class ConfidenceSettings:
     max_uncertainty_tokens: int = 131_072
     max_judged_characters: int = 32_000_000
     logprobs_encoder: str = "fast"
+    uhead: str | None = None
     embedding_model: str | None = None
     nli_model: str | None = None
     similarity_device: str = "cpu"
@@ -110,6 +112,7 @@ class ConfidenceSettings:
             window=_positive(window, "--confidence-window", MAX_WINDOW),
             enable_hidden_states=given.get("enable_hidden_states", cls.enable_hidden_states),
             logprobs_encoder=given.get("logprobs_encoder", cls.logprobs_encoder),
+            uhead=given.get("uhead"),
             embedding_model=given.get("embedding_model"),
             nli_model=given.get("nli_model"),
             similarity_device=given.get("similarity_device", cls.similarity_device),
@@ -196,6 +199,13 @@ def add_cli_args(parser: ArgumentParser) -> None:
         default=defaults.max_judged_characters,
         help="Characters of texts that have to be compared for all methods of one "
         "/v1/uncertainty request together; methods that would go beyond are unavailable.",
+    )
+    group.add_argument(
+        "--uhead",
+        metavar="DIR",
+        default=None,
+        help="A trained uncertainty head of this model, as the luh package saves it, for the "
+        "method uhead of /v1/uncertainty. Most heads need --enable-hidden-states.",
     )
     group.add_argument(
         "--embedding-model",

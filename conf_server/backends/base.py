@@ -272,6 +272,7 @@ class Limits:
         num_heads: of attention in a layer; 0 where there are no weights.
         attention: where there are hidden states, for each decoder layer why there are no attention
             weights; None where there are.
+        adapters: names of `Caller.model` that stand for another model than the one itself.
     """
 
     max_len: int
@@ -285,6 +286,7 @@ class Limits:
     hidden_size: int = 0
     num_heads: int = 0
     attention: tuple[str | None, ...] = ()
+    adapters: frozenset[str] = frozenset()
 
 
 class Backend(Protocol):

@@ -97,6 +97,7 @@ class ServedBackend:
             hidden_size=self._states.hidden_size,
             num_heads=self._states.num_heads,
             attention=self._states.attention,
+            adapters=frozenset(self._models.lora_requests),
         )
 
     def _forcing_obstacle(self) -> str | None:

@@ -14,6 +14,7 @@ from conf_server.gathering.gather import Gathered, Gatherer
 from conf_server.gathering.metered import Progress, Stages
 from conf_server.gathering.plan import Plan, Planner
 from conf_server.gathering.task import Inquiry, Task, prepare
+from conf_server.heads.uncertainty_head import UncertaintyHead
 from conf_server.judges.base import Judge
 from conf_server.settings import ConfidenceSettings
 from conf_server.uncertainty.estimate import Estimate
@@ -70,8 +71,18 @@ class Estimator:
     """Answers inquiries with a backend and judges."""
 
     def __init__(
-        self, backend: Backend, judges: Mapping[str, Judge], settings: ConfidenceSettings
+        self,
+        backend: Backend,
+        judges: Mapping[str, Judge],
+        settings: ConfidenceSettings,
+        *,
+        head: UncertaintyHead | None = None,
     ) -> None:
+        """
+        Args:
+            head: trained to judge this model's answers; None without one.
+        """
+        self._head = head
         self._backend = backend
         self._judges = judges
         self._settings = settings
@@ -84,7 +95,7 @@ class Estimator:
 
     def planner(self) -> Planner:
         """What can be done now; adapters that are loaded later may change it."""
-        return Planner(self._backend.limits(), self._judges)
+        return Planner(self._backend.limits(), self._judges, head=self._head)
 
     async def prepare(self, inquiry: Inquiry, *, check: bool = False) -> Work:
         """Plan an inquiry and check it whole; no work is done yet.
@@ -97,7 +108,13 @@ class Estimator:
         """
         plan = self.planner().plan(inquiry)
         task = await prepare(
-            inquiry, plan, self._backend, self._judges, self._settings, check=check
+            inquiry,
+            plan,
+            self._backend,
+            self._judges,
+            self._settings,
+            head=self._head,
+            check=check,
         )
         return Work(plan, task, self._backend, self._threads)
 

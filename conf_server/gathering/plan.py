@@ -8,6 +8,7 @@ from typing import Final
 
 from conf_server.backends.base import Chat, Limits, Prompt
 from conf_server.gathering.inquiry import Inquiry
+from conf_server.heads.uncertainty_head import UncertaintyHead
 from conf_server.judges.base import Judge
 from conf_server.refusal import RefusalError
 from conf_server.uncertainty.layers import ATTENTIVE
@@ -58,9 +59,16 @@ def all_asks(needs: frozenset[Need]) -> Asks:
 class Planner:
     """Knows what a backend and its judges can do."""
 
-    def __init__(self, limits: Limits, judges: Mapping[str, Judge]) -> None:
+    def __init__(
+        self, limits: Limits, judges: Mapping[str, Judge], head: UncertaintyHead | None = None
+    ) -> None:
+        """
+        Args:
+            head: the trained one; None without one.
+        """
         self._limits = limits
         self._judges = judges
+        self._head = head
 
     @property
     def default_similarity(self) -> str:
@@ -84,6 +92,8 @@ class Planner:
             return f"needs hidden states: {self._limits.states}"
         if Asks.ATTENTION in asks and (reason := self._without_attention(method)):
             return f"needs attention weights: {reason}"
+        if Asks.HEAD in asks and (reason := self._without_head()):
+            return reason
         judged_here = Asks.JUDGE in asks and self._judges[similarity].asks_model
         if Asks.FORCING in asks or judged_here:
             return self._limits.forcing
@@ -99,6 +109,15 @@ class Planner:
                 if reason := limits.attention[layer]:
                     return f"layer {layer}: {reason}"
         return None
+
+    def _without_head(self) -> str | None:
+        """Why no trained head can judge an answer."""
+        if self._head is None:
+            return (
+                "needs a trained head: start with --uhead DIR, a folder that the luh package has "
+                "written for this model"
+            )
+        return self._head.obstacle(self._limits)
 
     def plan(self, inquiry: Inquiry) -> Plan:
         """The plan of one request.
@@ -117,7 +136,9 @@ class Planner:
             ) from None
         judge = self._judge_name(inquiry.similarity)
         obstacles = {
-            method.name: self.obstacle(method, judge) or self._untextual(method, judge, prompt)
+            method.name: self.obstacle(method, judge)
+            or self._untextual(method, judge, prompt)
+            or self._of_an_adapter(method, inquiry.caller.model)
             for method in methods
         }
         unavailable = {name: reason for name, reason in obstacles.items() if reason}
@@ -159,6 +180,12 @@ class Planner:
             return None
         who = "quotes the question" if quotes else f"is judged by {similarity}, which quotes it"
         return f"{who}, and `{path}` is no text"
+
+    def _of_an_adapter(self, method: Method, model: str | None) -> str | None:
+        """Why a trained head says nothing of the model that is asked: it is an adapter."""
+        if Asks.HEAD not in all_asks(method.needs) or model not in self._limits.adapters:
+            return None
+        return f"has a head of the model itself, not of its adapter {model}"
 
 
 def first_untextual(prompt: Prompt) -> str | None:

@@ -45,6 +45,7 @@ from conf_server.serving.responses import (
 )
 from conf_server.serving.score_handler import ServingScore
 from conf_server.serving.score_protocol import ScoreRequest, ScoreResponse
+from conf_server.serving.served_head import served_head
 from conf_server.serving.splices import SplicedRequest, Splices
 from conf_server.serving.uncertainty_handler import ServingUncertainty
 from conf_server.serving.uncertainty_protocol import (
@@ -236,8 +237,9 @@ def init_confidence_state(
         states: what the workers give of hidden states.
 
     Raises:
-        SettingsError: a similarity model cannot be loaded, or the engine has fewer candidates
-            than --confidence-top-k wants, or a package's method cannot be registered.
+        SettingsError: a similarity model or a trained head cannot be loaded, or the engine has
+            fewer candidates than --confidence-top-k wants, or a package's method cannot be
+            registered.
     """
     try:
         load_entry_points()
@@ -263,4 +265,6 @@ def init_confidence_state(
     judges = all_judges(backend, load_models(settings))
     state.conf_server_score = ServingScore(chat, backend, settings)
     state.conf_server_hidden_states = ServingHiddenStates(chat, backend, settings)
-    state.conf_server_uncertainty = ServingUncertainty(chat, Estimator(backend, judges, settings))
+    head = served_head(settings, chat.model_config)
+    estimator = Estimator(backend, judges, settings, head=head)
+    state.conf_server_uncertainty = ServingUncertainty(chat, estimator)

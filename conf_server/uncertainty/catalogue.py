@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from conf_server.uncertainty.inner_methods import OF_ATTENTION, OF_STATES
+from conf_server.uncertainty.inner_methods import OF_ATTENTION, OF_HEADS, OF_STATES
 from conf_server.uncertainty.method import Floats, Method, complement, exponential, inverse
 from conf_server.uncertainty.methods import (
     cocoa,
@@ -387,5 +387,6 @@ CATALOGUE: Final = (
     *_OF_REFLECTION,
     *OF_STATES,
     *OF_ATTENTION,
+    *OF_HEADS,
 )
 """In the order in which they are listed."""

@@ -8,7 +8,7 @@ from here. How it is gathered stands in `conf_server.gathering.gather`, by the s
 from __future__ import annotations
 
 from enum import Flag, StrEnum, auto
-from typing import Self
+from typing import Final, Self
 
 
 class Asks(Flag):
@@ -33,6 +33,12 @@ class Asks(Flag):
     """Hidden states of the model's layers."""
     ATTENTION = auto()
     """Attention weights of the model's layers."""
+    HEAD = auto()
+    """A trained head (`--uhead`), and what it reads."""
+
+
+READING: Final = Asks.STATES | Asks.ATTENTION | Asks.HEAD
+"""For these the model reads prompt and answer once more, token by token."""
 
 
 class Need(StrEnum):
@@ -127,4 +133,8 @@ class Need(StrEnum):
     JUDGING_ATTENTION = (
         *("judging_attention", "judging_attention", Asks.ATTENTION | Asks.QUOTES),
         "one prefill that quotes question and answer",
+    )
+    UHEAD = (
+        *("uhead", "head_verdict", Asks.HEAD),
+        "one prefill of prompt and answer; of the answer alone where the head reads no more",
     )

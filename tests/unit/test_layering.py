@@ -93,8 +93,9 @@ ROOMS = {
     "engine": {"stats"},
     "backends": {"engine", "stats"},
     "judges": {"backends", "uncertainty"},
-    "gathering": {"judges", "backends", "uncertainty", "stats"},
-    "serving": {"gathering", "judges", "backends", "uncertainty", "engine", "stats"},
+    "heads": {"backends", "uncertainty", "stats"},
+    "gathering": {"judges", "heads", "backends", "uncertainty", "stats"},
+    "serving": {"gathering", "judges", "heads", "backends", "uncertainty", "engine", "stats"},
     "report": {"uncertainty", "stats"},
     "batch": {"report"},
 }
@@ -124,6 +125,7 @@ def test_evidence_is_gathered_without_http_and_without_vllm() -> None:
     rooms = [
         *modules("gathering"),
         *modules("judges"),
+        *modules("heads"),
         *(path for path in modules("backends") if path.name not in SEAM),
     ]
     assert not offences(iter(rooms), "vllm", "fastapi", "starlette", "pydantic")

@@ -10,6 +10,7 @@ from conf_server.backends.base import Ask, Caller, Chat, Completion, Prompt
 from conf_server.backends.dummy import DummyBackend
 from conf_server.gathering.estimation import Estimator, Outcome
 from conf_server.gathering.inquiry import Inquiry, Relevance
+from conf_server.heads.uncertainty_head import UncertaintyHead
 from conf_server.judges.models import all_judges
 from conf_server.settings import ConfidenceSettings
 
@@ -56,12 +57,13 @@ async def inquire(
     methods: Sequence[str],
     *,
     settings: ConfidenceSettings | None = None,
+    head: UncertaintyHead | None = None,
     check: bool = False,
     **asked: Any,
 ) -> Answered:
     """Plan, prepare, gather and estimate."""
     settings = settings or ConfidenceSettings()
-    estimator = Estimator(backend, all_judges(backend, {}), settings)
+    estimator = Estimator(backend, all_judges(backend, {}), settings, head=head)
     work = await estimator.prepare(inquiry(methods, **asked), check=check)
     progress: list[tuple[str, int, int]] = []
     return Answered(await work.run(lambda *step: progress.append(step)), progress)
