@@ -145,10 +145,18 @@ class HeadVerdict:
         logits: of being wrong, higher = more likely: (n,) of the answer's n tokens, or (1,) of
             the whole answer.
         of_tokens: which of the two.
+
+    Raises:
+        ValueError: logits of another shape, or none.
     """
 
     logits: Floats
     of_tokens: bool
+
+    def __post_init__(self) -> None:
+        count = len(self.logits) if self.of_tokens else 1
+        if self.logits.shape != (count,) or not count:
+            raise ValueError(f"logits of shape {self.logits.shape} for one answer")
 
 
 @dataclass(frozen=True, eq=False)

@@ -297,10 +297,9 @@ def test_a_head_is_held_against_the_model_before_that_is_loaded(
 ) -> None:
     folder = linear_head(tmp_path, extractor, width)
     assert cli.main(["--model", str(model_path), "--max-model-len=1024", "--uhead", folder]) == 2
-    *noted, line = capsys.readouterr().err.splitlines()
+    line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith(f"conf-server: error: --uhead {folder}: ")
     assert reason in line
-    assert not any(other.startswith("Traceback") for other in noted)  # what libraries warn of
     assert not served
 
 

@@ -20,13 +20,8 @@ def uhead(evidence: Evidence) -> Estimate:
 
     Raises:
         MissingEvidenceError: no head has judged the answer.
-        ValueError: it has judged another number of tokens than the answer has, or not one whole.
     """
     verdict = required(evidence.head_verdict, "the verdict of a trained head")
-    answer = required(evidence.answer, "an answer")
-    expected = len(answer.logprobs) if verdict.of_tokens else 1
-    if verdict.logits.shape != (expected,):
-        raise ValueError(f"logits of shape {verdict.logits.shape}, not {(expected,)}")
     wrong = 0.5 * (1 + np.tanh(verdict.logits / 2))  # the sigmoid, which cannot overflow like this
     value = float(wrong.mean())
     if not verdict.of_tokens:
