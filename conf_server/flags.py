@@ -103,6 +103,7 @@ def check_flags(args: Namespace, settings: ConfidenceSettings, environ: Mapping[
     check_fit(settings)
     resolve_api_server_count(args)
     raise_max_logprobs(args, settings)
+    check_uhead(args, settings)
     ask_for_token_statistics(args)
     log_cpu_defaults(args)
 
@@ -234,6 +235,22 @@ def raise_max_logprobs(args: Namespace, settings: ConfidenceSettings) -> None:
             settings.top_k,
         )
         args.max_logprobs = settings.top_k
+
+
+def check_uhead(args: Namespace, settings: ConfidenceSettings) -> None:
+    """Find out now whether the head of --uhead is one of the model that is about to be loaded.
+
+    Raises:
+        SettingsError: saying why it is not.
+    """
+    if settings.uhead is None or args.headless:
+        return
+    from vllm import AsyncEngineArgs
+
+    from conf_server.serving.served_head import check_served_head
+
+    model_config = AsyncEngineArgs.from_cli_args(args).create_model_config()
+    check_served_head(settings, model_config)
 
 
 def ask_for_token_statistics(args: Namespace) -> None:

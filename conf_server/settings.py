@@ -66,6 +66,7 @@ class ConfidenceSettings:
         max_engine_silence: seconds for which the engine may have requests and say nothing, before
             GET /ready says no.
         logprobs_encoder: what makes JSON of log-probabilities; see `LOGPROBS_ENCODERS`.
+        uhead: folder of a trained uncertainty head; None for none.
         embedding_model, nli_model: folders or names of models that compare texts.
         similarity_device: where they run, as torch names it.
         statistics_obstacle: why the workers compute no exact token statistics, or None where
@@ -88,6 +89,7 @@ class ConfidenceSettings:
     max_body_bytes: int = 67_108_864
     max_engine_silence: int = 60
     logprobs_encoder: str = "fast"
+    uhead: str | None = None
     embedding_model: str | None = None
     nli_model: str | None = None
     similarity_device: str = "cpu"
@@ -128,6 +130,7 @@ class ConfidenceSettings:
             enable_hidden_states=given.get("enable_hidden_states", cls.enable_hidden_states),
             fitted=_fitted(given),
             logprobs_encoder=given.get("logprobs_encoder", cls.logprobs_encoder),
+            uhead=given.get("uhead"),
             embedding_model=given.get("embedding_model"),
             nli_model=given.get("nli_model"),
             similarity_device=given.get("similarity_device", cls.similarity_device),
@@ -247,6 +250,13 @@ def add_cli_args(parser: ArgumentParser) -> None:
         default=defaults.max_engine_silence,
         help="How long the engine may have requests and say nothing, before GET /ready answers "
         "503.",
+    )
+    group.add_argument(
+        "--uhead",
+        metavar="DIR",
+        default=None,
+        help="A trained uncertainty head of this model, as the luh package saves it, for the "
+        "method uhead of /v1/uncertainty. Most heads need --enable-hidden-states.",
     )
     group.add_argument(
         "--embedding-model",

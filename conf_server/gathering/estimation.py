@@ -14,6 +14,7 @@ from conf_server.gathering.gather import Gathered, Gatherer
 from conf_server.gathering.metered import Progress, Stages
 from conf_server.gathering.plan import Plan, Planner
 from conf_server.gathering.task import Inquiry, Task, prepare
+from conf_server.heads.uncertainty_head import UncertaintyHead
 from conf_server.judges.base import Judge
 from conf_server.settings import ConfidenceSettings
 from conf_server.uncertainty.estimate import Estimate
@@ -75,13 +76,17 @@ class Estimator:
         backend: Backend,
         judges: Mapping[str, Judge],
         settings: ConfidenceSettings,
+        *,
         fitted: Fitted | None = None,
+        head: UncertaintyHead | None = None,
     ) -> None:
         """
         Args:
             fitted: what a fit has learned of this model; None without one.
+            head: trained to judge this model's answers; None without one.
         """
         self.fitted = fitted
+        self._head = head
         self._backend = backend
         self._judges = judges
         self._settings = settings
@@ -94,7 +99,7 @@ class Estimator:
 
     def planner(self) -> Planner:
         """What can be done now; adapters that are loaded later may change it."""
-        return Planner(self._backend.limits(), self._judges, self.fitted)
+        return Planner(self._backend.limits(), self._judges, fitted=self.fitted, head=self._head)
 
     async def prepare(self, inquiry: Inquiry, *, check: bool = False) -> Work:
         """Plan an inquiry and check it whole; no work is done yet.
@@ -113,6 +118,7 @@ class Estimator:
             self._judges,
             self._settings,
             fitted=self.fitted,
+            head=self._head,
             check=check,
         )
         return Work(plan, task, self._backend, self._threads)

@@ -151,7 +151,7 @@ class Gatherer:
     async def _answer(self) -> Answer:
         """The greedy answer, or the client's."""
         task = self._task
-        candidates = ALTERNATIVES if Asks.CANDIDATES in all_asks(task.needs) else 0
+        candidates = self._candidates()
         with self._stages.stage("answer"):
             if task.answer is not None:
                 (rows,) = await self._force("answer", task.given[:1], candidates)
@@ -160,7 +160,16 @@ class Gatherer:
             made = await self._generate("answer", ask, candidates)
             if made.masked:
                 self._inexact |= {Need.ANSWER_LOGPROBS, Need.CLAIMS}
+                if task.head is not None and task.head.top_n:
+                    self._inexact.add(Need.UHEAD)
             return made.answers[0]
+
+    def _candidates(self) -> int:
+        """How many of the likeliest tokens have to be named at each of the answer's."""
+        task = self._task
+        of_claims = ALTERNATIVES if Asks.CANDIDATES in all_asks(task.needs) else 0
+        of_head = task.head.top_n if task.head is not None and Need.UHEAD in task.needs else 0
+        return max(of_claims, of_head)
 
     async def _samples(self) -> Sequence[Answer]:
         """Samples at the client's temperature, or the client's."""

@@ -21,6 +21,7 @@ from conf_server.gathering.answer_states import AnswerStates
 from conf_server.gathering.metered import Stages
 from conf_server.gathering.task import Task
 from conf_server.gathering.way import UnmetError, Way
+from conf_server.heads.features import UnreadableError
 from conf_server.refusal import TooLongError
 from conf_server.stats.forced import (
     ForcedAttention,
@@ -30,9 +31,9 @@ from conf_server.stats.forced import (
     WantedStates,
 )
 from conf_server.uncertainty import prompts
-from conf_server.uncertainty.evidence import AnswerAttention
+from conf_server.uncertainty.evidence import AnswerAttention, HeadVerdict
 from conf_server.uncertainty.layers import middle, middle_third
-from conf_server.uncertainty.needs import Asks, Need
+from conf_server.uncertainty.needs import READING, Need
 
 UNTEXTUAL: Final = "the prompt holds more than text"
 
@@ -50,8 +51,7 @@ class InnerStates:
         """The task's needs that cannot be met, and why: only text can be read again."""
         if self._task.prompt_ids is not None:
             return {}
-        inner = Asks.STATES | Asks.ATTENTION
-        return {need: UNTEXTUAL for need in self._task.needs if need.asks & inner}
+        return {need: UNTEXTUAL for need in self._task.needs if need.asks & READING}
 
     def ways(self, answer: Answer, samples: Sequence[Answer]) -> Mapping[Need, Way]:
         """How to come by what is asked about answer and samples."""
@@ -65,6 +65,7 @@ class InnerStates:
             Need.SELF_ATTENTION: partial(self._self_attention, answer),
             Need.ANSWER_ATTENTION: partial(self._answer_attention, answer),
             Need.JUDGING_ATTENTION: partial(self._judging_attention, answer),
+            Need.UHEAD: partial(self._head_verdict, answer),
         }
 
     async def _sample_states(self, samples: Sequence[Answer]) -> NDArray[np.float64]:
@@ -122,6 +123,24 @@ class InnerStates:
         found = await self._attention(Need.JUDGING_ATTENTION, job.text, attention, False)
         assert found.last is not None
         return found.last.mean(axis=(0, 1), dtype=np.float64)
+
+    async def _head_verdict(self, answer: Answer) -> HeadVerdict:
+        """What the trained head says of the answer."""
+        head = self._task.head
+        assert head is not None  # otherwise no plan has its method
+        whole = self._answer_text(answer)
+        if not whole.num_context:
+            raise UnmetError("without a prompt nothing stands before the answer's first token")
+        states = None
+        if head.reads_layers:
+            text = head.text(whole)
+            if reason := head.too_large(text):
+                raise UnmetError(reason)
+            (states,) = await self._states(Need.UHEAD, [ForcingJob(text, 0, "answer")], head.wanted)
+        try:
+            return await head.judge(whole.num_context, answer.rows.candidate_logprobs, states)
+        except UnreadableError as error:
+            raise UnmetError(str(error)) from error
 
     def _answer_text(self, answer: Answer) -> ForcedText:
         return self._text(answer, self._task.given[0] if self._task.given else None)

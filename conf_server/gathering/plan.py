@@ -8,6 +8,7 @@ from typing import Final
 
 from conf_server.backends.base import Chat, Limits, Prompt
 from conf_server.gathering.inquiry import Inquiry
+from conf_server.heads.uncertainty_head import UncertaintyHead
 from conf_server.judges.base import Judge
 from conf_server.refusal import RefusalError
 from conf_server.uncertainty.fitted import Fitted
@@ -64,15 +65,22 @@ class Planner:
     """Knows what a backend and its judges can do."""
 
     def __init__(
-        self, limits: Limits, judges: Mapping[str, Judge], fitted: Fitted | None = None
+        self,
+        limits: Limits,
+        judges: Mapping[str, Judge],
+        *,
+        fitted: Fitted | None = None,
+        head: UncertaintyHead | None = None,
     ) -> None:
         """
         Args:
             fitted: what a fit has learned; None without one.
+            head: the trained one; None without one.
         """
         self._limits = limits
         self._judges = judges
         self._fitted = fitted
+        self._head = head
 
     @property
     def default_similarity(self) -> str:
@@ -97,6 +105,8 @@ class Planner:
         if Asks.ATTENTION in asks and (reason := self._without_attention(method)):
             return f"needs attention weights: {reason}"
         if Asks.FITTED in asks and (reason := self._not_fitted(method)):
+            return reason
+        if Asks.HEAD in asks and (reason := self._without_head()):
             return reason
         judged_here = Asks.JUDGE in asks and self._judges[similarity].asks_model
         if Asks.FORCING in asks or judged_here:
@@ -123,6 +133,15 @@ class Planner:
             there = ", ".join(self._fitted.methods)
             return f"has not been fitted: in the folder of --fitted there is {there}"
         return None
+
+    def _without_head(self) -> str | None:
+        """Why no trained head can judge an answer."""
+        if self._head is None:
+            return (
+                "needs a trained head: start with --uhead DIR, a folder that the luh package has "
+                "written for this model"
+            )
+        return self._head.obstacle(self._limits)
 
     def plan(self, inquiry: Inquiry) -> Plan:
         """The plan of one request.
@@ -187,8 +206,9 @@ class Planner:
         return f"{who}, and `{path}` is no text"
 
     def _of_another_model(self, method: Method, model: str | None) -> str | None:
-        """Why a fit says nothing of the model that is asked: it is an adapter."""
-        if Asks.FITTED not in all_asks(method.needs) or model not in self._limits.adapters:
+        """Why what was learned says nothing of the model that is asked: it is an adapter."""
+        learned = Asks.FITTED | Asks.HEAD
+        if not learned & all_asks(method.needs) or model not in self._limits.adapters:
             return None
         return f"was fitted on the model itself, not on its adapter {model}"
 

@@ -21,11 +21,12 @@ from conf_server.backends.base import (
 )
 from conf_server.gathering.inquiry import Inquiry
 from conf_server.gathering.plan import Plan
+from conf_server.heads.uncertainty_head import UncertaintyHead
 from conf_server.judges.base import Judge
 from conf_server.refusal import RefusalError
 from conf_server.settings import ConfidenceSettings
 from conf_server.uncertainty.fitted import Fitted
-from conf_server.uncertainty.needs import Asks, Need
+from conf_server.uncertainty.needs import READING, Asks, Need
 
 _INSTRUCTIONS: Final = frozenset({"system", "developer"})
 """Roles whose messages are no part of the question."""
@@ -51,6 +52,7 @@ class Task:
         n_samples: how many samples, and repeated answers, the methods get.
         judge: None where nobody has to compare texts.
         rauq_alpha: as in `Inquiry`.
+        head: the trained one; None without one.
         top_k: candidates that a token's confidence is the mean of.
         statistics: the engine computes exact token statistics.
     """
@@ -70,6 +72,7 @@ class Task:
     judge: Judge | None
     max_judged_characters: int
     rauq_alpha: float | None
+    head: UncertaintyHead | None
     top_k: int
     statistics: bool
     vocab_size: int
@@ -84,12 +87,14 @@ async def prepare(
     settings: ConfidenceSettings,
     *,
     fitted: Fitted | None = None,
+    head: UncertaintyHead | None = None,
     check: bool = False,
 ) -> Task:
     """Check an inquiry, and render what has to be rendered.
 
     Args:
         fitted: what a fit has learned.
+        head: the trained one.
         check: also refuse what the model would refuse when the answers are generated.
 
     Raises:
@@ -101,7 +106,7 @@ async def prepare(
     _check_ids(ask.prompt, limits.vocab_size)
     rendered = None
     quotes = bool(plan.asks & (Asks.QUOTES | Asks.JUDGE)) or Need.VERBALIZED_2S in plan.needs
-    if quotes or inquiry.answer is not None or plan.asks & (Asks.STATES | Asks.ATTENTION):
+    if quotes or inquiry.answer is not None or plan.asks & READING:
         rendered = await backend.check(ask, inquiry.caller)
     given = await _given(inquiry, rendered, backend, limits)
     _check_given(given, settings)
@@ -129,6 +134,7 @@ async def prepare(
         judge=judge,
         max_judged_characters=settings.max_judged_characters,
         rauq_alpha=inquiry.rauq_alpha,
+        head=head,
         top_k=settings.top_k,
         statistics=limits.statistics is None,
         vocab_size=limits.vocab_size,

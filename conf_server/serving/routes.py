@@ -53,6 +53,7 @@ from conf_server.serving.responses import (
 )
 from conf_server.serving.score_handler import ServingScore
 from conf_server.serving.score_protocol import ScoreRequest, ScoreResponse
+from conf_server.serving.served_head import served_head
 from conf_server.serving.splices import SplicedRequest, Splices
 from conf_server.serving.uncertainty_handler import ServingUncertainty
 from conf_server.serving.uncertainty_protocol import (
@@ -276,7 +277,7 @@ def init_confidence_state(
     Raises:
         SettingsError: a similarity model cannot be loaded, or the engine has fewer candidates
             than --confidence-top-k wants, or a package's method cannot be registered, or what
-            --fitted names is of no use to this model.
+            --fitted or --uhead names is of no use to this model.
     """
     try:
         load_entry_points()
@@ -309,5 +310,6 @@ def init_confidence_state(
         None if settings.fitted is None else fitted_for(settings.fitted, identity, limits.states)
     )
     state.conf_server_hidden_states = ServingHiddenStates(chat, backend, settings, identity)
-    estimator = Estimator(backend, judges, settings, fitted)
+    head = served_head(settings, chat.model_config)
+    estimator = Estimator(backend, judges, settings, fitted=fitted, head=head)
     state.conf_server_uncertainty = ServingUncertainty(chat, estimator)

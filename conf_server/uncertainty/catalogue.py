@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from conf_server.uncertainty.catalogue_fitted import FITTED_METHODS
-from conf_server.uncertainty.inner_methods import OF_ATTENTION, OF_STATES
+from conf_server.uncertainty.inner_methods import OF_ATTENTION, OF_HEADS, OF_STATES
 from conf_server.uncertainty.method import Floats, Method, complement, exponential, inverse
 from conf_server.uncertainty.methods import (
     cocoa,
@@ -389,5 +389,6 @@ CATALOGUE: Final = (
     *OF_STATES,
     *OF_ATTENTION,
     *FITTED_METHODS,
+    *OF_HEADS,
 )
 """In the order in which they are listed."""

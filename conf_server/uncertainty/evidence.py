@@ -140,6 +140,28 @@ class AnswerAttention:
 
 
 @dataclass(frozen=True, eq=False)
+class HeadVerdict:
+    """What a trained head says of the answer.
+
+    Attributes:
+        logits: of being wrong, higher = more likely: (n,) of the answer's n tokens, or (1,) of
+            the whole answer.
+        of_tokens: which of the two.
+
+    Raises:
+        ValueError: logits of another shape, or none.
+    """
+
+    logits: Floats
+    of_tokens: bool
+
+    def __post_init__(self) -> None:
+        count = len(self.logits) if self.of_tokens else 1
+        if self.logits.shape != (count,) or not count:
+            raise ValueError(f"logits of shape {self.logits.shape} for one answer")
+
+
+@dataclass(frozen=True, eq=False)
 class Evidence:
     """All that a caller knows of one answer. What it does not know is None or empty.
 
@@ -169,6 +191,7 @@ class Evidence:
         answer_attention: what the answer's tokens pay to themselves in several layers.
         judging_attention: (n,), what the end of `prompts.eliciting` pays to the answer's tokens,
             mean over all layers and heads.
+        head_verdict: what a trained head says of the answer.
         is_instruct: whether the model is tuned to follow instructions.
         rauq_alpha: in place of `rauq`'s own; None for that.
         text_states, answer_states, last_states: by layer, (d,) of the answer with the prompt
@@ -196,6 +219,7 @@ class Evidence:
     self_attention: Floats | None = None
     answer_attention: AnswerAttention | None = None
     judging_attention: Floats | None = None
+    head_verdict: HeadVerdict | None = None
     is_instruct: bool = False
     rauq_alpha: float | None = None
     text_states: Mapping[int, Floats] | None = None

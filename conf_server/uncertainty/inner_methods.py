@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from conf_server.uncertainty.method import Method
+from conf_server.uncertainty.method import Method, complement
 from conf_server.uncertainty.methods import attention
 from conf_server.uncertainty.methods.hidden_states import eigenscore
+from conf_server.uncertainty.methods.trained_head import uhead
 from conf_server.uncertainty.needs import Need
 
 OF_STATES: Final = (
@@ -59,5 +60,16 @@ OF_ATTENTION: Final = (
         "EMNLP 2024, main 578",
         "minus the mean log-probability of the answer's tokens, nats, weighted with what the "
         "model attends to when it is about to judge the answer",
+    ),
+)
+OF_HEADS: Final = (
+    Method(
+        "uhead",
+        frozenset({Need.UHEAD}),
+        uhead,
+        "EMNLP 2025, main 1809",
+        "probability that the answer is wrong, by a network trained on what this model's layers "
+        "make of right and wrong answers",
+        complement,
     ),
 )

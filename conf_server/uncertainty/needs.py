@@ -8,7 +8,7 @@ from here. How it is gathered stands in `conf_server.gathering.gather`, by the s
 from __future__ import annotations
 
 from enum import Flag, StrEnum, auto
-from typing import Self
+from typing import Final, Self
 
 
 class Asks(Flag):
@@ -35,6 +35,12 @@ class Asks(Flag):
     """Attention weights of the model's layers."""
     FITTED = auto()
     """What a fit has learned (`--fitted`)."""
+    HEAD = auto()
+    """A trained head (`--uhead`), and what it reads."""
+
+
+READING: Final = Asks.STATES | Asks.ATTENTION | Asks.HEAD
+"""For these the model reads prompt and answer once more, token by token."""
 
 
 class Need(StrEnum):
@@ -145,4 +151,8 @@ class Need(StrEnum):
     LAST_STATES = (
         *("last_states", "last_states", Asks.STATES | Asks.FITTED),
         "one prefill of a token or a few; the rest comes from the prefix cache",
+    )
+    UHEAD = (
+        *("uhead", "head_verdict", Asks.HEAD),
+        "one prefill of prompt and answer; of the answer alone where the head reads no more",
     )

@@ -95,8 +95,9 @@ ROOMS = {
     "engine": {"stats"},
     "backends": {"engine", "stats"},
     "judges": {"backends", "uncertainty", "stats"},
-    "gathering": {"judges", "backends", "uncertainty", "stats"},
-    "serving": {"gathering", "judges", "backends", "uncertainty", "engine", "stats"},
+    "heads": {"backends", "uncertainty", "stats"},
+    "gathering": {"judges", "heads", "backends", "uncertainty", "stats"},
+    "serving": {"gathering", "judges", "heads", "backends", "uncertainty", "engine", "stats"},
     "report": {"uncertainty", "stats"},
     "batch": {"report"},
     "fit": {"batch", "report", "uncertainty", "stats"},
@@ -130,6 +131,7 @@ def test_evidence_is_gathered_without_http_and_without_vllm() -> None:
     rooms = [
         *modules("gathering"),
         *modules("judges"),
+        *modules("heads"),
         *(path for path in modules("backends") if path.name not in SEAM),
     ]
     assert not offences(iter(rooms), "vllm", "fastapi", "starlette", "pydantic")

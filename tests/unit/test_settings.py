@@ -4,8 +4,11 @@ import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+import yaml
 
 from conf_server import cli, flags
 from conf_server.settings import ConfidenceSettings, SettingsError, add_cli_args
@@ -270,6 +273,51 @@ def test_token_statistics_and_speculative_decoding_exclude_each_other(
     assert not args.worker_extension_cls
     assert cli.main(["m", *flags, "--token-statistics=engine"]) == 2
     assert "--token-statistics engine: speculative" in capsys.readouterr().err
+
+
+_PROBABILITIES = {"name": "luh.feature_extractors.token_probabilities", "top_n": 4}
+_STATES = {"name": "luh.feature_extractors.basic_hidden_states"}
+
+
+def linear_head(folder: Path, extractor: dict[str, Any], width: int) -> str:
+    config = {"head_type": "linear", "feature_extractor": [extractor]}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    weights = {"classifier.weight": torch.zeros(1, width), "classifier.bias": torch.zeros(1)}
+    torch.save(weights, folder / "weights.pth")
+    return str(folder)
+
+
+def test_a_head_of_the_model_is_served(served: Served, model_path: Path, tmp_path: Path) -> None:
+    model = ["--model", str(model_path), "--max-model-len=1024"]
+    assert cli.main([*model, "--uhead", linear_head(tmp_path, _PROBABILITIES, 4)]) == 0
+    with_states = [*model, "--enable-hidden-states"]
+    assert cli.main([*with_states, "--uhead", linear_head(tmp_path, _STATES, 576)]) == 0
+    assert [settings.uhead for _, settings in served] == [str(tmp_path)] * 2
+
+
+@pytest.mark.parametrize(
+    ("extractor", "width", "reason"),
+    [
+        (_PROBABILITIES, 5, "its features are 4 numbers"),
+        (_STATES | {"layer_nums": [31]}, 576, "layer_nums 31 is beyond"),
+        (_STATES, 576, "needs --enable-hidden-states"),
+    ],
+)
+def test_a_head_is_held_against_the_model_before_that_is_loaded(
+    extractor: dict[str, Any],
+    width: int,
+    reason: str,
+    served: Served,
+    model_path: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = linear_head(tmp_path, extractor, width)
+    assert cli.main(["--model", str(model_path), "--max-model-len=1024", "--uhead", folder]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"conf-server: error: --uhead {folder}: ")
+    assert reason in line
+    assert not served
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from conf_server.backends.base import Ask, Caller, Chat, Completion, Prompt
 from conf_server.backends.dummy import DummyBackend
 from conf_server.gathering.estimation import Estimator, Outcome
 from conf_server.gathering.inquiry import Inquiry, Relevance
+from conf_server.heads.uncertainty_head import UncertaintyHead
 from conf_server.judges.models import all_judges
 from conf_server.settings import ConfidenceSettings
 from conf_server.uncertainty.fitted import Fitted
@@ -58,12 +59,14 @@ async def inquire(
     *,
     settings: ConfidenceSettings | None = None,
     fitted: Fitted | None = None,
+    head: UncertaintyHead | None = None,
     check: bool = False,
     **asked: Any,
 ) -> Answered:
     """Plan, prepare, gather and estimate."""
     settings = settings or ConfidenceSettings()
-    estimator = Estimator(backend, all_judges(backend, {}), settings, fitted)
+    judges = all_judges(backend, {})
+    estimator = Estimator(backend, judges, settings, fitted=fitted, head=head)
     work = await estimator.prepare(inquiry(methods, **asked), check=check)
     progress: list[tuple[str, int, int]] = []
     return Answered(await work.run(lambda *step: progress.append(step)), progress)

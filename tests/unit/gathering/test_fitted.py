@@ -118,7 +118,7 @@ async def test_a_prompt_that_holds_more_than_text_has_no_states() -> None:
 
 def planner(found: Fitted | None, **limits: Any) -> Planner:
     model = backend()
-    return Planner(replace(model.known, **limits), all_judges(model, {}), found)
+    return Planner(replace(model.known, **limits), all_judges(model, {}), fitted=found)
 
 
 @pytest.mark.parametrize("name", FITTABLE)

@@ -12,11 +12,13 @@ from conf_server.backends.base import Ask, Chat, Completion, LabelQuestion, Plai
 from conf_server.backends.dummy import DummyBackend
 from conf_server.backends.dummy_numbers import LIMITS
 from conf_server.gathering.inquiry import Relevance
+from conf_server.heads.luh_config import Extractor
 from conf_server.settings import ConfidenceSettings
 from conf_server.stats.forced import WantedAttention, WantedStates
 from conf_server.uncertainty import prompts
 from conf_server.uncertainty.registry import METHODS
 from tests.unit.gathering.inquiries import CHAT, QUESTION, inquire
+from tests.unit.gathering.made_up_heads import head
 from tests.unit.uncertainty.fits import fit
 
 
@@ -63,7 +65,8 @@ async def test_samples_are_the_models_own_unless_the_client_says_otherwise() -> 
 async def test_every_method_can_be_had_from_a_backend_that_can_do_all() -> None:
     backend = DummyBackend(capital)
     backend.known = replace(backend.known, max_len=512)
-    answered = await inquire(backend, ["all"], similarity="rouge_l", fitted=fit())
+    trained = head(Extractor("basic_hidden_states", {}))
+    answered = await inquire(backend, ["all"], similarity="rouge_l", fitted=fit(), head=trained)
     assert not answered.outcome.unavailable
     assert set(answered.outcome.estimates) == set(METHODS)
 

@@ -12,7 +12,7 @@ from conf_server.uncertainty.registry import METHODS
 from conf_server.uncertainty.words.porter_stemmer import stem
 from tests.unit.uncertainty.vectors.cases import VECTORS, Case, cases
 
-OWN = {"max_token_entropy", "probability_gap", "consistency"}
+OWN = {"max_token_entropy", "probability_gap", "consistency", "uhead"}
 """Methods that lm-polygraph lacks."""
 NAMES = sorted(METHODS.keys() - OWN - FITTABLE.keys())
 """Those that have to be fitted are held against a file of their own: test_density_vectors."""

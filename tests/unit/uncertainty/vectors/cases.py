@@ -14,6 +14,7 @@ from conf_server.uncertainty.evidence import (
     AnswerAttention,
     Evidence,
     Generation,
+    HeadVerdict,
     Judgements,
 )
 from conf_server.uncertainty.layers import middle, middle_third
@@ -65,6 +66,8 @@ def evidence(inputs: dict[str, Any]) -> Evidence:
             for position in inputs["claims"]
         ),
         sample_states=np.array(inputs["sample_states"]),
+        # Not recorded here: tests/e2e/recorded/uhead.json has what luh's heads say.
+        head_verdict=HeadVerdict(own[::-1], of_tokens=True),
         judging_attention=np.array(inputs["judging_attention"]).mean(axis=0),
         **attention(np.array(inputs["self_attention"]), len(rows)),
         text_states=answer_states(inputs, 2),

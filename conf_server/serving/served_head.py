@@ -1,0 +1,60 @@
+"""The head of --uhead and the model that is served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from conf_server.heads.features import ModelShape
+from conf_server.heads.loading import check_head, load_head
+from conf_server.heads.luh_config import HeadError
+from conf_server.heads.uncertainty_head import UncertaintyHead
+from conf_server.settings import ConfidenceSettings, SettingsError
+
+
+def check_served_head(settings: ConfidenceSettings, model_config: Any) -> None:
+    """Find out whether there is a head, and whether it is one of the model.
+
+    Args:
+        model_config: vLLM's, of a model that need not be loaded.
+
+    Raises:
+        SettingsError: saying why it is of no use.
+    """
+    if settings.uhead is None:
+        return
+    try:
+        features = check_head(Path(settings.uhead), model_shape(model_config))
+    except HeadError as error:
+        raise SettingsError(f"--uhead {settings.uhead}: {error}") from error
+    if features.reads_layers and not settings.enable_hidden_states:
+        raise SettingsError(
+            f"--uhead {settings.uhead}: the head reads the model's layers, which needs "
+            "--enable-hidden-states"
+        )
+
+
+def served_head(settings: ConfidenceSettings, model_config: Any) -> UncertaintyHead | None:
+    """The head; None where no flag names one.
+
+    Raises:
+        SettingsError: saying why it is of no use.
+    """
+    if settings.uhead is None:
+        return None
+    check_served_head(settings, model_config)
+    limit = settings.max_hidden_state_values
+    try:
+        return load_head(Path(settings.uhead), model_shape(model_config), limit)
+    except HeadError as error:
+        raise SettingsError(f"--uhead {settings.uhead}: {error}") from error
+
+
+def model_shape(model_config: Any) -> ModelShape:
+    """The sizes of a model, from vLLM's configuration of it."""
+    text = model_config.hf_text_config
+    return ModelShape(
+        num_layers=text.num_hidden_layers,
+        num_heads=text.num_attention_heads,
+        hidden_size=model_config.get_hidden_size(),
+    )
