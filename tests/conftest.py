@@ -14,6 +14,7 @@ from tests.devices import HAS_CUDA
 from tests.reference import Reference
 from tests.server import Server
 from tests.trace_sink import TraceSink
+from tests.uheads import write_head
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -58,6 +59,12 @@ def lora_path(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="session")
+def uhead_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an uncertainty head of the embedded model."""
+    return write_head(tmp_path_factory.mktemp("uhead"), "claim")
+
+
+@pytest.fixture(scope="session")
 def traces() -> Iterator[TraceSink]:
     """Where the shared server exports its traces to."""
     with TraceSink() as sink:
@@ -69,6 +76,7 @@ def server(
     model_path: Path,
     lora_path: Path,
     sentence_model_path: Path,
+    uhead_path: Path,
     traces: TraceSink,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Server]:
@@ -79,6 +87,7 @@ def server(
         "--max-model-len=2048",
         "--enable-hidden-states",
         f"--embedding-model={sentence_model_path}",
+        f"--uhead={uhead_path}",
         "--max-score-items=64",
         "--enable-auto-tool-choice",
         "--tool-call-parser=hermes",

@@ -228,6 +228,8 @@ class LikeliestTokens(Feature):
     def rows(self, reading: Reading) -> Floats:
         rows = np.zeros((reading.num_rows, self.top_n), np.float32)
         own = reading.candidates[:, : self.top_n]
+        if own.shape[1] < self.top_n:
+            raise UnreadableError(f"{own.shape[1]} candidates a token, the head reads {self.top_n}")
         rows[len(rows) - len(own) :] = np.exp(own)
         return rows
 

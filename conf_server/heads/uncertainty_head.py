@@ -70,13 +70,14 @@ class UncertaintyHead:
     def text(self, text: ForcedText) -> ForcedText:
         """What the model has to read: all but the answer's last token, of which nothing is read.
 
-        Its completion begins with the first row that the head needs.
+        Where the head needs the answer's rows alone, they are those of the text's completion, which
+        begins with the prompt's last token: from that the model predicts the answer's first one.
 
         Args:
             text: prompt and answer; the prompt has at least one token.
         """
-        first = 0 if self._reads_context else text.num_context - 1
-        return ForcedText(text.token_ids[:-1], text.num_context if self._reads_context else first)
+        before = text.num_context if self._reads_context else text.num_context - 1
+        return ForcedText(text.token_ids[:-1], before)
 
     @property
     def wanted(self) -> WantedStates:

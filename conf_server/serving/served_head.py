@@ -42,7 +42,6 @@ def served_head(settings: ConfidenceSettings, model_config: Any) -> UncertaintyH
     """
     if settings.uhead is None:
         return None
-    check_served_head(settings, model_config)
     limit = settings.max_hidden_state_values
     try:
         return load_head(Path(settings.uhead), model_shape(model_config), limit)

@@ -60,6 +60,35 @@ class Rows:
     blocks: Tensor
 
 
+class TextKeys:
+    """The keys of a forced text in one layer, from its first position to the step's last."""
+
+    def __init__(self, cache: KeyCache, rows: Rows, at_once: int) -> None:
+        """
+        Args:
+            at_once: most keys that are read from the cache in one go.
+        """
+        self._cache = cache
+        self._rows = rows
+        # Those of most texts are few, and are wanted more than once.
+        self._whole = cache.read(rows.blocks, 0, rows.end) if rows.end <= at_once else None
+
+    def read(self, low: int, high: int) -> Tensor:
+        """(high - low, KV heads, head size), of the positions low..high-1, in the cache's dtype."""
+        if self._whole is not None:
+            return self._whole[low:high]
+        return self._cache.read(self._rows.blocks, low, high)
+
+    def hold(self, start: int, key: Tensor) -> bool:
+        """Whether these are, from `start` on, what the layer has just computed.
+
+        Args:
+            key: (end - start, KV heads x head size), of a step's positions.
+        """
+        read = self.read(start, self._rows.end)
+        return torch.equal(read, key.reshape(read.shape).to(read.dtype))
+
+
 @dataclass(frozen=True)
 class Weights:
     """Weights of m rows in one layer, float32 on the CPU.
@@ -122,27 +151,24 @@ class LayerAttention:
 
         return stop
 
-    def holds(self, rows: Rows, start: int, key: Tensor) -> bool:
-        """Whether the cache holds at `start` and after it what the layer has just computed.
+    def keys(self, rows: Rows) -> TextKeys:
+        """The keys of a text, once the layer has run."""
+        keys_at_once, _ = self._sizes()
+        return TextKeys(self._keys, rows, keys_at_once)
 
-        Args:
-            key: (end - start, KV heads x head size), of a step's positions.
-        """
-        read = self._keys.read(rows.blocks, start, rows.end)
-        return torch.equal(read, key.reshape(read.shape).to(read.dtype))
-
-    def weights(self, mark: AttentionMark, rows: Rows, query: Tensor) -> Weights:
+    def weights(self, mark: AttentionMark, rows: Rows, keys: TextKeys, query: Tensor) -> Weights:
         """
         Args:
             query: (m, heads x head size), of the positions begin..end-1.
         """
         shape = (len(query), self._keys.num_heads, self._groups, self._head_size)
         grouped = query.reshape(shape).transpose(0, 1).float()
-        lse, mass = self._sums(mark.context or 0, rows, grouped)
-        near = self._near(mark.history, rows, grouped, lse)
+        lse, mass = self._sums(mark.context or 0, rows, keys, grouped)
+        near = self._near(mark.history, rows, keys, grouped, lse)
         last = None
         if rows.is_last and mark.last_on is not None:
-            last = self._on(mark.last_on, rows, grouped[:, -1:], lse[:, -1:]).flatten(0, 2).cpu()
+            own = grouped[:, -1:], lse[:, -1:]
+            last = self._on(mark.last_on, rows, keys, *own).flatten(0, 2).cpu()
         return Weights(
             near.transpose(0, 1).flatten(1, 2).cpu(),
             (mass - lse).exp().transpose(0, 1).flatten(1).cpu()
@@ -153,7 +179,9 @@ class LayerAttention:
 
     # Below, K is the number of KV heads, g that of query heads which share one, d the head size.
 
-    def _sums(self, context: int, rows: Rows, query: Tensor) -> tuple[Tensor, Tensor]:
+    def _sums(
+        self, context: int, rows: Rows, keys: TextKeys, query: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Logsumexps of the logits: over all that a row sees, and over the context alone.
 
         Args:
@@ -166,22 +194,25 @@ class LayerAttention:
         keys_at_once, rows_at_once = self._sizes()
         for low in range(self._first_seen(rows.begin), rows.end, keys_at_once):
             high = min(low + keys_at_once, rows.end)
-            keys = self._keys.read(rows.blocks, low, high).float()
+            seen = keys.read(low, high).float()
             for first in range(max(0, low - rows.begin), query.shape[1], rows_at_once):
                 part = slice(first, first + rows_at_once)
-                logits = self._logits(query[:, part], keys)
+                logits = self._logits(query[:, part], seen)
                 position = rows.begin + first + torch.arange(logits.shape[1], device=query.device)
                 logits.masked_fill_(self._hidden(position, low, high), -torch.inf)
-                lse[:, part] = torch.logaddexp(lse[:, part], logits.logsumexp(-1))
+                # In place, and one exponential for both sums.
+                top = logits.amax(-1, keepdim=True).clamp_(min=torch.finfo(logits.dtype).min)
+                terms, top = logits.sub_(top).exp_(), top[..., 0]
+                lse[:, part] = torch.logaddexp(lse[:, part], terms.sum(-1).log() + top)
                 if low < context:
-                    within = logits[..., : context - low].logsumexp(-1)
+                    within = terms[..., : context - low].sum(-1).log() + top
                     mass[:, part] = torch.logaddexp(mass[:, part], within)
         sinks = getattr(self._stock, "sinks", None)
         if sinks is not None:
             lse = torch.logaddexp(lse, sinks.float().view(query.shape[0], 1, -1))
         return lse, mass
 
-    def _near(self, history: int, rows: Rows, query: Tensor, lse: Tensor) -> Tensor:
+    def _near(self, history: int, rows: Rows, keys: TextKeys, query: Tensor, lse: Tensor) -> Tensor:
         """(K, m, g, history): what each row pays to itself, to the one before, ..."""
         count = query.shape[1]
         near = query.new_zeros((*query.shape[:3], history))
@@ -189,23 +220,25 @@ class LayerAttention:
         for first in range(0, count if history else 0, rows_at_once):
             end = min(first + rows_at_once, count)
             low = max(0, rows.begin + first - history + 1)
-            keys = self._keys.read(rows.blocks, low, rows.begin + end).float()
+            seen = keys.read(low, rows.begin + end).float()
             position = torch.arange(rows.begin + first, rows.begin + end, device=query.device)
             for back in range(history if self._window is None else min(history, self._window)):
-                chosen = keys[(position - back - low).clamp(min=0)]
+                chosen = seen[(position - back - low).clamp(min=0)]
                 logits = self._capped(torch.einsum("kmgd,mkd->kmg", query[:, first:end], chosen))
                 weights = (logits - lse[:, first:end]).exp()
                 near[:, first:end, :, back] = torch.where((position >= back)[:, None], weights, 0)
         return near
 
-    def _on(self, chosen: tuple[int, int], rows: Rows, query: Tensor, lse: Tensor) -> Tensor:
+    def _on(
+        self, chosen: tuple[int, int], rows: Rows, keys: TextKeys, query: Tensor, lse: Tensor
+    ) -> Tensor:
         """(K, 1, g, n): what the last row pays to n positions; `query` and `lse` are its own."""
         keys_at_once, _ = self._sizes()
         position = torch.tensor([rows.end - 1], device=query.device)
         parts = []
         for low in range(*chosen, keys_at_once):
             high = min(low + keys_at_once, chosen[1])
-            logits = self._logits(query, self._keys.read(rows.blocks, low, high).float())
+            logits = self._logits(query, keys.read(low, high).float())
             weights = (logits - lse[..., None]).exp()
             parts.append(weights.masked_fill(self._hidden(position, low, high), 0))
         return torch.cat(parts, -1)

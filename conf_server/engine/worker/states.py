@@ -283,8 +283,9 @@ class HiddenStates:
             is_last = span.end == chunk.prompt_len
             rows = Rows(span.begin, span.end, is_last, blocks(chunk.req_id, attention.name))
             own = key[chunk.offset : chunk.offset + span.end - chunk.start]
-            span.taken.readable &= attention.holds(rows, chunk.start, own)
-            weights = attention.weights(mark, rows, query[span.rows])
+            keys = attention.keys(rows)
+            span.taken.readable &= keys.hold(chunk.start, own)
+            weights = attention.weights(mark, rows, keys, query[span.rows])
             span.taken.weights.setdefault(layer, []).append(weights)
 
     def _keep(self, layer: int, hidden: Tensor, residual: Tensor | None) -> None:

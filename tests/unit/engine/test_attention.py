@@ -146,7 +146,8 @@ def assert_right(layer: nn.Module, begin: int, max_bytes: int = PLENTY) -> None:
     draw = torch.Generator().manual_seed(3)
     query = torch.randn((LENGTH - begin, HEADS, SIZE), generator=draw) * 2
     mark = AttentionMark((0,), history=3, context=20, last_on=(5, 33))
-    found = attention.weights(mark, Rows(begin, LENGTH, True, BLOCK_IDS), query.flatten(1))
+    rows_of_text = Rows(begin, LENGTH, True, BLOCK_IDS)
+    found = attention.weights(mark, rows_of_text, attention.keys(rows_of_text), query.flatten(1))
     expected = dense(layer, query, keys, begin)
     rows = torch.arange(len(query))
     for back in range(3):
@@ -193,7 +194,7 @@ def test_no_tensor_is_larger_than_what_is_allowed() -> None:
     query = torch.randn(LENGTH, HEADS * SIZE)
     mark = AttentionMark((0,), history=0, context=20, last_on=(0, LENGTH))
     with LargestTensor() as largest:
-        attention.weights(mark, rows, query)
+        attention.weights(mark, rows, attention.keys(rows), query)
     own = query.numel() * query.element_size()
     assert largest.bytes <= max(16_000 // 2, own)
 
@@ -210,9 +211,9 @@ def test_the_cache_is_left_as_it_was() -> None:
 def test_keys_are_compared_with_those_just_computed() -> None:
     layer = decoder_layer()
     attention, keys = LayerAttention(layer, PLENTY), filled(layer)
-    rows = Rows(50, LENGTH, True, BLOCK_IDS)
-    assert attention.holds(rows, 40, keys[40:])
-    assert not attention.holds(rows, 40, keys[40:] + 1)
+    read = attention.keys(Rows(50, LENGTH, True, BLOCK_IDS))
+    assert read.hold(40, keys[40:])
+    assert not read.hold(40, keys[40:] + 1)
 
 
 def test_queries_are_looked_at_only_while_somebody_watches() -> None:

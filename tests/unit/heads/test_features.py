@@ -72,6 +72,11 @@ def test_probabilities_are_those_of_the_answers_tokens_alone() -> None:
     assert row.rows(P, P - 1, candidates(), None) == pytest.approx(whole[P - 1 :])
 
 
+def test_fewer_candidates_than_the_head_reads_are_no_feature() -> None:
+    with pytest.raises(UnreadableError, match="3 candidates a token, the head reads 4"):
+        features("token_probabilities", top_n=4).rows(P, 0, candidates(), None)
+
+
 def lookback(mass: NDArray[np.float64]) -> NDArray[np.float32]:
     attention = ForcedAttention(near(3, 0), np.broadcast_to(mass[:, None], (3, len(mass), 2)))
     return features("lookback_lens").rows(P, 0, candidates(), ForcedStates(NOTHING, 0, attention))

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from conf_server.heads.features import ModelShape
 from conf_server.heads.loading import check_head, load_head
 from conf_server.heads.luh_config import HeadError
-from tests.uheads import CONFIGS, RECORDED, made_up, write_head
+from conf_server.heads.uncertainty_head import UncertaintyHead
+from tests.uheads import CONFIGS, RECORDED, write_head
 
 SHAPE = ModelShape(num_layers=30, num_heads=9, hidden_size=576)
 CANDIDATES = np.log(np.full((3, 4), 0.2, np.float32))
@@ -25,7 +27,7 @@ CANDIDATES = np.log(np.full((3, 4), 0.2, np.float32))
 Change = Callable[[dict[str, Any]], object]
 
 
-def load(folder: Path, shape: ModelShape = SHAPE) -> Any:
+def load(folder: Path, shape: ModelShape = SHAPE) -> UncertaintyHead:
     return load_head(folder, shape, 10**6)
 
 
@@ -50,13 +52,14 @@ async def test_a_linear_head_of_a_claim_judges_the_tokens_mean(tmp_path: Path) -
     assert not verdict.of_tokens
 
 
+@pytest.mark.parametrize("as_checkpoint", [False, True])
 @pytest.mark.parametrize("name", CONFIGS)
-async def test_checkpoint_and_safetensors_hold_the_same_head(name: str, tmp_path: Path) -> None:
+def test_every_kind_is_loaded_as_luh_has_it(name: str, as_checkpoint: bool, tmp_path: Path) -> None:
     recorded = json.loads(RECORDED.read_text())["heads"][name]
-    for folder, as_checkpoint in (("torch", True), ("safetensors", False)):
-        path = write_head(tmp_path / folder, name, as_checkpoint=as_checkpoint)
-        assert check_head(path, SHAPE).width == load(path)._features.width
-        assert load(path).judges_tokens == recorded["of_tokens"]
+    head = load(write_head(tmp_path, name, as_checkpoint=as_checkpoint))
+    assert head.name == CONFIGS[name]["head_type"]
+    assert head.judges_tokens == recorded["of_tokens"]
+    assert head.reads_layers
 
 
 @pytest.mark.parametrize(
@@ -190,14 +193,19 @@ def test_a_head_of_another_model_is_refused(shape: ModelShape, tmp_path: Path) -
             load_or_check(folder, shape)
 
 
-def test_half_precision_weights_are_computed_with_in_float32(tmp_path: Path) -> None:
+async def test_the_answers_features_become_logits_whatever_the_file(tmp_path: Path) -> None:
+    """Heads of probabilities alone, with the same weights in three files."""
     weights = {
-        "classifier.weight": torch.ones(1, 4).half(),
-        "classifier.bias": torch.ones(1).bfloat16(),
+        "classifier.weight": torch.tensor([[1.0, -2.0, 0.5, 0.25]]),
+        "classifier.bias": torch.tensor([0.125]),
     }
-    torch.save(weights, claim_head(tmp_path) / "weights.pth")
-    assert load(tmp_path)._network(np.ones((3, 4), np.float32), 0).dtype == np.float32
-
-
-def test_the_made_up_weights_are_always_the_same() -> None:
-    assert made_up({"a": [2]})["a"] == pytest.approx([0.8453, -0.2330], abs=1e-3)
+    halved = {"classifier.weight": torch.half, "classifier.bias": torch.bfloat16}
+    folder = claim_head(tmp_path, lambda config: config.update(head_type="linear"))
+    found = []
+    for written in (weights, {name: weights[name].to(dtype) for name, dtype in halved.items()}):
+        torch.save(written, folder / "weights.pth")
+        found.append((await load(folder).judge(2, CANDIDATES, None)).logits)
+    save_file(weights, folder / "weights.safetensors")
+    (folder / "weights.pth").unlink()
+    found.append((await load(folder).judge(2, CANDIDATES, None)).logits)
+    assert found == [pytest.approx([0.2 * -0.25 + 0.125] * 3)] * 3
