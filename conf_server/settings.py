@@ -56,7 +56,8 @@ class ConfidenceSettings:
             together; texts are those that the model reads and did not write.
         enable_hidden_states: whether /v1/hidden_states answers.
         fitted: folder of what `conf-server fit` has learned of the model; None for none.
-        max_hidden_state_values: numbers, of 4 bytes each, that one answer of it may hold.
+        max_hidden_state_values: numbers, of 4 bytes each, that one answer of it may hold, or that
+            a trained head may read of one text.
         max_attention_bytes: that a worker may use at a time to recompute attention weights.
         max_uncertainty_samples: samples that one /v1/uncertainty request may draw or bring.
         max_uncertainty_tokens: tokens that its answer and samples, given or generated, may
@@ -210,7 +211,8 @@ def add_cli_args(parser: ArgumentParser) -> None:
         "--max-hidden-state-values",
         metavar="N",
         default=defaults.max_hidden_state_values,
-        help="Numbers, of 4 bytes each, that one answer of /v1/hidden_states may hold.",
+        help="Numbers, of 4 bytes each, that one answer of /v1/hidden_states may hold, or that the "
+        "head of --uhead may read of one text.",
     )
     group.add_argument(
         "--max-attention-bytes",

@@ -199,7 +199,10 @@ class LayerAttention:
                 part = slice(first, first + rows_at_once)
                 logits = self._logits(query[:, part], seen)
                 position = rows.begin + first + torch.arange(logits.shape[1], device=query.device)
-                logits.masked_fill_(self._hidden(position, low, high), -torch.inf)
+                # Without a window every row sees all that is before the first one.
+                known = low if self._window else min(max(low, rows.begin + first), high)
+                hidden = self._hidden(position, known, high)
+                logits[..., known - low :].masked_fill_(hidden, -torch.inf)
                 # In place, and one exponential for both sums.
                 top = logits.amax(-1, keepdim=True).clamp_(min=torch.finfo(logits.dtype).min)
                 terms, top = logits.sub_(top).exp_(), top[..., 0]
