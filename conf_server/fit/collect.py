@@ -21,7 +21,9 @@ from conf_server.batch.records import LineError, parse_record
 from conf_server.batch.run import Counts
 from conf_server.batch.streams import open_input
 from conf_server.fit.options import FitOptions
-from conf_server.fit.passes import ASKING, Pass, passes
+from conf_server.fit.passes import ASKING, Pass, head_passes, passes
+from conf_server.heads.features import FeatureRow, ModelShape
+from conf_server.heads.luh_config import HeadError
 from conf_server.signals import Signals
 from conf_server.uncertainty.fitted import ModelIdentity
 
@@ -39,11 +41,13 @@ class Collected:
     Attributes:
         layers: by method, counted from 0; None where a method reads all.
         files: each pass and the file of its answers.
+        num_heads: of attention in a layer; None where the server does not say it.
     """
 
     model: ModelIdentity
     layers: Mapping[str, int | None]
     files: list[tuple[Pass, Path]]
+    num_heads: int | None = None
 
 
 def check_lines(path: str) -> tuple[int, int]:
@@ -92,16 +96,20 @@ async def collect(options: FitOptions, signals: Signals, counts: Counts) -> Coll
 
     async def work(url: str) -> None:
         async with Client.session(options.batch) as session:
-            model = _identity(await Client(session, url, options.batch).get(ASKING.path))
+            said = await Client(session, url, options.batch).get(ASKING.path)
+            model, heads = _identity(said), said.get("num_heads")
             layers = {name: options.layer(name, model.num_layers) for name in options.methods}
             folder = options.folder / STATES
             _begin(folder, model, options.batch.overwrite)
             files = []
-            for one in passes(options.methods, layers):
+            asked = passes(options.methods, layers)
+            if options.head is not None:
+                asked += head_passes(features_of(options, model, heads))
+            for one in asked:
                 path = folder / one.file_name
                 await _answered(options, one, path, session, url, signals, counts)
                 files.append((one, path))
-            done.append(Collected(model, layers, files))
+            done.append(Collected(model, layers, files, heads))
 
     with signals.handled():
         await with_server(options.batch, work)
@@ -126,6 +134,20 @@ async def _answered(
         await job.run(Client(session, url, batch), counts, signals)
     if signals.received:
         raise asyncio.CancelledError
+
+
+def features_of(options: FitOptions, model: ModelIdentity, num_heads: int | None) -> FeatureRow:
+    """What the head that is to be trained reads of this model.
+
+    Raises:
+        UsageError: the model lacks a layer or a head that --head-config names.
+    """
+    assert options.head is not None
+    shape = ModelShape(model.num_layers, num_heads or 0, model.hidden_size)
+    try:
+        return FeatureRow(options.head.extractors, shape)
+    except HeadError as error:
+        raise UsageError(f"--head-config: {error}") from error
 
 
 def _identity(answer: Mapping[str, Any]) -> ModelIdentity:

@@ -43,6 +43,14 @@ class CollectedFile:
     def __len__(self) -> int:
         return len(self.lines)
 
+    def answer(self, line: int) -> dict[str, Any]:
+        """The whole line of the file that answers a line of the input; there has to be one."""
+        place = self._places[int(np.searchsorted(self.lines, line))]
+        with self._path.open("rb") as file:
+            file.seek(int(place))
+            found: dict[str, Any] = json.loads(file.readline())
+        return found
+
     def answers(self) -> Iterator[dict[str, Any]]:
         """The whole lines of the file, in the order of the input."""
         with self._path.open("rb") as file:

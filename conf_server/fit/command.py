@@ -12,16 +12,17 @@ from typing import Any, Final
 from conf_server import __version__
 from conf_server.batch.options import StopRunError, UsageError
 from conf_server.batch.run import Counts
-from conf_server.fit.collect import STATES, Collected, check_lines, collect
+from conf_server.fit.collect import STATES, Collected, check_lines, collect, features_of
 from conf_server.fit.collected_file import CollectedFile
 from conf_server.fit.errors import FitError
 from conf_server.fit.learn import Learning
-from conf_server.fit.options import FitOptions, parse_options
+from conf_server.fit.options import UHEAD, FitOptions, parse_options
+from conf_server.fit.passes import HEAD_SCORES, HEAD_STATES
 from conf_server.signals import Signals
 from conf_server.uncertainty.fitted import Fitted, Learner
 from conf_server.uncertainty.fitted_file import write_fitted
 
-_PACKAGES: Final = ("numpy", "scikit-learn")
+_PACKAGES: Final = ("numpy", "scikit-learn", "torch")
 """Whose versions a fit names, beside our own."""
 
 
@@ -51,7 +52,8 @@ def _fit(options: FitOptions, signals: Signals, counts: Counts) -> None:
     if options.background is not None:
         lines["background"] = check_lines(options.background)
     _, labelled = lines["train"]
-    if options.learners & {Learner.LINEAR, Learner.PERCEPTRON} and not labelled:
+    learns_labels = options.learners & {Learner.LINEAR, Learner.PERCEPTRON} or options.head
+    if learns_labels and not labelled:
         raise UsageError(f"{options.train}: no line has `correct`, which a probe learns from")
     collected = asyncio.run(collect(options, signals, counts))
     if counts.failed and not options.allow_failed:
@@ -59,11 +61,39 @@ def _fit(options: FitOptions, signals: Signals, counts: Counts) -> None:
             f"{counts.failed} requests have failed: the same command tries them again, and "
             "--allow-failed leaves their lines out"
         )
-    fitted = _learned(options, collected)
-    write_fitted(options.folder, fitted, _facts(options, lines))
+    if options.head is not None:
+        _train_head(options, collected, lines)
+    if options.methods:
+        fitted = _learned(options, collected)
+        write_fitted(options.folder, fitted, _facts(options, lines))
+        _say(f"{len(fitted.methods)} methods in {options.folder}")
     if not options.keep_states:
         shutil.rmtree(options.folder / STATES)
-    _say(f"{len(fitted.methods)} methods in {options.folder}")
+
+
+def _train_head(
+    options: FitOptions, collected: Collected, lines: dict[str, tuple[int, int]]
+) -> None:
+    """Train a head, and write it into a folder of its own."""
+    from conf_server.fit.head import Examples, trained
+    from conf_server.heads.written import write_head
+
+    assert options.head is not None
+    files = {one.name: CollectedFile(path) for one, path in collected.files}
+    features = features_of(options, collected.model, collected.num_heads)
+    states, scores = files.get(HEAD_STATES), files[HEAD_SCORES]
+    try:
+        examples = Examples(features, states, scores, options.probe_lines)
+        weights, facts = trained(options.head, examples, options.epochs)
+    except FitError as error:
+        raise FitError(f"{UHEAD}: {error}") from error
+    folder = options.folder / UHEAD
+    facts |= _facts(options, lines)
+    write_head(folder, options.head, weights, collected.model, facts)
+    found = (
+        f", AUROC {facts['auroc']:.3f} of answers that were left out" if "auroc" in facts else ""
+    )
+    _say(f"{UHEAD}: {len(examples)} texts{found}, in {folder}")
 
 
 def _learned(options: FitOptions, collected: Collected) -> Fitted:

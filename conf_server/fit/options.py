@@ -24,11 +24,17 @@ from conf_server.batch.options import (
 from conf_server.fit.errors import FitError
 from conf_server.fit.moments import Regularization
 from conf_server.fit.passes import ASKING
+from conf_server.heads.luh_config import HeadError, LuhConfig, read_config_file, usual_config
 from conf_server.uncertainty.fitted import FITTABLE, Learner
 from conf_server.uncertainty.fitted_file import FACTS
 
 HIDDEN_STATES_FLAG: Final = "--enable-hidden-states"
 """What a server of our own is started with."""
+
+UHEAD: Final = "uhead"
+"""The method that is trained as a folder of its own, for the server's --uhead."""
+
+_ANY: Final = (*FITTABLE, UHEAD)
 
 NO_LIBRARIES: Final = "pip install 'conf-server[fit]' installs what it takes"
 
@@ -53,6 +59,7 @@ class FitOptions:
         epochs: passes over the lines that `saplma` learns in.
         allow_failed: whether lines that the server refuses may be left out.
         keep_states: whether the states that were collected stay in the folder.
+        head: the uncertainty head that is to be trained; None for none.
     """
 
     batch: BatchOptions
@@ -68,6 +75,7 @@ class FitOptions:
     epochs: int
     allow_failed: bool
     keep_states: bool
+    head: LuhConfig | None
 
     @property
     def learners(self) -> set[Learner]:
@@ -126,7 +134,7 @@ def parse_options(arguments: Sequence[str]) -> FitOptions:
         train=given.train,
         background=given.background,
         folder=Path(given.output),
-        methods=tuple(dict.fromkeys(given.methods)),
+        methods=tuple(name for name in dict.fromkeys(given.methods) if name != UHEAD),
         layers=given.layers,
         covariance=given.covariance,
         reservoir=given.reservoir,
@@ -135,13 +143,27 @@ def parse_options(arguments: Sequence[str]) -> FitOptions:
         epochs=given.epochs,
         allow_failed=given.allow_failed,
         keep_states=given.keep_states,
+        head=_head(parser, given),
     )
+
+
+def _head(parser: argparse.ArgumentParser, given: argparse.Namespace) -> LuhConfig | None:
+    if UHEAD not in given.methods:
+        if given.head_config is not None:
+            parser.error(f"--head-config: {UHEAD} is none of --methods")
+        return None
+    if given.head_config is None:
+        return usual_config()
+    try:
+        return read_config_file(Path(given.head_config))
+    except HeadError as error:
+        parser.error(f"--head-config: {error}")
 
 
 def _check(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
     for name in given.methods:
-        if name not in FITTABLE:
-            parser.error(f"--methods: no method {name!r} is fitted, only {', '.join(FITTABLE)}")
+        if name not in FITTABLE and name != UHEAD:
+            parser.error(f"--methods: no method {name!r} is fitted, only {', '.join(_ANY)}")
     for name in given.layers:
         if name is not None and name not in given.methods:
             parser.error(f"--layers: {name} is none of --methods")
@@ -149,7 +171,7 @@ def _check(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
             parser.error(f"--layers: {name} reads all layers")
     if STANDARD_STREAM in (given.train, given.background):
         parser.error("- has no place here: the lines are read more than once")
-    learners = {FITTABLE[name].learner for name in given.methods}
+    learners = {FITTABLE[name].learner for name in given.methods if name != UHEAD}
     if Learner.RELATIVE in learners and given.background is None:
         parser.error("--background: relative_mahalanobis_distance compares with one")
     if Learner.RELATIVE not in learners and given.background is not None:
@@ -160,6 +182,8 @@ def _check(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
     needed = {"safetensors": "safetensors"}
     if learners & _OF_SKLEARN:
         needed["sklearn"] = "scikit-learn"
+    if UHEAD in given.methods:
+        needed |= {"sklearn": "scikit-learn", "torch": "torch"}
     for module, package in needed.items():
         if find_spec(module) is None:
             parser.error(f"{package} is not installed: {NO_LIBRARIES}")
@@ -187,7 +211,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="A,B",
         type=names,
         required=True,
-        help=f"Any of {', '.join(FITTABLE)}.",
+        help=f"Any of {', '.join(_ANY)}.",
     )
     parser.add_argument(
         "--background",
@@ -243,7 +267,13 @@ def _add_learning(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=positive,
         default=5,
-        help="Of saplma. Default: 5, the paper's.",
+        help="Of saplma and uhead. Default: 5, that of saplma's paper.",
+    )
+    group.add_argument(
+        "--head-config",
+        metavar="FILE",
+        help="What kind of head uhead trains, and on which features: a config.yaml of the luh "
+        "package. Default: a claim head on attention and the likeliest tokens.",
     )
     group.add_argument(
         "--allow-failed",

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from conf_server.batch.endpoint import SCORE, Endpoint
 from conf_server.batch.records import LineError
+from conf_server.heads.features import FeatureRow
 from conf_server.uncertainty.fitted import FITTABLE, Learner, Pooled
 
 _ONE_EACH: Final = "put each text on a line of its own"
@@ -25,6 +26,11 @@ ASKING: Final = Endpoint(
     },
 )
 """What a line is checked against before anything is asked."""
+
+
+HEAD_SCORES: Final = "head_scores"
+HEAD_STATES: Final = "head_states"
+"""Names of the passes that a head is trained on."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,32 @@ def _lookback(corpus: str, pooled: Pooled, methods: list[str]) -> Pass:
         rewritten=_answer_without_end,
     )
     return Pass(corpus, pooled, endpoint, dict.fromkeys(methods))
+
+
+def head_passes(features: FeatureRow) -> list[Pass]:
+    """The passes for a head that is to be trained: what its features are made of."""
+    wanted = features.wanted(completion_only=False)
+    score = replace(
+        ASKING,
+        path=SCORE.path,
+        object=SCORE.object,
+        fields={"mode": "per_token", "top_logprobs": features.top_n},
+        rewritten=_with_end,
+    )
+    found = [Pass("train", HEAD_SCORES, score)]
+    if features.reads_layers:
+        fields: dict[str, Any] = {
+            **{"layers": list(wanted.layers), "pooling": "none", "tokens": "all"},
+        }
+        if wanted.attention is not None:
+            fields["attention"] = {
+                "layers": list(wanted.attention.layers),
+                "history": wanted.attention.history,
+                "context_mass": wanted.attention.context_mass,
+            }
+        states = replace(ASKING, fields=fields, rewritten=_answer_without_end)
+        found.append(Pass("train", HEAD_STATES, states))
+    return found
 
 
 def _parted(body: dict[str, Any]) -> dict[str, Any]:

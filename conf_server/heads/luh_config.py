@@ -96,17 +96,25 @@ def read_config(folder: Path) -> LuhConfig:
     Raises:
         HeadError: there is none, or it names something that is not known here.
     """
+    return read_config_file(folder / CONFIG)
+
+
+def read_config_file(path: Path) -> LuhConfig:
+    """A head's configuration, under whatever name.
+
+    Raises:
+        HeadError: as `read_config`.
+    """
     import yaml  # type: ignore[import-untyped]
 
-    path = folder / CONFIG
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise HeadError(f"{CONFIG} cannot be read: {error}") from error
+        raise HeadError(f"{path.name} cannot be read: {error}") from error
     except yaml.YAMLError as error:
-        raise HeadError(f"{CONFIG} is no YAML: {' '.join(str(error).split())}") from error
+        raise HeadError(f"{path.name} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise HeadError(f"{CONFIG} holds no settings")
+        raise HeadError(f"{path.name} holds no settings")
     head_type = content.get("head_type", _DEFAULT_TYPE)
     if not isinstance(head_type, str) or head_type.lower() not in _OPTIONS:
         raise HeadError(f"head_type {head_type!r} is not known, only {', '.join(_OPTIONS)}")
@@ -116,6 +124,32 @@ def read_config(folder: Path) -> LuhConfig:
         _options(content.get("uncertainty_head") or {}, head_type),
         _extractors(content.get("feature_extractor")),
     )
+
+
+def usual_config() -> LuhConfig:
+    """What luh's authors have trained most: attention to the last three tokens, in all layers, and
+    the four likeliest tokens, judged by a small encoder. Its sizes are luh's defaults.
+    """
+    features = (
+        Extractor("basic_attention", {"layer_nums": "all", "attn_history_sz": 3, "pool": False}),
+        Extractor("token_probabilities", {"top_n": 4}),
+    )
+    return LuhConfig("claim", dict(_OPTIONS["claim"]), features)
+
+
+def as_yaml(config: LuhConfig) -> str:
+    """The `config.yaml` that luh reads."""
+    import yaml
+
+    content = {
+        "head_type": config.head_type,
+        "feature_extractor": [
+            {"name": f"{_MODULES}{each.name}", **each.options} for each in config.extractors
+        ],
+        "uncertainty_head": dict(config.options) or None,
+    }
+    text: str = yaml.safe_dump(content, sort_keys=False)
+    return text
 
 
 def _options(given: Any, head_type: str) -> dict[str, Any]:

@@ -46,7 +46,8 @@ class ServingHiddenStates(ServingForced):
         """What the model is; an error where it gives no hidden states."""
         if self._identity is None:
             return self._missing(self._backend.limits().states or "there are no hidden states")
-        return HiddenStatesModel(**asdict(self._identity))
+        heads = self._backend.limits().num_heads
+        return HiddenStatesModel(**asdict(self._identity), num_heads=heads)
 
     async def create_hidden_states(
         self, request: HiddenStatesRequest, raw_request: Request | None = None

@@ -192,6 +192,7 @@ class HiddenStatesModel(BaseModel):
                     "root": "/models/smol",
                     "num_layers": 30,
                     "hidden_size": 576,
+                    "num_heads": 9,
                     "weights": "sha256:5af571cb",
                     "chat_template": "sha256:872be49d",
                 }
@@ -203,6 +204,7 @@ class HiddenStatesModel(BaseModel):
     root: str = Field(description="Folder or name that the weights come from.")
     num_layers: int = Field(description="Decoder layers: the number of the last layer.")
     hidden_size: int = Field(description="Numbers in one hidden state.")
+    num_heads: int = Field(description="Of attention in a layer; 0 where there are no weights.")
     weights: str | None = Field(
         description="Fingerprint of the weights' files; null where there are none at hand."
     )

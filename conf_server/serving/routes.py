@@ -310,6 +310,6 @@ def init_confidence_state(
         None if settings.fitted is None else fitted_for(settings.fitted, identity, limits.states)
     )
     state.conf_server_hidden_states = ServingHiddenStates(chat, backend, settings, identity)
-    head = served_head(settings, chat.model_config)
+    head = served_head(settings, chat.model_config, identity)
     estimator = Estimator(backend, judges, settings, fitted=fitted, head=head)
     state.conf_server_uncertainty = ServingUncertainty(chat, estimator)

@@ -9,7 +9,9 @@ from conf_server.heads.features import ModelShape
 from conf_server.heads.loading import check_head, load_head
 from conf_server.heads.luh_config import HeadError
 from conf_server.heads.uncertainty_head import UncertaintyHead
+from conf_server.heads.written import trained_on
 from conf_server.settings import ConfidenceSettings, SettingsError
+from conf_server.uncertainty.fitted import ModelIdentity
 
 
 def check_served_head(settings: ConfidenceSettings, model_config: Any) -> None:
@@ -34,8 +36,13 @@ def check_served_head(settings: ConfidenceSettings, model_config: Any) -> None:
         )
 
 
-def served_head(settings: ConfidenceSettings, model_config: Any) -> UncertaintyHead | None:
+def served_head(
+    settings: ConfidenceSettings, model_config: Any, identity: ModelIdentity | None
+) -> UncertaintyHead | None:
     """The head; None where no flag names one.
+
+    Args:
+        identity: of the served model; None where it is not known.
 
     Raises:
         SettingsError: saying why it is of no use.
@@ -43,8 +50,12 @@ def served_head(settings: ConfidenceSettings, model_config: Any) -> UncertaintyH
     if settings.uhead is None:
         return None
     limit = settings.max_hidden_state_values
+    folder = Path(settings.uhead)
     try:
-        return load_head(Path(settings.uhead), model_shape(model_config), limit)
+        model = trained_on(folder)
+        if model and identity and (reason := model.difference(identity)):
+            raise HeadError(reason.replace("fitted", "trained"))
+        return load_head(folder, model_shape(model_config), limit)
     except HeadError as error:
         raise SettingsError(f"--uhead {settings.uhead}: {error}") from error
 

@@ -100,7 +100,7 @@ ROOMS = {
     "serving": {"gathering", "judges", "heads", "backends", "uncertainty", "engine", "stats"},
     "report": {"uncertainty", "stats"},
     "batch": {"report"},
-    "fit": {"batch", "report", "uncertainty", "stats"},
+    "fit": {"batch", "heads", "report", "uncertainty", "stats"},
 }
 """Each room, and those that it may look into."""
 COMMON = {
