@@ -31,13 +31,15 @@ def write_head(
     Raises:
         OSError: nothing can be written there.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from conf_server.heads.loading import SAFETENSORS
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(as_yaml(config), encoding="utf-8")
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / SAFETENSORS)
+    # Not by save_file, which lets nobody else read what it writes: a service is another user.
+    content = save({name: tensor.contiguous() for name, tensor in weights.items()})
+    (folder / SAFETENSORS).write_bytes(content)
     notes = {"model": asdict(model), **facts}
     (folder / NOTES).write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
 

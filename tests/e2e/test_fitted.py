@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from conf_server.fit import command
+from conf_server.heads.luh_config import LuhConfig, as_yaml, usual_config
 from conf_server.stats.lookback import lookback_ratios
 from conf_server.uncertainty.fitted import FITTABLE, Gaussian, LinearProbe, RelativeGaussian
 from conf_server.uncertainty.fitted_file import FACTS, load_fitted
@@ -25,6 +26,7 @@ WORDS = ["cat", "dog", "river", "stone", "cloud", "ship", "clock", "garden", "br
 TASKS = ["Name a kind of", "Write a line about a", "Say what you know of the", "Draw a"]
 TEXTS = [(f"{task} {word}.", f"A {word} it is.") for task in TASKS for word in WORDS]
 QUESTION, ANSWER = "Name a kind of lamp.", "A lamp it is."
+SMALL = {"head_dim": 16, "n_layers": 1, "n_heads": 2}
 DENSITIES = ["mahalanobis_distance", "mahalanobis_distance_answer", "rde", "rde_answer"]
 
 
@@ -42,7 +44,10 @@ def folder(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     train.write_text("".join(json.dumps(one) + "\n" for one in lines))
     background.write_text("".join(json.dumps(one) + "\n" for one in lines[::2]))
     words = [str(train), "-o", str(folder / "fitted"), "--background", str(background)]
-    words += ["--methods", ",".join(FITTABLE), "--rde-components", "8"]
+    head = folder / "head.yaml"
+    head.write_text(as_yaml(LuhConfig("claim", SMALL, usual_config().extractors)))
+    words += ["--methods", ",".join((*FITTABLE, "uhead")), "--rde-components", "8"]
+    words += ["--head-config", str(head)]
     words += ["--url", server.url, "--api-key", server.api_key]
     assert command.main(words) == 0
     return folder / "fitted"
@@ -53,6 +58,7 @@ def fitted(
     model_path: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     flags = ["--max-model-len=512", "--enable-hidden-states", f"--fitted={folder}"]
+    flags.append(f"--uhead={folder / 'uhead'}")
     with Server(model_path, flags, tmp_path_factory.mktemp("fitted-server") / "log") as server:
         yield server
 
@@ -114,6 +120,16 @@ def distance(gaussian: Gaussian, state: Any) -> float:
     return float(np.sqrt(centred @ np.linalg.solve(covariance, centred)))
 
 
+def test_a_head_that_was_trained_here_judges_here(fitted: Server) -> None:
+    answer = ask(
+        fitted,
+        messages=[{"role": "user", "content": QUESTION}],
+        answer=ANSWER,
+        uncertainty={"methods": ["uhead"]},
+    )
+    assert 0 < answer["estimates"]["uhead"]["value"] < 1
+
+
 def test_what_is_far_from_the_texts_is_told(fitted: Server) -> None:
     def estimated(question: str, answer: str) -> dict[str, float]:
         messages = [{"role": "user", "content": question}]
@@ -154,7 +170,7 @@ def test_states_compare_texts_without_another_model(server: Server) -> None:
 def test_a_fit_that_is_of_no_use_is_refused_in_one_line(
     model_path: Path, folder: Path, tmp_path: Path, what: str
 ) -> None:
-    for path in folder.iterdir():
+    for path in filter(Path.is_file, folder.iterdir()):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     facts = json.loads((tmp_path / FACTS).read_text())
     facts["model"]["weights"] = "sha256:others"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,8 @@ from conf_server.heads.features import FeatureRow, ModelShape
 from conf_server.heads.loading import load_head
 from conf_server.heads.luh_config import Extractor, LuhConfig, read_config, usual_config
 from conf_server.heads.written import trained_on, write_head
+from conf_server.serving.served_head import served_head
+from conf_server.settings import ConfidenceSettings, SettingsError
 from conf_server.uncertainty.fitted import ModelIdentity
 
 SHAPE = ModelShape(num_layers=2, num_heads=2, hidden_size=3)
@@ -76,17 +80,17 @@ def examples(folder: Path, of: LuhConfig, correct: Sequence[Any]) -> Examples:
     return Examples(features, *given, most=1000)
 
 
-LABELS = [True, False] * 40
+LABELS = [True, False] * 20
 
 
-@pytest.mark.parametrize(("of", "epochs"), [(CLAIM, 20), (LINEAR, 100)])
+@pytest.mark.parametrize(("of", "epochs"), [(CLAIM, 25), (LINEAR, 150)])
 def test_a_head_learns_and_judges_when_it_is_loaded(
     tmp_path: Path, of: LuhConfig, epochs: int
 ) -> None:
     learned_from = examples(tmp_path, of, LABELS)
     weights, facts = trained(of, learned_from, epochs)
     assert facts["auroc"] > 0.95
-    assert (facts["texts"], facts["wrong"]) == (80, 40)
+    assert (facts["texts"], facts["wrong"]) == (40, 20)
     write_head(tmp_path / "uhead", of, weights, MODEL, facts)
     assert trained_on(tmp_path / "uhead") == MODEL
     read = read_config(tmp_path / "uhead")
@@ -139,3 +143,16 @@ def test_the_usual_head_is_of_luhs_kind() -> None:
     usual = usual_config()
     assert usual.head_type == "claim"
     assert FeatureRow(usual.extractors, SHAPE).width == 2 * 2 * 3 + 4
+
+
+def test_a_head_of_another_model_is_refused(tmp_path: Path) -> None:
+    weights, facts = trained(LINEAR, examples(tmp_path, LINEAR, LABELS), epochs=1)
+    write_head(tmp_path / "uhead", LINEAR, weights, MODEL, facts)
+    text = SimpleNamespace(num_hidden_layers=2, num_attention_heads=2)
+    model_config = SimpleNamespace(hf_text_config=text, get_hidden_size=lambda: 3)
+    settings = ConfidenceSettings(uhead=str(tmp_path / "uhead"), enable_hidden_states=True)
+    assert served_head(settings, model_config, MODEL) is not None
+    other = replace(MODEL, root="/models/other", weights="sha256:others")
+    message = "it was trained on the weights of /models/m, not on those of /models/other"
+    with pytest.raises(SettingsError, match=message):
+        served_head(settings, model_config, other)
