@@ -54,7 +54,7 @@ def test_an_adapter_has_no_head(server: Server) -> None:
     asked = {"model": "adapter", "prompt": "2 + 2 =", "uncertainty": {"methods": ["uhead"]}}
     response = server.post("/v1/uncertainty", asked)
     assert response.status_code == 400
-    assert "not of its adapter adapter" in response.json()["error"]["message"]
+    assert "not on its adapter adapter" in response.json()["error"]["message"]
 
 
 def read(server: Server, text: ForcedText, wanted: WantedStates) -> ForcedStates:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -91,8 +92,8 @@ def test_other_weights_are_caught_in_every_kind_of_row(model_path: Path, damaged
     _, _, verdict = done.stdout.partition("FAIL: ")
     for failure in ("chat/prompt", "prose/cached", "chat/generated", "chat/batched"):
         assert f"\n  {failure}: mean " in verdict
-    # The damaged layer is the 16th, and of the layers that are compared the next one shows it.
-    assert "\n  prose/prompt: hidden states of layer 19 " in verdict
+    # The damaged layer is the 16th: of the layers that are compared, those after it show it.
+    assert re.search(r"\n  prose/prompt: .*hidden states of layer (19|22|26|30) ", verdict)
 
 
 def test_without_prefix_cache_and_statistics_the_rest_is_checked(model_path: Path) -> None:
