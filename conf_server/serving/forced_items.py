@@ -11,6 +11,7 @@ from conf_server.backends.base import ForcingItem, Plain, Prompt
 from conf_server.serving.fields import Priority, RequestId
 from conf_server.serving.given_texts import (
     GivenCompletion,
+    Messages,
     Text,
     TokenIds,
     chat_of,
@@ -39,7 +40,7 @@ class ForcedItem(BaseModel):
     prompt: Text | TokenIds | None = Field(
         default=None, description="Context as text or token ids; may be empty before a completion."
     )
-    messages: list[dict[str, Any]] | None = Field(
+    messages: Messages | None = Field(
         default=None, description="Context as a chat, rendered with the model's template."
     )
     completion: GivenCompletion | None = Field(

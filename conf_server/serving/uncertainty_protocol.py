@@ -11,7 +11,13 @@ from conf_server.backends.base import Ask, Caller, Plain, Prompt
 from conf_server.backends.served_bodies import CheckedBody
 from conf_server.gathering.inquiry import Inquiry, Relevance
 from conf_server.serving.fields import Priority, RequestId
-from conf_server.serving.given_texts import GivenText, chat_of, check_given, completion_of
+from conf_server.serving.given_texts import (
+    GivenText,
+    Messages,
+    chat_of,
+    check_given,
+    completion_of,
+)
 from conf_server.serving.refusals import refused
 from conf_server.uncertainty.registry import GROUPS, METHODS
 
@@ -106,7 +112,7 @@ class UncertaintyRequest(CheckedBody):
         },
     )
 
-    messages: list[dict[str, Any]] | None = Field(default=None, description="A chat.")
+    messages: Messages | None = Field(default=None, description="A chat.")
     prompt: Text | list[TokenId] | None = Field(
         default=None, description="Or a text to complete, or its token ids."
     )

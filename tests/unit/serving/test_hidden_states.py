@@ -581,6 +581,7 @@ def test_the_model_is_described_where_it_has_states(server: Server) -> None:
         "root": "/models/smol",
         "num_layers": 2,
         "hidden_size": 3,
+        "num_heads": 2,
         "weights": "sha256:weights",
         "chat_template": None,
     }
