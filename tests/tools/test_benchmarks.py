@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import plan, scoring_cost, states_cost
+from benchmarks import plan, scoring_cost, states_cost, uncertainty_cost
 from benchmarks.load_client import Sample
 from benchmarks.plan import arguments, planned
 from benchmarks.results import Report
@@ -106,3 +106,9 @@ def test_a_trial_is_not_held_against_the_aims() -> None:
     report = Report({}, trial=True)
     report.score = {(CONF, scoring_cost.PREFILL): samples(1.0)}
     assert "### Aims" not in report.markdown()
+
+
+def test_every_estimator_that_reads_no_layers_is_timed() -> None:
+    timed = uncertainty_cost.estimator_us(samples=2, tokens=5)
+    assert {"perplexity", "semantic_entropy", uncertainty_cost.JUDGEMENTS} <= timed.keys()
+    assert not {"rauq", "linear_probe", "uhead", "eigenscore"} & timed.keys()
