@@ -93,12 +93,37 @@ def parse_options(endpoint: Endpoint, arguments: Sequence[str]) -> BatchOptions:
     parser = _parser(endpoint)
     given, others = parser.parse_known_args(list(arguments))
     _check(parser, given, others)
-    url = None if given.model else server_url(parser, given.url or "http://localhost:8000")
+    return batch_options(
+        parser,
+        given,
+        others,
+        endpoint=endpoint,
+        source=given.input,
+        output=given.output,
+        defaults=_uncertainty_defaults(given) if endpoint.has_uncertainty else {},
+    )
+
+
+def batch_options(
+    parser: argparse.ArgumentParser,
+    given: argparse.Namespace,
+    others: list[str],
+    *,
+    endpoint: Endpoint,
+    source: str,
+    output: str,
+    defaults: Mapping[str, Any],
+) -> BatchOptions:
+    """The options of one run, where the flags of `add_server_flags` and `add_run_flags` are parsed.
+
+    Raises:
+        SystemExit: with 2 for a URL that is none.
+    """
     return BatchOptions(
         endpoint=endpoint,
-        input=given.input,
-        output=given.output,
-        url=url,
+        input=source,
+        output=output,
+        url=None if given.model else server_url(parser, given.url or "http://localhost:8000"),
         api_key=given.api_key or os.environ.get(API_KEY_VARIABLE) or None,
         model=given.model,
         server_flags=others,
@@ -107,7 +132,7 @@ def parse_options(endpoint: Endpoint, arguments: Sequence[str]) -> BatchOptions:
         timeout=given.timeout,
         overwrite=given.overwrite,
         progress=given.progress,
-        defaults=_uncertainty_defaults(given) if endpoint.has_uncertainty else {},
+        defaults=defaults,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -11,15 +10,14 @@ from pathlib import Path
 from typing import Final
 
 from conf_server.batch.options import (
-    API_KEY_VARIABLE,
     STANDARD_STREAM,
     BatchOptions,
     add_run_flags,
     add_server_flags,
+    batch_options,
     check_server_flags,
     names,
     positive,
-    server_url,
 )
 from conf_server.fit.errors import FitError
 from conf_server.fit.moments import Regularization
@@ -114,19 +112,13 @@ def parse_options(arguments: Sequence[str]) -> FitOptions:
     _check(parser, given)
     if given.model and HIDDEN_STATES_FLAG not in others:
         others = [*others, HIDDEN_STATES_FLAG]
-    batch = BatchOptions(
+    batch = batch_options(
+        parser,
+        given,
+        others,
         endpoint=ASKING,
-        input=given.train,
+        source=given.train,
         output="",
-        url=None if given.model else server_url(parser, given.url or "http://localhost:8000"),
-        api_key=given.api_key or os.environ.get(API_KEY_VARIABLE) or None,
-        model=given.model,
-        server_flags=others,
-        concurrency=given.concurrency,
-        retries=given.retries,
-        timeout=given.timeout,
-        overwrite=given.overwrite,
-        progress=given.progress,
         defaults={},
     )
     return FitOptions(

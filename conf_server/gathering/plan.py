@@ -138,8 +138,8 @@ class Planner:
         """Why no trained head can judge an answer."""
         if self._head is None:
             return (
-                "needs a trained head: start with --uhead DIR, a folder that the luh package has "
-                "written for this model"
+                "needs a trained head: start with --uhead DIR, a folder that `conf-server fit "
+                "--methods uhead` or the luh package has written for this model"
             )
         return self._head.obstacle(self._limits)
 
