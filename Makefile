@@ -47,6 +47,10 @@ bench: $(INSTALLED)-bench $(if $(MODEL),,model) ## Measure what confidence costs
 
 .PHONY: evaluate
 evaluate: FOLDER = build/evaluation/$(notdir $(patsubst %/,%,$(or $(MODEL),$(EMBEDDED))))
+evaluate: FIT = $(FOLDER)/answers.jsonl -o $(FOLDER)/fitted --background $(FOLDER)/prose.jsonl \
+	--methods $(DENSITIES),$(DENSITIES_ANSWER),linear_probe,saplma,lookback_lens,uhead
+evaluate: DENSITIES = mahalanobis_distance,relative_mahalanobis_distance,rde,ppl_md
+evaluate: DENSITIES_ANSWER = mahalanobis_distance_answer,relative_mahalanobis_distance_answer,rde_answer,ppl_md_answer
 evaluate: $(INSTALLED)-test $(if $(MODEL),,model) ## Which methods know when MODEL= is wrong? into build/evaluation
 	mkdir -p $(FOLDER)
 	$(VENV)/bin/python -m evaluation.questions > $(FOLDER)/questions.jsonl
@@ -55,6 +59,12 @@ evaluate: $(INSTALLED)-test $(if $(MODEL),,model) ## Which methods know when MOD
 		--enable-hidden-states $(ARGS)
 	$(VENV)/bin/conf-server report $(FOLDER)/estimates.jsonl -o $(FOLDER)/report.html \
 		--png $(FOLDER) --match contains
+	$(VENV)/bin/python -m evaluation.labelled_answers $(FOLDER)/questions.jsonl \
+		$(FOLDER)/estimates.jsonl > $(FOLDER)/answers.jsonl
+	$(VENV)/bin/python -m evaluation.prose > $(FOLDER)/prose.jsonl
+	$(VENV)/bin/conf-server fit $(FIT) --keep-states --overwrite --progress \
+		$(SERVED) --max-model-len 4096
+	$(VENV)/bin/python -m evaluation.fitted_methods $(FIT)
 
 .PHONY: soak
 soak: $(INSTALLED)-bench $(if $(MODEL),,model) ## Does memory grow under a load, beside stock vLLM? with MODEL=, ARGS=

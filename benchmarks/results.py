@@ -39,8 +39,8 @@ Milliseconds for a batch of logits in a worker, medians: exact token statistics 
 top-20 log-probabilities, V1's and (on a GPU) V2's, and beside a plain argmax."""
 
 _STATES_NOTE = """\
-× is the ratio, within a round, to a plain prefill of as many new tokens in the same server. One
-request carries all texts."""
+× is the ratio, within a round, to what the server with hidden states takes for a plain prefill of
+as many new tokens, or for the same generation. One request carries all texts."""
 
 Metric = Callable[[Sample], float]
 Baseline = Callable[[Label], Label]
@@ -323,11 +323,16 @@ def _states_aims(cost: StatesCost) -> Iterator[Aim]:
         label = (CONF, name)
         found = ratios(cost.results, label, states_cost.baseline(label), _seconds)
         yield Aim(f"{name}, seconds, × plain prefill", "≤", limit, found)
+    for name in states_cost.ORDINARY:
+        with_it, without = (CONF, name), (states_cost.WITHOUT, name)
+        if with_it in cost.results and without in cost.results:
+            found = ratios(cost.results, with_it, without, _seconds)
+            yield Aim(f"{name}, seconds, × {states_cost.WITHOUT}", "≤", 1.02, found)
     for label in cost.results:
         if label[0] == CONF and label != states_cost.baseline(label):
             yield Aim(f"{label[1]}, worker's memory, ×", "≤", 1.05, _peaks(cost, label))
     forward = (states_cost.TRANSFORMERS, states_cost.FORWARD)
-    if forward in cost.results:
+    if cost.results.get(forward):
         for name in (states_cost.RAUQ, states_cost.DENSITY, states_cost.EVERYTHING):
             found = ratios(cost.results, forward, (CONF, name), _seconds)
             yield Aim(f"transformers' forward, seconds, × {name}", "≥", 5.0, found)

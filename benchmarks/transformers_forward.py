@@ -56,10 +56,18 @@ class TransformersProcess:
     def wait_until_ready(self) -> None:
         self._read()
 
-    def score(self, items: Sequence[Item], *, inner: bool = False) -> Forward:
-        """Read items; `inner` keeps all layers' hidden states and attention weights meanwhile."""
+    def score(
+        self, items: Sequence[Item], *, inner: bool = False, threads: int | None = None
+    ) -> Forward:
+        """Read items.
+
+        Args:
+            inner: keep all layers' hidden states and attention weights meanwhile.
+            threads: how many the CPU's kernels take; None for as many as there are cores.
+        """
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"items": items, "inner": inner}) + "\n")
+        asked = {"items": items, "inner": inner, "threads": threads}
+        self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
         return Forward(**self._read())
 
@@ -115,8 +123,10 @@ def main() -> None:
 
     mean_logprob([0] * 64, [0] * 8)  # The first pass allocates memory and plans kernels.
     answer({"ready": True})
+    all_threads = torch.get_num_threads()
     for line in sys.stdin:
         asked = json.loads(line)
+        torch.set_num_threads(asked["threads"] or all_threads)
         read = inner_states if asked["inner"] else mean_logprob
         start, cpu = time.perf_counter(), time.process_time()
         means = [read(*item) for item in asked["items"]]

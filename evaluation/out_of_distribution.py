@@ -2,9 +2,8 @@
 
 python -m evaluation.out_of_distribution --url http://localhost:8000
 
-The prose is that of package descriptions, the code that of Python's standard library, both as they
-are installed. What is fitted on and what is told apart come of different packages. The server has
-to be started with --enable-hidden-states.
+The prose is that of `prose`, the code that of Python's standard library. The server has to be
+started with --enable-hidden-states.
 """
 
 from __future__ import annotations
@@ -13,10 +12,8 @@ import argparse
 import base64
 import json
 import random
-import re
 import urllib.request
 from collections.abc import Iterator, Sequence
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,25 +24,13 @@ from conf_server.fit.density import kernel_density
 from conf_server.fit.moments import Moments, gaussian
 from conf_server.report.evaluation_metrics import Levels, auroc
 from conf_server.uncertainty.methods.density import components, distances
+from evaluation.prose import MOST_CHARACTERS, SEED, TEST, prose
 
-SEED: Final = 20261126
-MOST_TRAINING, TEST = 600, 200
 CODE_LINES: Final = 8
-MOST_CHARACTERS: Final = 600
 BATCH: Final = 32
 COMPONENTS: Final = 100
 
 States = NDArray[np.float32]
-
-
-def prose() -> tuple[list[str], list[str]]:
-    """Paragraphs to fit on, and paragraphs of other packages to be told from code."""
-    found: dict[str, list[str]] = {}
-    for distribution in distributions():
-        text = str(distribution.metadata.get_payload() or distribution.metadata["Description"])
-        paragraphs = [" ".join(part.split()) for part in re.split(r"\n\s*\n", text)]
-        found[str(distribution.metadata["Name"])] = [*filter(_is_prose, paragraphs)]
-    return _split(found)
 
 
 def code() -> list[str]:
@@ -58,27 +43,6 @@ def code() -> list[str]:
             if '"""' not in chunk and "#" not in chunk and chunk.count("\n") >= CODE_LINES - 3:
                 chunks.append(chunk[:MOST_CHARACTERS])
     return random.Random(SEED).sample(chunks, TEST)
-
-
-def _is_prose(text: str) -> bool:
-    """Whole sentences, without markup or tables."""
-    letters = sum(character.isalpha() or character in " ,.'" for character in text)
-    return (
-        100 <= len(text) <= MOST_CHARACTERS
-        and letters > 0.93 * len(text)
-        and text[0].isupper()
-        and text.endswith(".")
-    )
-
-
-def _split(found: dict[str, list[str]]) -> tuple[list[str], list[str]]:
-    names = sorted(found)
-    random.Random(SEED).shuffle(names)
-    test: list[str] = []
-    while len(test) < TEST:
-        test += found[names.pop()]
-    train = [text for name in names for text in found[name] if text not in test]
-    return list(dict.fromkeys(train))[:MOST_TRAINING], test[:TEST]
 
 
 def read(url: str, texts: Sequence[str], layers: Sequence[int]) -> States:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from array import array
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -26,16 +26,18 @@ class CollectedFile:
         lines: (n,) numbers of the input's lines that have an answer, in order.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, only: Container[int] | None = None) -> None:
         """
         Args:
             path: a file that a pass has written; lines that the server refused are left out.
+            only: numbers of the lines that count; None for all.
         """
         self._path = path
         lines, places = array("Q"), array("Q")
         for line, place in _places(path):
-            lines.append(line)
-            places.append(place)
+            if only is None or line in only:
+                lines.append(line)
+                places.append(place)
         order = np.argsort(np.array(lines))
         self.lines = np.array(lines)[order]
         self._places = np.array(places)[order]

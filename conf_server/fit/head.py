@@ -118,16 +118,20 @@ def trained(
     if len({*examples.wrong[held].tolist()}) == 2 and len({*examples.wrong[~held].tolist()}) == 2:
         from sklearn.metrics import roc_auc_score
 
-        network = _network(config, examples, np.flatnonzero(~held), epochs)
+        network = learned(config, examples, np.flatnonzero(~held), epochs)
         with torch.inference_mode():
-            found = [_logit(network, examples[int(i)]).item() for i in np.flatnonzero(held)]
+            found = [logit(network, examples[int(i)]).item() for i in np.flatnonzero(held)]
         facts["auroc"] = round(float(roc_auc_score(examples.wrong[held], found)), 4)
-    network = _network(config, examples, np.arange(len(examples)), epochs)
+    network = learned(config, examples, np.arange(len(examples)), epochs)
     return dict(network.state_dict()), facts
 
 
-def _network(config: LuhConfig, examples: Examples, chosen: NDArray[np.int64], epochs: int) -> Any:
-    """A network that has learned from the chosen examples."""
+def learned(config: LuhConfig, examples: Examples, chosen: NDArray[np.int64], epochs: int) -> Any:
+    """A network, a torch module, that has learned from the chosen examples.
+
+    Raises:
+        FitError: as `Examples`, or the sizes of the network do not go together.
+    """
     import torch
 
     from conf_server.heads.luh_modules import network
@@ -149,9 +153,8 @@ def _network(config: LuhConfig, examples: Examples, chosen: NDArray[np.int64], e
     for batch in _batches(chosen, epochs):
         for index in batch:
             example = examples[index]
-            logit = _logit(model, example)
             target = torch.tensor(float(example.wrong))
-            (loss(logit, target) / len(batch)).backward()
+            (loss(logit(model, example), target) / len(batch)).backward()
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
@@ -159,8 +162,11 @@ def _network(config: LuhConfig, examples: Examples, chosen: NDArray[np.int64], e
     return model
 
 
-def _logit(model: Any, example: Example) -> Any:
-    """The logit of the answer being wrong; of a head that judges tokens, the mean of theirs."""
+def logit(model: Any, example: Example) -> Any:
+    """A tensor of no dimension: the logit of the answer being wrong.
+
+    Of a head that judges tokens it is the mean of theirs.
+    """
     import torch
 
     return model(torch.from_numpy(example.features), example.first).mean()
