@@ -257,8 +257,9 @@ def add_cli_args(parser: ArgumentParser) -> None:
         "--uhead",
         metavar="DIR",
         default=None,
-        help="A trained uncertainty head of this model, as the luh package saves it, for the "
-        "method uhead of /v1/uncertainty. Most heads need --enable-hidden-states.",
+        help="A trained uncertainty head of this model, as the luh package or conf-server fit "
+        "--methods uhead writes it, for the method uhead of /v1/uncertainty. Most heads need "
+        "--enable-hidden-states.",
     )
     group.add_argument(
         "--embedding-model",

@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from conf_server.backends.base import Answer, Backend, ForcingJob
-from conf_server.gathering.metered import Stages
+from conf_server.backends.base import Answer
+from conf_server.gathering.reader import Reader
 from conf_server.gathering.task import Task
 from conf_server.gathering.way import UnmetError
 from conf_server.stats.forced import ForcedText, WantedAttention, WantedStates
@@ -25,12 +25,12 @@ _POOLED: Final = {
 
 
 class AnswerStates:
-    """Asks a backend for the answer's hidden states in the layers that were fitted."""
+    """Asks for the answer's hidden states in the layers that were fitted."""
 
-    def __init__(self, task: Task, backend: Backend, stages: Stages) -> None:
+    def __init__(self, task: Task, reader: Reader, num_layers: int) -> None:
         self._task = task
-        self._backend = backend
-        self._stages = stages
+        self._reader = reader
+        self._num_layers = num_layers
 
     async def of(self, need: Need, answer: Answer) -> Mapping[int, NDArray[np.float64]]:
         """By layer, (d,): the answer's state, pooled as the need says.
@@ -45,10 +45,7 @@ class AnswerStates:
             raise UnmetError("the answer has no token before its end")
         layers = task.fitted.layers(task.methods, pooled)
         wanted = WantedStates(layers, "mean" if pooled.is_mean else "last", pooled.is_of_answer)
-        with self._stages.stage(need):
-            job = ForcingJob(text, 0, "answer")
-            (forced,) = await self._backend.states([job], wanted, task.caller.at(need))
-        self._stages.spend(need, len(text.token_ids))
+        forced = await self._reader.answer_states(need, text, wanted)
         states = forced.states[:, 0].astype(np.float64)
         return dict(zip(layers, states, strict=True))
 
@@ -61,17 +58,11 @@ class AnswerStates:
         text = self._text(answer)
         if len(text.token_ids) <= text.num_context or not text.num_context:
             raise UnmetError("there is no prompt, or the answer has no token before its end")
-        every = tuple(range(self._backend.limits().num_layers))
-        attention = WantedAttention(every, history=0, context_mass=True)
-        wanted = WantedStates((), completion_only=True, attention=attention)
-        need = Need.LOOKBACK_RATIOS
-        with self._stages.stage(need):
-            job = ForcingJob(text, 0, "answer")
-            (forced,) = await self._backend.states([job], wanted, self._task.caller.at(need))
-        self._stages.spend(need, len(text.token_ids))
-        assert forced.attention is not None
-        assert forced.attention.context_mass is not None
-        return lookback_ratios(forced.attention.context_mass, text.num_context).flatten()
+        every = tuple(range(self._num_layers))
+        wanted = WantedAttention(every, history=0, context_mass=True)
+        found = await self._reader.answer_attention(Need.LOOKBACK_RATIOS, text, wanted, True)
+        assert found.context_mass is not None
+        return lookback_ratios(found.context_mass, text.num_context).flatten()
 
     def _text(self, answer: Answer) -> ForcedText:
         """Prompt and answer without its end token.
@@ -80,11 +71,7 @@ class AnswerStates:
         not read it. A client's answer that is not said to be finished has no end token to leave
         out.
         """
-        task = self._task
-        assert task.prompt_ids is not None
-        if task.answer is None:
-            ids = [*task.prompt_ids, *answer.rows.token_ids.tolist()]
-            return ForcedText(ids[:-1], len(task.prompt_ids))
-        job = task.given[0]
-        ids = job.text.token_ids
-        return ForcedText(ids[:-1] if job.finished else ids, job.text.num_context)
+        whole, given = self._reader.answer_text(answer), self._task.given
+        if given and not given[0].finished:
+            return whole
+        return ForcedText(whole.token_ids[:-1], whole.num_context)

@@ -19,17 +19,11 @@ from conf_server.backends.base import (
 )
 from conf_server.gathering.answer_states import AnswerStates
 from conf_server.gathering.metered import Stages
+from conf_server.gathering.reader import Reader
 from conf_server.gathering.task import Task
 from conf_server.gathering.way import UnmetError, Way
 from conf_server.heads.features import UnreadableError
-from conf_server.refusal import TooLongError
-from conf_server.stats.forced import (
-    ForcedAttention,
-    ForcedStates,
-    ForcedText,
-    WantedAttention,
-    WantedStates,
-)
+from conf_server.stats.forced import ForcedText, WantedAttention, WantedStates
 from conf_server.uncertainty import prompts
 from conf_server.uncertainty.evidence import AnswerAttention, HeadVerdict
 from conf_server.uncertainty.layers import middle, middle_third
@@ -44,7 +38,7 @@ class InnerStates:
     def __init__(self, task: Task, backend: Backend, stages: Stages) -> None:
         self._task = task
         self._backend = backend
-        self._stages = stages
+        self._reader = Reader(task, backend, stages)
         self._num_layers = backend.limits().num_layers
 
     def missing(self) -> dict[Need, str]:
@@ -55,7 +49,7 @@ class InnerStates:
 
     def ways(self, answer: Answer, samples: Sequence[Answer]) -> Mapping[Need, Way]:
         """How to come by what is asked about answer and samples."""
-        states = AnswerStates(self._task, self._backend, self._stages)
+        states = AnswerStates(self._task, self._reader, self._num_layers)
         return {
             Need.TEXT_STATES: partial(states.of, Need.TEXT_STATES, answer),
             Need.ANSWER_STATES: partial(states.of, Need.ANSWER_STATES, answer),
@@ -75,7 +69,7 @@ class InnerStates:
         most often is the end token, is left out.
         """
         given = self._task.given[1:] if self._task.samples else (None,) * len(samples)
-        texts = [self._text(*pair) for pair in zip(samples, given, strict=True)]
+        texts = [self._reader.text(*pair) for pair in zip(samples, given, strict=True)]
         if any(len(text.token_ids) < 2 for text in texts):
             raise UnmetError("without a prompt a sample of one token has no state before it")
         jobs = [
@@ -83,24 +77,26 @@ class InnerStates:
             for text in texts
         ]
         wanted = WantedStates((middle(self._num_layers),), "last")
-        found = await self._states(Need.SAMPLE_STATES, jobs, wanted)
+        found = await self._reader.states(Need.SAMPLE_STATES, jobs, wanted)
         return np.stack([forced.states[0, 0] for forced in found]).astype(np.float64)
 
     async def _self_attention(self, answer: Answer) -> NDArray[np.float64]:
         """(tokens of prompt and answer, heads): what each pays to itself in the middle layer."""
-        text = self._answer_text(answer)
+        text = self._reader.answer_text(answer)
         attention = WantedAttention((middle(self._num_layers),))
-        found = await self._attention(Need.SELF_ATTENTION, text, attention, False)
+        found = await self._reader.answer_attention(Need.SELF_ATTENTION, text, attention, False)
         return found.weights[0, :, :, 0].astype(np.float64)
 
     async def _answer_attention(self, answer: Answer) -> AnswerAttention:
         """What the answer's tokens but the last pay to themselves."""
         layers = tuple(middle_third(self._num_layers))
-        text = self._answer_text(answer)
+        text = self._reader.answer_text(answer)
         before_last = ForcedText(text.token_ids[:-1], text.num_context)
         if len(before_last.token_ids) > text.num_context:
             attention = WantedAttention(layers)
-            found = await self._attention(Need.ANSWER_ATTENTION, before_last, attention, True)
+            found = await self._reader.answer_attention(
+                Need.ANSWER_ATTENTION, before_last, attention, True
+            )
             own = found.weights[..., 0].astype(np.float64)
         else:
             own = np.zeros((len(layers), 0, self._backend.limits().num_heads))
@@ -120,7 +116,9 @@ class InnerStates:
         attention = WantedAttention(
             tuple(range(self._num_layers)), history=0, last_on=(first, first + len(own))
         )
-        found = await self._attention(Need.JUDGING_ATTENTION, job.text, attention, False)
+        found = await self._reader.answer_attention(
+            Need.JUDGING_ATTENTION, job.text, attention, False
+        )
         assert found.last is not None
         return found.last.mean(axis=(0, 1), dtype=np.float64)
 
@@ -128,7 +126,7 @@ class InnerStates:
         """What the trained head says of the answer."""
         head = self._task.head
         assert head is not None  # otherwise no plan has its method
-        whole = self._answer_text(answer)
+        whole = self._reader.answer_text(answer)
         if not whole.num_context:
             raise UnmetError("without a prompt nothing stands before the answer's first token")
         states = None
@@ -136,40 +134,8 @@ class InnerStates:
             text = head.text(whole)
             if reason := head.too_large(text):
                 raise UnmetError(reason)
-            (states,) = await self._states(Need.UHEAD, [ForcingJob(text, 0, "answer")], head.wanted)
+            states = await self._reader.answer_states(Need.UHEAD, text, head.wanted)
         try:
             return await head.judge(whole.num_context, answer.rows.candidate_logprobs, states)
         except UnreadableError as error:
             raise UnmetError(str(error)) from error
-
-    def _answer_text(self, answer: Answer) -> ForcedText:
-        return self._text(answer, self._task.given[0] if self._task.given else None)
-
-    def _text(self, answer: Answer, given: ForcingJob | None) -> ForcedText:
-        """Prompt and answer as the model has read or written them."""
-        if given is not None:
-            return given.text
-        prompt = self._task.prompt_ids
-        assert prompt is not None  # otherwise the need is among the missing ones
-        return ForcedText([*prompt, *answer.rows.token_ids.tolist()], len(prompt))
-
-    async def _attention(
-        self, need: Need, text: ForcedText, wanted: WantedAttention, completion_only: bool
-    ) -> ForcedAttention:
-        states = WantedStates((), completion_only=completion_only, attention=wanted)
-        (found,) = await self._states(need, [ForcingJob(text, 0, "answer")], states)
-        assert found.attention is not None
-        return found.attention
-
-    async def _states(
-        self, need: Need, jobs: Sequence[ForcingJob], wanted: WantedStates
-    ) -> list[ForcedStates]:
-        longest = self._backend.limits().max_len - 1
-        for job in jobs:
-            if len(job.text.token_ids) > longest:
-                count = len(job.text.token_ids)
-                raise TooLongError(job.path, f"{count} tokens to read, at most {longest}")
-        with self._stages.stage(need):
-            found = await self._backend.states(jobs, wanted, self._task.caller.at(need))
-        self._stages.spend(need, sum(len(job.text.token_ids) for job in jobs))
-        return found

@@ -37,6 +37,7 @@ from conf_server.serving.hidden_states_protocol import HiddenStatesResponse
 from conf_server.settings import ConfidenceSettings
 from conf_server.stats.forced import ForcedStates, WantedStates
 from conf_server.uncertainty.fitted import ModelIdentity
+from tests.unit.serving.chat_handler import chat_handler
 
 PROMPT: dict[str, Any] = {"prompt": [5, 7, 12]}
 AFTER: dict[str, Any] = {"prompt": [5, 7], "completion": [12, 20]}
@@ -121,18 +122,7 @@ class Server:
 @pytest.fixture
 def server(app: FastAPI, client: TestClient) -> Iterator[Server]:
     engine, backend = Engine(), Backend(lambda prompt, number: "")
-    models = SimpleNamespace(
-        is_base_model=lambda name: name == "smol",
-        base_model_paths=[SimpleNamespace(name="smol")],
-        lora_requests={},
-        model_name=lambda adapter: "smol",
-    )
-    chat: Any = SimpleNamespace(
-        engine_client=engine,
-        models=models,
-        request_logger=None,
-        enable_prompt_tokens_details=True,
-    )
+    chat = chat_handler(engine, prompt_tokens_details=True)
     settings = ConfidenceSettings(max_score_items=MAX_ITEMS, max_hidden_state_values=MAX_VALUES)
     handler = ServingHiddenStates(chat, backend, settings, IDENTITY)
     app.state.conf_server_hidden_states = handler

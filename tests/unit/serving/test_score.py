@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from conf_server.backends.dummy import DummyBackend
 from conf_server.serving.score_handler import ServingScore
 from conf_server.settings import ConfidenceSettings
+from tests.unit.serving.chat_handler import chat_handler
 
 BODY: dict[str, Any] = {"prompt": [5, 7], "completions": [[1, 2, 3], [4, 5]]}
 MAX_ENTRIES = 20
@@ -30,19 +31,8 @@ def backend(app: FastAPI) -> Iterator[DummyBackend]:
         errored=False,
         check_admission=lambda count: None,
     )
-    models = SimpleNamespace(
-        base_model_paths=[SimpleNamespace(name="smol")],
-        lora_requests={},
-        model_name=lambda adapter: "smol",
-    )
-    chat: Any = SimpleNamespace(
-        engine_client=engine,
-        models=models,
-        request_logger=None,
-        enable_prompt_tokens_details=False,
-    )
     settings = ConfidenceSettings(statistics_obstacle=None, max_score_entries=MAX_ENTRIES)
-    app.state.conf_server_score = ServingScore(chat, backend, settings)
+    app.state.conf_server_score = ServingScore(chat_handler(engine), backend, settings)
     app.state.conf_server_logprobs_encoder = None
     yield backend
     del app.state.conf_server_score
