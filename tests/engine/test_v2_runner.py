@@ -62,6 +62,14 @@ STATES: dict[str, dict[str, Any]] = {
     },
 }
 
+# Those of a crowd run at once. Its text takes 6 of the 8 blocks that there are, and the prompts of
+# the two others one each: a few generated tokens later there is none left, and the text, which is
+# still being read, is preempted.
+NUM_BLOCKS = 8
+CROWD = {"crowded": list(range(1000, 1180))} | {
+    f"generated beside {n}": list(range(500 + n, 528 + n)) for n in range(2)
+}
+
 
 @dataclass
 class Answer:
@@ -87,6 +95,7 @@ class Run:
     prompts: dict[str, list[int]]
     answers: dict[str, Answer]
     taken: dict[str, dict[str, Any]]
+    preemptions: float
 
 
 @pytest.fixture(scope="module", params=TRITON_DEVICES)
@@ -130,17 +139,31 @@ def run(
     for name, states in STATES.items():
         prompts[name] = prompts["continued"]
         requests[name] = {"prompt": prompts[name], "states": states, "params": {"max_tokens": 1}}
+    prompts |= CROWD
+    for name, prompt in CROWD.items():
+        requests[name] = {
+            "prompt": prompt,
+            "samples": {},
+            "params": {"max_tokens": 12, "logprobs": TOP, "ignore_eos": True},
+        }
+    requests["crowded"] = {
+        "prompt": CROWD["crowded"],
+        "states": STATES["states of all"],
+        "params": {"max_tokens": 1},
+    }
     engine_args = {
         "model": str(model_path),
         "dtype": "float32",
         "enforce_eager": True,
         "block_size": BLOCK,
         "kv_cache_memory_bytes": 2**28,
+        "num_gpu_blocks_override": NUM_BLOCKS + 1,  # one is vLLM's own
         "max_model_len": 256,
         "max_num_batched_tokens": CHUNK,
         "max_num_seqs": 4,
     }
-    task = {"engine_args": engine_args, "requests": requests}
+    # The generations come first: a request that came later is the one to be preempted.
+    task = {"engine_args": engine_args, "requests": requests, "crowd": [*reversed(CROWD)]}
     result = run_engine(task, device, tmp_path_factory.mktemp("v2"))
     answers = {
         name: Answer(
@@ -148,10 +171,10 @@ def run(
             **{field: np.array(values) for field, values in answer["rows"].items()},
         )
         for name, answer in result["answers"].items()
-        if name not in STATES
+        if "states" not in answer
     }
-    taken = {name: result["answers"][name] for name in STATES}
-    return Run(result["names"], prompts, answers, taken)
+    taken = {name: answer for name, answer in result["answers"].items() if "states" in answer}
+    return Run(result["names"], prompts, answers, taken, result["preemptions"])
 
 
 def run_engine(task: dict[str, Any], device: TritonDevice, folder: Path) -> dict[str, Any]:
@@ -260,28 +283,52 @@ def test_no_row_is_left_when_only_the_last_token_is_new(run: Run) -> None:
     assert len(answer) == 0
 
 
-def test_hidden_states(run: Run, reference: Reference) -> None:
-    prompt = run.prompts["states of all"]
+def inner_states(reference: Reference, prompt: list[int]) -> NDArray[np.float32]:
+    """(layers, n, d) of transformers."""
     with torch.inference_mode():
         output = reference.model(torch.tensor([prompt]), output_hidden_states=True)
-    expected = torch.stack([output.hidden_states[layer][0] for layer in LAYERS]).numpy()
+    return torch.stack([output.hidden_states[layer][0] for layer in LAYERS]).numpy()
+
+
+def assert_same_states(taken: dict[str, Any], expected: NDArray[np.float32], scale: Any) -> None:
+    np.testing.assert_allclose(taken["states"] / scale, expected / scale, rtol=0, atol=1e-4)
+
+
+def assert_same_weights(
+    taken: dict[str, Any], prompt: list[int], reference: Reference, first: int
+) -> None:
+    attention = reference.attention(prompt, ATTENTION["layers"])
+    rows = np.arange(first, len(prompt))
+    own = attention[:, :, rows, rows].transpose(0, 2, 1)
+    mass = attention[:, :, rows, :FIRST].sum(-1).transpose(0, 2, 1)
+    np.testing.assert_allclose(np.array(taken["weights"])[..., 0], own, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(taken["mass"], mass, rtol=0, atol=1e-4)
+
+
+def test_hidden_states(run: Run, reference: Reference) -> None:
+    expected = inner_states(reference, run.prompts["states of all"])
     scale = np.abs(expected).max(axis=(1, 2), keepdims=True)
     for name, right, cached in (
         ("states of all", expected, 0),
         ("mean state after a cached context", expected[:, FIRST:].mean(1, keepdims=True), BLOCK),
     ):
-        taken = run.taken[name]
-        assert taken["num_cached_tokens"] == cached
-        np.testing.assert_allclose(taken["states"] / scale, right / scale, rtol=0, atol=1e-4)
+        assert run.taken[name]["num_cached_tokens"] == cached
+        assert_same_states(run.taken[name], right, scale)
 
 
 def test_attention_weights(run: Run, reference: Reference) -> None:
-    prompt = run.prompts["states of all"]
-    attention = reference.attention(prompt, ATTENTION["layers"])
     for name, first in (("states of all", 0), ("mean state after a cached context", FIRST)):
-        rows = np.arange(first, len(prompt))
-        own = attention[:, :, rows, rows].transpose(0, 2, 1)
-        mass = attention[:, :, rows, :FIRST].sum(-1).transpose(0, 2, 1)
-        taken = run.taken[name]
-        np.testing.assert_allclose(np.array(taken["weights"])[..., 0], own, rtol=0, atol=1e-4)
-        np.testing.assert_allclose(taken["mass"], mass, rtol=0, atol=1e-4)
+        assert_same_weights(run.taken[name], run.prompts[name], reference, first)
+
+
+def test_preemption_and_company_change_nothing(run: Run, reference: Reference) -> None:
+    assert run.preemptions > 0
+    prompt, taken = run.prompts["crowded"], run.taken["crowded"]
+    expected = inner_states(reference, prompt)
+    assert_same_states(taken, expected, np.abs(expected).max(axis=(1, 2), keepdims=True))
+    assert_same_weights(taken, prompt, reference, 0)
+    for name in CROWD.keys() - {"crowded"}:
+        answer, before = run.answers[name], run.prompts[name]
+        assert len(answer) == 12
+        tokens = [*before, *answer.token_ids.tolist()]
+        assert_matches(answer, reference.logprobs(tokens)[len(before) - 1 :])

@@ -1,5 +1,7 @@
 """One engine on vLLM's V2 model runner: requests in, token traces out, both as JSON files.
 
+Requests are answered one after the other, and those that are named as a crowd at once, at the end.
+
 A script of its own because the switch to V2 and to Triton's interpreter is thrown by
 environment variables that every process of the engine must find before it imports vLLM.
 
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from prometheus_client import REGISTRY
 from vllm import AsyncEngineArgs, SamplingParams, TokensPrompt
 from vllm.sampling_params import RequestOutputKind
 
@@ -50,9 +53,9 @@ def _name(thing: object) -> str:
 
 
 async def answer_all(
-    engine_args: dict[str, Any], requests: dict[str, dict[str, Any]]
+    engine_args: dict[str, Any], requests: dict[str, dict[str, Any]], crowd: list[str]
 ) -> dict[str, Any]:
-    """Start the engine, answer the requests one after the other, stop it."""
+    """Start the engine, answer the requests, stop it."""
     arguments = AsyncEngineArgs(**engine_args, worker_extension_cls="v2_engine.WorkerNames")
     config = arguments.create_engine_config()
     use_our_scheduler(config)
@@ -62,10 +65,18 @@ async def answer_all(
         assert await engine.collective_rpc("install_token_statistics") == [None]
         support = await install_hidden_states(engine, None, 2**16)
         assert support.obstacle is None, support.obstacle
-        answers = {name: await answer(engine, name, **what) for name, what in requests.items()}
+        answers = {
+            name: await answer(engine, name, **what)
+            for name, what in requests.items()
+            if name not in crowd
+        }
+        answered = await asyncio.gather(*(answer(engine, name, **requests[name]) for name in crowd))
+        answers |= zip(crowd, answered, strict=True)
     finally:
         engine.shutdown()
-    return {"names": names, "answers": answers}
+    labels = {"engine": "0", "model_name": engine_args["model"]}
+    preemptions = REGISTRY.get_sample_value("vllm:num_preemptions_total", labels)
+    return {"names": names, "answers": answers, "preemptions": preemptions}
 
 
 async def answer(
