@@ -91,6 +91,7 @@ class Caller:
         cache_salt: keeps the request's prefix cache to itself.
         priority: lower is earlier, where the engine schedules by priority.
         headers: of the client's request, by lower-case names: tracing and routing read them.
+        origin: id of the client's request that this is a part of; empty where it is no part.
     """
 
     request_id: str
@@ -98,10 +99,12 @@ class Caller:
     cache_salt: str | None = None
     priority: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
+    origin: str = ""
 
     def at(self, stage: str) -> Caller:
         """The same caller; its work is named after a stage."""
-        return replace(self, request_id=f"{self.request_id}-{stage}")
+        origin = self.origin or self.request_id
+        return replace(self, request_id=f"{self.request_id}-{stage}", origin=origin)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 from pydantic import ValidationError
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
@@ -15,6 +14,7 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.exceptions import VLLMValidationError
 
 from conf_server.backends.base import Caller, Chat
+from conf_server.backends.end_tokens import EndTokens, end_tokens
 from conf_server.engine.client.state_forcing import force_states
 from conf_server.engine.client.teacher_forcing import force_labels, teacher_force
 from conf_server.refusal import RefusalError, TooLongError
@@ -26,12 +26,6 @@ from conf_server.stats.forced import (
     WantedRows,
     WantedStates,
 )
-
-_PROBE: Final = (
-    {"role": "user", "content": "One."},
-    {"role": "assistant", "content": "Two."},
-)
-"""A conversation whose last turn is finished: what stands behind it ends an answer."""
 
 
 def refused(response: ErrorResponse, path: str = "") -> RefusalError:
@@ -105,8 +99,8 @@ class ServedTokens:
         self.max_chars = self.max_len * getattr(self.tokenizer, "max_chars_per_token", 0)
         self.vocab_size = chat.model_config.get_vocab_size()
         self.block_size = self._engine.vllm_config.cache_config.block_size or 1
-        self._end_tokens = self._known_end_tokens(chat)
-        self._ends: dict[str, int] = {}
+        known = chat.model_config.try_get_generation_config().get("eos_token_id")
+        self._ends = EndTokens(end_tokens(self.tokenizer, known), self.render)
 
     @property
     def has_chat_template(self) -> bool:
@@ -128,35 +122,8 @@ class ServedTokens:
             raise RefusalError(f"{path}messages", "only text can be scored.")
         return list(engine_input["prompt_token_ids"])
 
-    def _known_end_tokens(self, chat: OpenAIServingChat) -> list[int]:
-        """Tokens at which vLLM ends an answer: the tokenizer's own first."""
-        found = [getattr(self.tokenizer, "eos_token_id", None)]
-        named = chat.model_config.try_get_generation_config().get("eos_token_id")
-        found += named if isinstance(named, list) else [named]
-        return list(dict.fromkeys(token for token in found if token is not None))
-
     async def end_token(self, context: Chat | None, path: str) -> int:
-        """The first end token that a chat template puts behind an assistant's turn.
-
-        Without a chat, or with a template that puts none there, it is the tokenizer's own.
-        """
-        if not self._end_tokens:
-            raise RefusalError(f"{path}finished", "the model's tokenizer names no end token.")
-        if context is None:
-            return self._end_tokens[0]
-        key = json.dumps([context.template, context.template_kwargs], default=str)
-        if key not in self._ends:
-            self._ends[key] = await self._end_of_turn(context, path)
-        return self._ends[key]
-
-    async def _end_of_turn(self, context: Chat, path: str) -> int:
-        ids = []
-        for messages in (_PROBE[:1], _PROBE):
-            probe = Chat(messages, context.template, context.template_kwargs, False)
-            ids.append(await self.render(probe, path))
-        # Both end alike where a template closes turns, so count from the user's turn on.
-        behind = ids[1][len(ids[0]) :]
-        return next((token for token in behind if token in self._end_tokens), self._end_tokens[0])
+        return await self._ends.after(context, path)
 
     async def force(self, text: ForcedText, wanted: WantedRows, caller: Caller) -> ForcedRows:
         options = await self._options(caller)

@@ -19,8 +19,7 @@ from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.outputs import LogprobsTensors
 
 from conf_server.engine.marks import PromptMark, prompt_mark
-from conf_server.engine.worker.token_statistics import token_statistics
-from conf_server.stats.columns import TokenStatistic
+from conf_server.engine.worker.token_rows import TokenRows, token_rows
 from conf_server.stats.row_layout import OWN, ColumnGroup, RowLayout, joined
 
 _ROWS_AT_ONCE: Final = 256
@@ -194,36 +193,15 @@ class _Columns:
             ranks=any(mark.ranks for mark in marks),
         )
 
-    def block(
-        self, logits: Tensor, targets: Tensor, top_k: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Ids, log-probabilities, ranks and statistics of n rows.
-
-        The first two have a column for the own token, then the candidates, then `token_ids`.
+    def block(self, logits: Tensor, targets: Tensor, top_k: Tensor) -> TokenRows:
+        """Rows whose columns are those of all requests.
 
         Args:
             logits: (n, V).
             targets: (n,) int64, the rows' own tokens.
             top_k: (n,) int32, how many candidates each row's confidence averages.
         """
-        n, device = len(logits), logits.device
-        statistics = token_statistics(logits, top_k)
-        own = logits.gather(1, targets.unsqueeze(1))
-        ids, values = [targets.unsqueeze(1)], [own]
-        if self.candidates:
-            best = logits.topk(self.candidates, dim=1)
-            ids.append(best.indices)
-            values.append(best.values)
-        if self.named is not None:
-            named = self.named.expand(n, -1)
-            ids.append(named)
-            values.append(logits.gather(1, named))
-        if self.ranks:
-            ranks = (logits > own).sum(dim=1) + 1
-        else:
-            ranks = torch.zeros(n, dtype=torch.int64, device=device)
-        logprobs = relative_logprobs(logits, torch.cat(values, dim=1), statistics)
-        return torch.cat(ids, dim=1).int(), logprobs, ranks, statistics
+        return token_rows(logits, targets, top_k, self.candidates, self.named, self.ranks)
 
     def of_request(
         self, mark: PromptMark, ids: Tensor, logprobs: Tensor, ranks: Tensor, statistics: Tensor
@@ -239,21 +217,3 @@ class _Columns:
         return LogprobsTensors(
             ids[:, wanted], joined(logprobs[:, wanted], groups, torch.cat), ranks
         )
-
-
-def relative_logprobs(logits: Tensor, values: Tensor, statistics: Tensor) -> Tensor:
-    """Log-probabilities of some logits, computed from that of the row's largest logit.
-
-    Equal logits get log-probabilities that are equal to the bit.
-
-    Args:
-        logits: (n, V).
-        values: (n, w), some of each row's logits.
-        statistics: (n, s), the columns of `TokenStatistic` for these rows.
-
-    Returns:
-        (n, w) float32.
-    """
-    largest = logits.amax(dim=1, keepdim=True).float()
-    first = statistics[:, TokenStatistic.LOGPROB_1ST].unsqueeze(1)
-    return first + (values.float() - largest)

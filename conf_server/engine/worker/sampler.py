@@ -25,7 +25,7 @@ from vllm.v1.worker.gpu.sample.sampler import Sampler as V2Sampler
 
 from conf_server.engine.adoption import adopt
 from conf_server.engine.marks import sample_statistics_top_k
-from conf_server.engine.worker.prompt_rows import relative_logprobs
+from conf_server.engine.worker.token_rows import relative_logprobs
 from conf_server.engine.worker.token_statistics import (
     token_statistics,
     token_statistics_and_likeliest,

@@ -1,0 +1,196 @@
+"""A causal language model and its tokenizer, loaded by transformers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Final
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from conf_server.backends.end_tokens import end_tokens
+from conf_server.backends.transformers_options import TransformersOptions
+from conf_server.settings import SettingsError
+
+_DEFAULTS: Final = ("top_p", "top_k", "min_p", "repetition_penalty")
+"""What a model's generation config may say of sampling, as vLLM reads it too. The temperature is
+always the request's own."""
+
+_INT4_GROUP: Final = 32  # weights that share one scale; few enough for hidden sizes of small models
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that is ready to run.
+
+    Attributes:
+        model: of transformers, in evaluation mode, on the device.
+        tokenizer: of transformers.
+        max_len: tokens of prompt and answer together.
+        end_tokens: at which an answer ends: the tokenizer's own first.
+        sampling_defaults: sampling options that the model's generation config names.
+    """
+
+    model: Any
+    tokenizer: Any
+    device: torch.device
+    max_len: int
+    end_tokens: tuple[int, ...]
+    sampling_defaults: Mapping[str, Any]
+
+
+def load(options: TransformersOptions) -> LoadedModel:
+    """Load a model and its tokenizer.
+
+    On a GPU the process first limits itself to `memory_fraction` of its memory, and asks torch's
+    allocator for segments that can grow, unless the environment's PYTORCH_ALLOC_CONF says
+    something else: sizes of batches vary, and fixed segments would be left half empty. Both have
+    to happen before CUDA is used in the process.
+
+    Raises:
+        SettingsError: an option that this machine or this model cannot meet.
+    """
+    hub: dict[str, Any] = {"trust_remote_code": options.trust_remote_code}
+    if options.revision is not None:
+        hub["revision"] = options.revision
+    device = _device(options)
+    config = _config(options, hub)
+    max_len = _max_len(options, config)
+    tokenizer = _tokenizer(options, hub)
+    if device.type == "cuda":
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+        torch.cuda.set_per_process_memory_fraction(options.memory_fraction, device)
+    model = _model(options, hub, device)
+    # What the file says, not what it leaves to transformers.
+    generation = model.generation_config
+    named = {name: getattr(generation, name, None) for name in _DEFAULTS}
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        device=device,
+        max_len=max_len,
+        end_tokens=tuple(end_tokens(tokenizer, generation.eos_token_id)),
+        sampling_defaults={name: value for name, value in named.items() if value is not None},
+    )
+
+
+def _device(options: TransformersOptions) -> torch.device:
+    if options.device == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        if options.device == "auto":
+            return torch.device("cpu")
+        raise SettingsError(f"--device: torch sees no GPU for {options.device}")
+    device = torch.device("cuda:0" if options.device == "auto" else options.device)
+    if device.index is None:
+        return torch.device("cuda:0")
+    if device.index >= torch.cuda.device_count():
+        raise SettingsError(
+            f"--device: there is no {options.device}; torch sees {torch.cuda.device_count()} GPUs"
+        )
+    return device
+
+
+def _config(options: TransformersOptions, hub: dict[str, Any]) -> Any:
+    try:
+        return AutoConfig.from_pretrained(options.model, **hub)
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"--model: transformers finds no model in {options.model}: {error}"
+        ) from error
+
+
+def _tokenizer(options: TransformersOptions, hub: dict[str, Any]) -> Any:
+    path = options.model if options.tokenizer is None else options.tokenizer
+    # The revision is the model's.
+    own = hub if options.tokenizer is None else {"trust_remote_code": options.trust_remote_code}
+    try:
+        return AutoTokenizer.from_pretrained(path, **own)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"--tokenizer: there is none in {path}: {error}") from error
+
+
+def _max_len(options: TransformersOptions, config: Any) -> int:
+    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if options.max_len is None:
+        if not longest:
+            raise SettingsError(
+                "--max-model-len: the model's config names no longest text: say how many tokens"
+            )
+        return int(longest)
+    if longest and options.max_len > longest:
+        raise SettingsError(
+            f"--max-model-len: {options.max_len} is more than the {longest} that the model's "
+            "config names (max_position_embeddings)"
+        )
+    return options.max_len
+
+
+def _model(options: TransformersOptions, hub: dict[str, Any], device: torch.device) -> Any:
+    arguments = dict(hub)
+    if options.dtype == "auto":
+        arguments["dtype"] = "auto"
+    else:
+        arguments["dtype"] = getattr(torch, options.dtype)
+    if options.attention != "auto":
+        arguments["attn_implementation"] = options.attention
+    if options.quantization != "none":
+        arguments["quantization_config"] = _quantization(options.quantization, device)
+        arguments["device_map"] = {"": str(device)}
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(options.model, **arguments)
+    except (ImportError, OSError, ValueError) as error:
+        raise SettingsError(
+            f"{_blamed(options)}: transformers cannot load {options.model}: {error}"
+        ) from error
+    if options.quantization == "none":
+        model = model.to(device)
+    return model.eval()
+
+
+def _blamed(options: TransformersOptions) -> str:
+    """The flag that a failure to load is most likely about; config and folder were there before."""
+    if options.quantization != "none":
+        return "--quantization"
+    return "--model" if options.attention == "auto" else "--attention-implementation"
+
+
+def _quantization(bits: str, device: torch.device) -> Any:
+    """How to quantize weights while they are loaded: bitsandbytes on a GPU, else torchao.
+
+    Raises:
+        SettingsError: neither is installed.
+    """
+    if find_spec("accelerate") is None:
+        raise SettingsError(f"--quantization: {bits} needs accelerate: pip install accelerate")
+    if device.type == "cuda" and find_spec("bitsandbytes") is not None:
+        from transformers import BitsAndBytesConfig
+
+        if bits == "int8":
+            return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
+    if find_spec("torchao") is None:
+        packages = "torchao" if device.type == "cpu" else "bitsandbytes or torchao"
+        first = packages.split()[0]
+        raise SettingsError(
+            f"--quantization: {bits} on {device.type} needs {packages}: pip install {first}"
+        )
+    from transformers import TorchAoConfig
+
+    return TorchAoConfig(_torchao_type(bits, device))
+
+
+def _torchao_type(bits: str, device: torch.device) -> Any:
+    from torchao.quantization import (  # type: ignore[import-not-found]
+        Int4WeightOnlyConfig,
+        Int8WeightOnlyConfig,
+    )
+
+    if bits == "int8":
+        return Int8WeightOnlyConfig()
+    if device.type == "cpu":
+        return Int4WeightOnlyConfig(group_size=_INT4_GROUP, int4_packing_format="opaque")
+    return Int4WeightOnlyConfig(group_size=_INT4_GROUP, int4_packing_format="tile_packed_to_4d")
