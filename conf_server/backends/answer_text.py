@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os.path import commonprefix
 from typing import Any, Final
 
-from conf_server.backends.token_texts import SPLIT
+from conf_server.backends.token_texts import SPLIT, added
 
 _PRIMING: Final = 5
 """Tokens of the prompt that are decoded with the answer: a blank that a text begins with is left
@@ -57,17 +56,17 @@ class AnswerText:
         whole = self._decoded(self._begin, len(self._ids))
         if whole.endswith(SPLIT):
             return ""
-        text = whole[len(commonprefix([known, whole])) :]
+        text = added(known, whole)
         self._begin, self._read = self._read, len(self._ids)
         return self._shown(text, may_stop)
 
     def finish(self) -> str:
-        """What is still held back, when no more tokens come. An incomplete character is left out."""
+        """What is still held back, when no more tokens come; an incomplete character is not."""
         if self.stopped is not None:
             return ""
         known = self._decoded(self._begin, self._read)
         whole = self._decoded(self._begin, len(self._ids)).rstrip(SPLIT)
-        text = self._held + whole[len(commonprefix([known, whole])) :]
+        text = self._held + added(known, whole)
         self._held = ""
         return text
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import cached_property
-from os.path import commonprefix
 from typing import Any, Final
 
 CONTEXT_TOKENS: Final = 4
@@ -15,6 +14,17 @@ SPLIT: Final = "\N{REPLACEMENT CHARACTER}"
 """The end of a token's text where the token ends within a character."""
 
 _METASPACE: Final = "▁"
+
+
+def added(known: str, whole: str) -> str:
+    """What a text has beyond a shorter one: all from where the two differ.
+
+    More tokens can change the end of what was decoded before: an incomplete character, or a blank.
+    """
+    if whole.startswith(known):
+        return whole[len(known) :]
+    pairs = enumerate(zip(known, whole, strict=False))
+    return whole[next((place for place, (a, b) in pairs if a != b), len(whole)) :]
 
 
 class TokenTexts:
@@ -89,7 +99,7 @@ class TokenTexts:
             while context and self._alone(context[-1]).endswith(SPLIT):
                 context.pop()  # its text is empty, and belongs to this token
             known = self._decoded(context) if context else ""
-            return whole[len(commonprefix([known, whole])) :]
+            return added(known, whole)
         return ""
 
     def _decoded(self, token_ids: list[int]) -> str:

@@ -7,6 +7,7 @@ from bisect import insort
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from conf_server.backends.transformers_forward import ForcedWork
@@ -102,9 +103,7 @@ class ForcedBatches:
     async def _drive(self) -> None:
         while batch := self._next():
             try:
-                made = await self._thread.turn(
-                    lambda batch=batch: self._run([w.work for w in batch])
-                )
+                made = await self._thread.turn(partial(self._run, [one.work for one in batch]))
             except Exception as error:
                 for waiting in batch:
                     if not waiting.future.done():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor
@@ -98,7 +98,7 @@ class _Group:
         if self._is_one:
             self._is_one = False
             everyone = torch.zeros(self._count, dtype=torch.int64, device=ids.device)
-            self._cache.reorder_cache(everyone)
+            self._cache.reorder_cache(cast(Any, everyone))
             logits = logits[everyone]
         return logits
 
@@ -117,7 +117,7 @@ class _Group:
             self.ids = torch.cat((self.ids, chosen[:, None]), 1)
             if len(staying) < len(self.ids):
                 kept = torch.tensor(staying, dtype=torch.int64, device=self.ids.device)
-                self._cache.reorder_cache(kept)
+                self._cache.reorder_cache(cast(Any, kept))
                 self.ids = self.ids[kept]
         except Exception as error:
             if not is_out_of_memory(error):

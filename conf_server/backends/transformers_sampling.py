@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from secrets import randbits
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor
@@ -246,8 +246,11 @@ class TokenChooser:
         # In vLLM's order.
         self._changes = LogitsProcessorList()
         if sampling.logit_bias:
-            bias = {(token,): value for token, value in sampling.logit_bias.items()}
-            self._changes.append(SequenceBiasLogitsProcessor(bias))
+            self._changes.append(
+                SequenceBiasLogitsProcessor(
+                    [[[token], value] for token, value in sampling.logit_bias.items()]
+                )
+            )
         ends = [*(() if sampling.ignore_eos else end_tokens), *sampling.stop_token_ids]
         if sampling.min_tokens and ends:
             self._changes.append(
@@ -280,7 +283,7 @@ class TokenChooser:
             logits: (m, V) float32, raw; they are not changed.
             generators: of each answer, on the logits' device.
         """
-        scores = self._changes(ids, logits)
+        scores: Tensor = self._changes(cast(Any, ids), cast(Any, logits))
         if self._is_greedy:
             return scores.argmax(-1)
         noise = torch.empty_like(scores)
