@@ -9,7 +9,13 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    TorchAoConfig,
+)
 
 from conf_server.backends.end_tokens import end_tokens
 from conf_server.backends.transformers_options import TransformersOptions
@@ -18,6 +24,14 @@ from conf_server.settings import SettingsError
 _DEFAULTS: Final = ("top_p", "top_k", "min_p", "repetition_penalty")
 """What a model's generation config may say of sampling, as vLLM reads it too. The temperature is
 always the request's own."""
+
+_QUANTIZERS: Final = {
+    ("cuda", "int8"): ("bitsandbytes", "torchao"),
+    ("cuda", "int4"): ("bitsandbytes", "torchao"),
+    ("cpu", "int8"): ("torchao", "bitsandbytes"),
+    ("cpu", "int4"): ("bitsandbytes",),
+}
+"""Packages that can quantize, the best first. torchao 0.18 has no four bits on the CPU."""
 
 _INT4_GROUP: Final = 32  # weights that share one scale; few enough for hidden sizes of small models
 
@@ -138,7 +152,7 @@ def _model(options: TransformersOptions, hub: dict[str, Any], device: torch.devi
     if options.attention != "auto":
         arguments["attn_implementation"] = options.attention
     if options.quantization != "none":
-        arguments["quantization_config"] = _quantization(options.quantization, device)
+        arguments["quantization_config"] = _quantization(options, device)
         arguments["device_map"] = {"": str(device)}
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(options.model, **arguments)
@@ -158,32 +172,29 @@ def _blamed(options: TransformersOptions) -> str:
     return "--model" if options.attention == "auto" else "--attention-implementation"
 
 
-def _quantization(bits: str, device: torch.device) -> Any:
-    """How to quantize weights while they are loaded: bitsandbytes on a GPU, else torchao.
+def _quantization(options: TransformersOptions, device: torch.device) -> Any:
+    """How weights are quantized while they are loaded.
 
     Raises:
-        SettingsError: neither is installed.
+        SettingsError: what that needs is not installed.
     """
-    if find_spec("accelerate") is None:
-        raise SettingsError(f"--quantization: {bits} needs accelerate: pip install accelerate")
-    if device.type == "cuda" and find_spec("bitsandbytes") is not None:
-        from transformers import BitsAndBytesConfig
-
-        if bits == "int8":
-            return BitsAndBytesConfig(load_in_8bit=True)
-        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
-    if find_spec("torchao") is None:
-        packages = "torchao" if device.type == "cpu" else "bitsandbytes or torchao"
-        first = packages.split()[0]
+    bits = options.quantization
+    packages = _QUANTIZERS[device.type, bits]
+    found = [package for package in packages if find_spec(package) is not None]
+    if not found or find_spec("accelerate") is None:
         raise SettingsError(
-            f"--quantization: {bits} on {device.type} needs {packages}: pip install {first}"
+            f"--quantization: {bits} on {device.type} needs {' or '.join(packages)}, and "
+            f"accelerate: pip install {packages[0]} accelerate"
         )
-    from transformers import TorchAoConfig
+    if found[0] == "torchao":
+        return TorchAoConfig(_torchao_type(bits))
+    if bits == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    computed = torch.bfloat16 if options.dtype == "auto" else getattr(torch, options.dtype)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=computed)
 
-    return TorchAoConfig(_torchao_type(bits, device))
 
-
-def _torchao_type(bits: str, device: torch.device) -> Any:
+def _torchao_type(bits: str) -> Any:
     from torchao.quantization import (  # type: ignore[import-not-found]
         Int4WeightOnlyConfig,
         Int8WeightOnlyConfig,
@@ -191,6 +202,4 @@ def _torchao_type(bits: str, device: torch.device) -> Any:
 
     if bits == "int8":
         return Int8WeightOnlyConfig()
-    if device.type == "cpu":
-        return Int4WeightOnlyConfig(group_size=_INT4_GROUP, int4_packing_format="opaque")
     return Int4WeightOnlyConfig(group_size=_INT4_GROUP, int4_packing_format="tile_packed_to_4d")

@@ -1,0 +1,32 @@
+"""The embedded model, loaded by transformers, for the tests of that backend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conf_server.backends.transformers import TransformersBackend
+from conf_server.backends.transformers_model import LoadedModel, load
+from conf_server.backends.transformers_options import TransformersOptions
+
+
+@pytest.fixture(scope="session")
+def options(model_path: Path) -> TransformersOptions:
+    return TransformersOptions(str(model_path), dtype="float32", device="cpu", max_len=512)
+
+
+@pytest.fixture(scope="session")
+def loaded(options: TransformersOptions) -> LoadedModel:
+    return load(options)
+
+
+@pytest.fixture
+def backend(
+    loaded: LoadedModel, options: TransformersOptions
+) -> Iterator[TransformersBackend]:
+    """A backend of the loaded model; what it queues is its own."""
+    made = TransformersBackend(loaded, options)
+    yield made
+    made.close()
