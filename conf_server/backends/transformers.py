@@ -67,11 +67,13 @@ class TransformersBackend:
         tokenizer: the event loop's.
     """
 
-    def __init__(self, loaded: LoadedModel, options: TransformersOptions) -> None:
+    def __init__(
+        self, loaded: LoadedModel, passes: ForwardPasses, options: TransformersOptions
+    ) -> None:
         """
         Args:
-            loaded: by `transformers_model.load` with these options. The model reads a few tokens,
-                to find out what it can do.
+            loaded: by `transformers_model.load` with these options.
+            passes: of the loaded model.
 
         Raises:
             SettingsError: the model cannot do what an option asks for.
@@ -79,7 +81,7 @@ class TransformersBackend:
         self.tokenizer = loaded.tokenizer
         self._options = options
         self._loaded = loaded
-        self._passes = passes = ForwardPasses(loaded.model, loaded.device)
+        self._passes = passes
         static = options.cache == "static"
         if static and (obstacle := passes.static_cache_obstacle()):
             raise SettingsError(f"--cache: the model cannot use a static one: {obstacle}")
@@ -115,7 +117,8 @@ class TransformersBackend:
         Raises:
             SettingsError: an option that this machine or this model cannot meet.
         """
-        return cls(load(options), options)
+        loaded = load(options)
+        return cls(loaded, ForwardPasses(loaded.model, loaded.device), options)
 
     def close(self) -> None:
         """Let the pass that runs end, and begin no other. Nothing can be asked afterwards."""

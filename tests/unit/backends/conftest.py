@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from conf_server.backends.transformers import TransformersBackend
+from conf_server.backends.transformers_forward import ForwardPasses
 from conf_server.backends.transformers_model import LoadedModel, load
 from conf_server.backends.transformers_options import TransformersOptions
 
@@ -22,11 +23,16 @@ def loaded(options: TransformersOptions) -> LoadedModel:
     return load(options)
 
 
+@pytest.fixture(scope="session")
+def passes(loaded: LoadedModel) -> ForwardPasses:
+    return ForwardPasses(loaded.model, loaded.device)
+
+
 @pytest.fixture
 def backend(
-    loaded: LoadedModel, options: TransformersOptions
+    loaded: LoadedModel, passes: ForwardPasses, options: TransformersOptions
 ) -> Iterator[TransformersBackend]:
-    """A backend of the loaded model; what it queues is its own."""
-    made = TransformersBackend(loaded, options)
+    """A backend of the loaded model; its thread and what it queues are its own."""
+    made = TransformersBackend(loaded, passes, options)
     yield made
     made.close()
