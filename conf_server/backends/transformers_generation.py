@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
 import torch
@@ -135,7 +135,7 @@ class Decoding:
         self._model = model
         self._prompt = list(prompt)
         self._sampling = sampling
-        self._wanted = wanted
+        self._wanted = replace(wanted, ranks=True)  # as vLLM's rows of generated tokens have them
         self._ends = frozenset(() if sampling.ignore_eos else model.end_tokens)
         device = model.passes.device
         self._chooser = TokenChooser(sampling, len(prompt), model.end_tokens, device)

@@ -187,9 +187,7 @@ async def test_labels_are_the_log_probabilities_of_their_first_tokens(
     messages = ({"role": "user", "content": "Is Paris in France?"},)
     question = LabelQuestion(Chat(messages), ("Yes", "No"))
     plain = LabelQuestion(Plain("Paris is in France: true or false? It is"), (" true", " false"))
-    chat_found, plain_found = await backend.labels(
-        [lambda: question, lambda: plain], CALLER
-    )
+    chat_found, plain_found = await backend.labels([lambda: question, lambda: plain], CALLER)
     context = reference.tokenizer.apply_chat_template(
         list(messages), add_generation_prompt=True, return_dict=False
     )
