@@ -82,11 +82,20 @@ def test_importing_the_numbers_loads_no_server() -> None:
     names = [dotted(path) for folder in PURE for path in modules(folder)]
     assert "conf_server.stats.confidence" in names
     names += ["conf_server.gathering.gather", "conf_server.backends.dummy"]
+    assert not {"vllm", "torch", "transformers", "fastapi", "pydantic"} & loaded_with(*names)
+
+
+def test_the_backend_of_transformers_loads_no_engine_and_no_server() -> None:
+    loaded = loaded_with("conf_server.backends.transformers")
+    assert {"torch", "transformers"} <= loaded
+    assert not {"vllm", "fastapi", "starlette", "pydantic"} & loaded
+
+
+def loaded_with(*names: str) -> set[str]:
+    """Modules that a new process has loaded after it has imported these."""
     code = f"import sys, {', '.join(names)}; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
-    assert not {"vllm", "torch", "fastapi", "pydantic"} & set(loaded)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
 
 
 ROOMS = {
@@ -135,6 +144,15 @@ def test_evidence_is_gathered_without_http_and_without_vllm() -> None:
         *(path for path in modules("backends") if path.name not in SEAM),
     ]
     assert not offences(iter(rooms), "vllm", "fastapi", "starlette", "pydantic")
+
+
+def test_models_are_run_by_the_backend_of_transformers_alone() -> None:
+    """And by the judges and heads, which have small models of their own, in `loading`."""
+    rooms = (
+        *modules("gathering"),
+        *(path for path in modules("backends") if not path.stem.startswith("transformers")),
+    )
+    assert not offences(iter(rooms), "torch", "transformers")
 
 
 def test_http_bodies_stay_in_serving() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from conf_server.backends.transformers import TransformersBackend
 from conf_server.backends.transformers_forward import ForwardPasses
@@ -19,7 +20,16 @@ def options(model_path: Path) -> TransformersOptions:
 
 
 @pytest.fixture(scope="session")
-def loaded(options: TransformersOptions) -> LoadedModel:
+def one_thread() -> Iterator[None]:
+    """Passes are so small that threads would wait for each other more than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def loaded(options: TransformersOptions, one_thread: None) -> LoadedModel:
     return load(options)
 
 
