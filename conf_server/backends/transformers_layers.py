@@ -14,11 +14,26 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from conf_server.settings import SettingsError
+
 _PROBE: Final = 2  # tokens
 _ROUNDING: Final = 0.02  # of weights in half precision, which sum to one
 
 Take = Callable[[int, Tensor], None]
 """Called with the number of a layer and what it has made."""
+
+
+def body_of(model: Any) -> Any:
+    """The part of a model that makes the last hidden states, whose logits the rest makes.
+
+    Raises:
+        SettingsError: transformers does not name it.
+    """
+    # The name that a class gives for it is wrong in some, for example Llama4ForCausalLM.
+    for body in (model.base_model, model.get_decoder(), getattr(model, "model", None)):
+        if body is not None and body is not model:
+            return body
+    raise SettingsError(f"--model: {type(model).__name__} has no body apart from its head")
 
 
 class DecoderLayers:
@@ -37,8 +52,9 @@ class DecoderLayers:
             model: of transformers. It reads two tokens, twice.
         """
         self._model = model
+        self._body = body_of(model)
         self.count = int(model.config.get_text_config().num_hidden_layers)
-        found = _outermost(model.base_model, self.count)
+        found = _outermost(self._body, self.count)
         self.num_heads = 0
         self.attention: tuple[str | None, ...] = ()
         if len(found) != 1:
@@ -170,7 +186,7 @@ class DecoderLayers:
     def _read_probe(self, **arguments: Any) -> Any:
         ids = torch.zeros((1, _PROBE), dtype=torch.int64, device=self._model.device)
         with torch.inference_mode():
-            return self._model.base_model(input_ids=ids, use_cache=False, **arguments)
+            return self._body(input_ids=ids, use_cache=False, **arguments)
 
 
 def _outermost(body: nn.Module, count: int) -> list[nn.ModuleList]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +26,6 @@ from conf_server.backends.transformers import TransformersBackend
 from conf_server.backends.transformers_forward import ForwardPasses, joined_rows
 from conf_server.backends.transformers_model import LoadedModel
 from conf_server.backends.transformers_options import TransformersOptions
-from conf_server.refusal import RefusalError
 from conf_server.stats.forced import WantedRows
 from tests.reference import Reference, token_statistics
 
@@ -253,47 +251,3 @@ async def test_a_long_answer_does_not_hold_up_a_text(backend: TransformersBacken
 
 async def collect(stream: Any) -> list[Piece]:
     return [piece async for piece in stream]
-
-
-# Memory.
-
-
-@contextmanager
-def room_for(passes: ForwardPasses, rows: int, after: int = 0) -> Iterator[list[int]]:
-    """The model fails on more rows than these, after so many passes; how many it was given."""
-    given: list[int] = []
-
-    def refuse(_module: Any, args: Any, kwargs: Any) -> None:
-        ids = kwargs["input_ids"]
-        given.append(len(ids))
-        if len(given) > after and len(ids) > rows:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-    hook = passes.model.base_model.register_forward_pre_hook(refuse, with_kwargs=True)
-    try:
-        yield given
-    finally:
-        hook.remove()
-
-
-@pytest.mark.parametrize("after", [0, 4])
-async def test_answers_for_which_there_is_no_memory_are_made_in_smaller_groups(
-    backend: TransformersBackend, passes: ForwardPasses, after: int
-) -> None:
-    ask = replace(SAMPLED, n=5)
-    expected = await answers(backend, ask)
-    with room_for(passes, 2, after) as given:
-        made = await answers(backend, ask)
-    assert tokens_of(made) == tokens_of(expected)
-    assert texts_of(made) == texts_of(expected)
-    assert max(given) == 5
-    assert max(given[-8:]) <= 2
-
-
-async def test_an_answer_for_which_there_is_no_memory_is_refused_and_the_next_is_not(
-    backend: TransformersBackend, passes: ForwardPasses
-) -> None:
-    with room_for(passes, 0), pytest.raises(RefusalError, match="no memory") as refused:
-        await answers(backend, SAMPLED)
-    assert (refused.value.status, refused.value.kind) == (503, "ServiceUnavailableError")
-    assert len((await answers(backend, ASK)).answers) == 1
