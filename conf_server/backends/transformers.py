@@ -24,6 +24,7 @@ import copy
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from functools import partial
+from typing import Final
 
 from conf_server.backends.base import (
     Answer,
@@ -59,6 +60,9 @@ from conf_server.stats.forced import (
     WantedStates,
 )
 
+_BATCH_TOKENS: Final = {"cpu": 1024, "cuda": 8192}
+"""What a pass may read, unless the options say so: see `TransformersOptions.max_batch_tokens`."""
+
 
 class TransformersBackend:
     """Asks a model in this process. It is a `StreamingBackend`.
@@ -87,14 +91,15 @@ class TransformersBackend:
             raise SettingsError(f"--cache: the model cannot use a static one: {obstacle}")
         self._thread = ModelThread()
         heads = passes.layers.num_heads
-        limits = BatchLimits(options.max_batch_tokens, options.max_attention_bytes, heads)
+        batch_tokens = options.max_batch_tokens or _BATCH_TOKENS[loaded.device.type]
+        limits = BatchLimits(batch_tokens, options.max_attention_bytes, heads)
         batches = ForcedBatches(
             self._thread, partial(in_halves, work=passes.forced, what="a text"), limits
         )
         self._tokens = TransformersTokens(loaded, passes.vocab_size, batches)
         self._forcing = TextForcing(
             self._tokens,
-            label_tokens=options.max_batch_tokens,
+            label_tokens=batch_tokens,
             max_tokens=options.max_forced_tokens,
         )
         self._decoding = DecodingModel(
@@ -103,7 +108,7 @@ class TransformersBackend:
             copy.deepcopy(loaded.tokenizer),
             loaded.end_tokens,
             static,
-            options.max_batch_tokens,
+            batch_tokens,
         )
         self._generations = asyncio.Semaphore(options.max_generations)
         self._texts = TokenTexts(loaded.tokenizer)

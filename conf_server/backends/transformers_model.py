@@ -152,8 +152,12 @@ def _model(options: TransformersOptions, hub: dict[str, Any], device: torch.devi
     if options.attention != "auto":
         arguments["attn_implementation"] = options.attention
     if options.quantization != "none":
-        arguments["quantization_config"] = _quantization(options, device)
+        quantization = _quantization(options, device)
+        arguments["quantization_config"] = quantization
         arguments["device_map"] = {"": str(device)}
+        if options.dtype == "auto" and getattr(quantization, "load_in_8bit", False):
+            # bitsandbytes computes in no other dtype, and warns at each product that it casts.
+            arguments["dtype"] = torch.float16
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(options.model, **arguments)
     except (ImportError, OSError, ValueError) as error:
