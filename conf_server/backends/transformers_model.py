@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from conf_server.backends.end_tokens import end_tokens
+from conf_server.backends.transformers_memory import is_out_of_memory
 from conf_server.backends.transformers_options import TransformersOptions
 from conf_server.settings import SettingsError
 
@@ -143,29 +144,44 @@ def _max_len(options: TransformersOptions, config: Any) -> int:
     return options.max_len
 
 
-def _model(options: TransformersOptions, hub: dict[str, Any], device: torch.device) -> Any:
-    arguments = dict(hub)
-    if options.dtype == "auto":
-        arguments["dtype"] = "auto"
-    else:
-        arguments["dtype"] = getattr(torch, options.dtype)
+def _arguments(
+    options: TransformersOptions, hub: dict[str, Any], device: torch.device
+) -> dict[str, Any]:
+    """What `from_pretrained` is to know."""
+    dtype = "auto" if options.dtype == "auto" else getattr(torch, options.dtype)
+    arguments = {**hub, "dtype": dtype}
     if options.attention != "auto":
         arguments["attn_implementation"] = options.attention
-    if options.quantization != "none":
+    quantized = options.quantization != "none"
+    if quantized:
         quantization = _quantization(options, device)
         arguments["quantization_config"] = quantization
-        arguments["device_map"] = {"": str(device)}
-        if options.dtype == "auto" and getattr(quantization, "load_in_8bit", False):
+        if dtype == "auto" and getattr(quantization, "load_in_8bit", False):
             # bitsandbytes computes in no other dtype, and warns at each product that it casts.
             arguments["dtype"] = torch.float16
+    if (device.type == "cuda" or quantized) and find_spec("accelerate") is not None:
+        # Weights go to the GPU one by one, and are never all in the machine's memory.
+        arguments["device_map"] = {"": str(device)}
+    return arguments
+
+
+def _model(options: TransformersOptions, hub: dict[str, Any], device: torch.device) -> Any:
+    arguments = _arguments(options, hub, device)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(options.model, **arguments)
-    except (ImportError, OSError, ValueError) as error:
+        if "device_map" not in arguments:
+            model = model.to(device)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise SettingsError(
+                f"--model: {options.model} does not fit into the memory of {device}: see "
+                "--quantization and --memory-fraction"
+            ) from error
+        if not isinstance(error, ImportError | OSError | ValueError):
+            raise
         raise SettingsError(
             f"{_blamed(options)}: transformers cannot load {options.model}: {error}"
         ) from error
-    if options.quantization == "none":
-        model = model.to(device)
     return model.eval()
 
 
