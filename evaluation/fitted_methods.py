@@ -102,7 +102,11 @@ class CrossValidation:
         return {i: Generation("", np.array([-mean])) for i, mean in enumerate(means)}
 
     def head_logits(self) -> tuple[Values, Wrong]:
-        """What heads of the kind that the fit has trained say of the answers, as `estimates`."""
+        """What heads of the kind that the fit has trained say of the answers, as `estimates`.
+
+        Each head's logits are told from their own mean: where a network that has learned little
+        puts its zero differs more between heads than what it says of one answer and another.
+        """
         assert self._options.head is not None
         states = self._file(f"train.{HEAD_STATES}.jsonl")
         (result,) = next(states.answers())["result"]["data"]
@@ -116,6 +120,7 @@ class CrossValidation:
             network = learned(self._options.head, examples, others, self._options.epochs)
             for i in np.flatnonzero(part == left):
                 found[i] = logit(network, examples[int(i)]).item()
+            found[part == left] -= found[part == left].mean()
         return found, examples.wrong
 
     def _file(self, name: str, only: frozenset[int] | None = None) -> CollectedFile:
