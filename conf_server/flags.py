@@ -248,9 +248,10 @@ def check_uhead(args: Namespace, settings: ConfidenceSettings) -> None:
     from vllm import AsyncEngineArgs
 
     from conf_server.serving.served_head import check_served_head
+    from conf_server.serving.vllm_host import model_shape
 
     model_config = AsyncEngineArgs.from_cli_args(args).create_model_config()
-    check_served_head(settings, model_config)
+    check_served_head(settings, model_shape(model_config))
 
 
 def ask_for_token_statistics(args: Namespace) -> None:

@@ -19,16 +19,16 @@ _BLOCKS: Final = 32
 them: reading all of a large model would take minutes, and training changes every block."""
 
 
-def weights_fingerprint(model: str, revision: str | None, load_config: Any) -> str | None:
+def weights_fingerprint(
+    model: str, revision: str | None = None, cache: str | None = None
+) -> str | None:
     """A hash of a model's weights; None where they come from no files, or from none at hand.
 
     Args:
-        model: a folder, a file, or a name on the hub whose files vLLM has downloaded.
-        load_config: vLLM's.
+        model: a folder, a file, or a name on the hub whose files have been downloaded.
+        cache: where to; None for the hub's own cache.
     """
-    if load_config.load_format == "dummy":
-        return None
-    files = _weight_files(model, revision, load_config.download_dir)
+    files = _weight_files(model, revision, cache)
     if not files:
         return None
     digest = hashlib.sha256()

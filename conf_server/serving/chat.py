@@ -22,11 +22,13 @@ from vllm.outputs import RequestOutput
 from vllm.tokenizers import TokenizerLike
 
 from conf_server.engine.adoption import adopt_copy
+from conf_server.engine.client.decoding import decoder
 from conf_server.serving.confidence import by_token, finite
-from conf_server.serving.deltas import TraceDelta, request_tracers, traced_outputs
+from conf_server.serving.deltas import request_tracers, traced_outputs
 from conf_server.serving.fragments import utf8
 from conf_server.serving.requests import ConfidenceChatCompletionRequest
 from conf_server.serving.tokens import ShownToken, shown_tokens
+from conf_server.serving.trace_delta import TraceDelta
 from conf_server.settings import ConfidenceSettings
 
 _SUMMARIES = ("confidence_summary", "uncertainty")
@@ -112,7 +114,8 @@ class ConfidenceServingChat(OpenAIServingChat):
         if delta.splices is None:
             content = _content(delta, shown, tokenizer, as_ids)
             return ChatCompletionLogProbs(content=content, **delta.extras())
-        pieces = delta.encoded(tokenizer, as_ids).chat(shown, delta.columns(), delta.metrics())
+        vocabulary = delta.splices.encoder.vocabulary(decoder(tokenizer), as_ids)
+        pieces = delta.encoded(vocabulary).chat(shown, delta.columns(), delta.metrics())
         name = delta.splices.hold('"content":[],"*":0', chain([b'"content":'], pieces))
         fields: dict[str, Any] = {"content": [], name: 0, **delta.extras()}
         return ChatCompletionLogProbs.model_construct(**fields)
@@ -145,7 +148,7 @@ def _content(
     delta: TraceDelta, shown: int, tokenizer: TokenizerLike, as_token_ids: bool
 ) -> list[ChatCompletionLogProbsContent]:
     """The `logprobs.content` of a delta: OpenAI's entries, each with its `confidence`."""
-    tokens = shown_tokens(delta.rows(), shown, tokenizer, delta.context(), as_token_ids)
+    tokens = shown_tokens(delta.rows(), shown, decoder(tokenizer), delta.context(), as_token_ids)
     extras: list[dict[str, Any]] = list(by_token(delta.columns()))
     for extra, metrics in zip(extras, by_token(delta.metrics()), strict=False):
         extra["uncertainty"] = metrics

@@ -19,11 +19,13 @@ from vllm.outputs import RequestOutput
 from vllm.tokenizers import TokenizerLike
 
 from conf_server.engine.adoption import adopt_copy
+from conf_server.engine.client.decoding import decoder
 from conf_server.serving.confidence import by_token, finite, finite_all
-from conf_server.serving.deltas import TraceDelta, request_tracers, traced_prompt_outputs
+from conf_server.serving.deltas import request_tracers, traced_prompt_outputs
 from conf_server.serving.requests import ConfidenceCompletionRequest
 from conf_server.serving.splices import Splices
 from conf_server.serving.tokens import ShownToken, likeliest_by_text, shown_tokens
+from conf_server.serving.trace_delta import TraceDelta
 from conf_server.settings import ConfidenceSettings
 
 _EMPTY: dict[str, Any] = {"text_offset": [], "token_logprobs": [], "tokens": [], "top_logprobs": []}
@@ -109,7 +111,8 @@ class ConfidenceServingCompletion(OpenAIServingCompletion):
         if delta.splices is None:
             lists = _lists(delta, shown, tokenizer, as_ids, initial_text_offset)
         else:
-            pieces, end = delta.encoded(tokenizer, as_ids).completion(
+            vocabulary = delta.splices.encoder.vocabulary(decoder(tokenizer), as_ids)
+            pieces, end = delta.encoded(vocabulary).completion(
                 shown, initial_text_offset, delta.columns(), delta.metrics()
             )
             lists = _placeholder(delta.splices, pieces, end)
@@ -138,7 +141,9 @@ def _lists(
     Args:
         shown: how many candidates `top_logprobs` has beside the token; None leaves it empty.
     """
-    tokens = shown_tokens(delta.rows(), shown or 0, tokenizer, delta.context(), as_token_ids)
+    tokens = shown_tokens(
+        delta.rows(), shown or 0, decoder(tokenizer), delta.context(), as_token_ids
+    )
     texts = [token.texts[0] for token in tokens]
     lists: dict[str, list[Any]] = {
         "text_offset": list(accumulate(map(len, texts[:-1]), initial=offset)),

@@ -9,12 +9,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from vllm.config import ModelConfig
-from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from conf_server.backends.served import max_candidates
-from conf_server.engine.marks import ask_for_rows
-from conf_server.serving.refusals import refused
+from conf_server.refusal import RefusalError
 from conf_server.settings import MAX_WINDOW, ConfidenceSettings, Mode
 from conf_server.stats.columns import TokenStatistic
 from conf_server.stats.confidence import confidence_summary, token_confidence
@@ -80,19 +76,24 @@ class Confidence:
         cls,
         options: ConfidenceOptions | None,
         settings: ConfidenceSettings,
-        model_config: ModelConfig,
+        candidates: int,
+        vocab_size: int,
     ) -> Confidence:
         """Fill in the server's defaults where the request says nothing.
 
+        Args:
+            candidates: most of the likeliest tokens that a row can name.
+
         Raises:
-            VLLMValidationError: `top_k` is above what the engine may be asked for.
+            RefusalError: `top_k` is above what the engine may be asked for.
         """
         given = options or ConfidenceOptions()
         top_k = given.top_k or settings.top_k
-        limit = max_candidates(model_config)
-        if top_k > limit:
-            raise refused(
-                "confidence.top_k", f"must be at most {limit} (--max-logprobs), got {top_k}.", top_k
+        if top_k > candidates:
+            raise RefusalError(
+                "confidence.top_k",
+                f"must be at most {candidates} (--max-logprobs), got {top_k}.",
+                top_k,
             )
         return cls(
             mode=given.mode or settings.mode,
@@ -100,7 +101,7 @@ class Confidence:
             window=given.window or settings.window,
             metrics=tuple(dict.fromkeys(given.metrics or ())),
             engine_statistics=settings.engine_statistics,
-            vocab_size=model_config.get_vocab_size(),
+            vocab_size=vocab_size,
         )
 
     def width(self, shown: int) -> int:
@@ -110,15 +111,6 @@ class Confidence:
         if shown == -1:
             return self.vocab_size
         return shown if self.engine_statistics else max(self.top_k, shown)
-
-    def ask_engine(self, params: SamplingParams, shown: int) -> None:
-        """Make `params` ask the engine for what the mode needs."""
-        if self.mode == "empty":
-            params.logprobs = None
-            return
-        at_end = self.mode == "stats" or params.output_kind == RequestOutputKind.FINAL_ONLY
-        top_k = self.top_k if self.engine_statistics else 0
-        ask_for_rows(params, self.width(shown), top_k, at_end)
 
     def confidences(self, rows: TraceRows) -> NDArray[np.floating]:
         """Confidence of each token in nats, higher for a surer model; NaN where it has none."""

@@ -7,7 +7,8 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from vllm.entrypoints.serve import create_error_response
+
+from conf_server.serving.error_body import error_body
 
 RETRY_AFTER_S: Final = 5
 """What clients are asked to wait: a load balancer knows another server, or this one restarts."""
@@ -131,7 +132,7 @@ def _is_event_stream(start: Message) -> bool:
 
 def _body() -> bytes:
     status = HTTPStatus.SERVICE_UNAVAILABLE
-    answer = create_error_response(_MESSAGE, "ServiceUnavailableError", status)
+    answer = error_body(_MESSAGE, "ServiceUnavailableError", status)
     return answer.model_dump_json().encode()
 
 

@@ -10,8 +10,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from vllm.entrypoints.serve import create_error_response
 
+from conf_server.serving.error_body import error_body
 from conf_server.serving.refusals import add_exception_handler, install_refusals
 from conf_server.terminal import LONGEST, shortened
 
@@ -41,7 +41,7 @@ async def _http_exception(request: Request, error: Exception) -> JSONResponse:
 
 
 def _response(message: str, status: HTTPStatus, headers: dict[str, str]) -> JSONResponse:
-    answer = create_error_response(message, err_type=status.phrase, status_code=status)
+    answer = error_body(message, status.phrase, status)
     return JSONResponse(answer.model_dump(), status_code=status, headers=headers)
 
 
@@ -103,7 +103,7 @@ def _changed(body: bytes, status: HTTPStatus) -> bytes | None:
     for name in ("error", "detail"):
         if isinstance(answer.get(name), str):
             text = shortened(answer[name])
-            right = create_error_response(text, err_type=status.phrase, status_code=status)
+            right = error_body(text, status.phrase, status)
             return right.model_dump_json().encode()
     error = answer.get("error")
     if len(body) <= LONGEST or not isinstance(error, dict):

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Annotated
 
 from pydantic import Field, WithJsonSchema
-from vllm.utils import random_uuid
+from starlette.requests import Request
+
+
+def random_id() -> str:
+    """A name for a request without one: 16 hexadecimal digits, as vLLM makes them."""
+    return secrets.token_hex(8)
+
+
+def request_id(raw_request: Request | None, given: str | None) -> str:
+    """The name of a request: that of the header `X-Request-Id`, as with vLLM, before `given`."""
+    named = None if raw_request is None else raw_request.headers.get("x-request-id")
+    if named is not None:
+        return named
+    return random_id() if given is None else given
+
 
 RequestId = Annotated[
     str,
     # `CheckedBody` takes null for absent.
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "null"}]}),
     Field(
-        default_factory=random_uuid,
+        default_factory=random_id,
         description="The client's name for this request. Null or absent: the server makes one up.",
     ),
 ]

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from conf_server.backends.base import ForcingItem, Plain, Prompt
+from conf_server.refusal import RefusalError
 from conf_server.serving.fields import Priority, RequestId
 from conf_server.serving.given_texts import (
     GivenCompletion,
@@ -18,7 +19,6 @@ from conf_server.serving.given_texts import (
     check_given,
     completion_of,
 )
-from conf_server.serving.refusals import refused
 
 _OF_CHATS: Final = frozenset(
     {
@@ -81,7 +81,7 @@ class ForcedItem(BaseModel):
         """The same as plain data, for layers that know no HTTP.
 
         Raises:
-            VLLMValidationError: fields of the chat contradict each other.
+            RefusalError: fields of the chat contradict each other.
         """
         context: Prompt
         if self.messages is not None:
@@ -96,7 +96,7 @@ class ForcedItem(BaseModel):
     def check_item(self, path: str) -> None:
         """
         Raises:
-            VLLMValidationError: a field is missing, empty, or has no place beside another.
+            RefusalError: a field is missing, empty, or has no place beside another.
         """
         hint = " (an empty prompt scores a text on its own)" if self.needs_completion else ""
         self._check_one_of("prompt", "messages", path, hint)
@@ -105,17 +105,17 @@ class ForcedItem(BaseModel):
         for name in ("messages", "completions"):
             value = getattr(self, name)
             if value is not None and not value:
-                raise refused(f"{path}{name}", "it must not be empty.")
+                raise RefusalError(f"{path}{name}", "it must not be empty.")
         if self.messages is None:
             for name in sorted(_OF_CHATS):
                 if getattr(self, name) is not None:
-                    raise refused(f"{path}{name}", "it has a place beside `messages` only.")
+                    raise RefusalError(f"{path}{name}", "it has a place beside `messages` only.")
         for text, field in zip(self.texts(), self.text_paths(path), strict=True):
             check_given(text, field)
 
     def _check_one_of(self, first: str, second: str, path: str, hint: str = "") -> None:
         if (getattr(self, first) is None) == (getattr(self, second) is None):
-            raise refused(f"{path}{first}", f"give either `{first}` or `{second}`{hint}.")
+            raise RefusalError(f"{path}{first}", f"give either `{first}` or `{second}`{hint}.")
 
 
 class ForcedRequest(ForcedItem):
@@ -139,14 +139,14 @@ class ForcedRequest(ForcedItem):
     def check_items(self) -> None:
         """
         Raises:
-            VLLMValidationError: an item is wrong, or stands beside `items`.
+            RefusalError: an item is wrong, or stands beside `items`.
         """
         own = {"prompt", "messages", "completion", "completions"} | _OF_CHATS
         given = sorted(name for name in own if getattr(self, name) is not None)
         if self.items is not None and given:
-            raise refused(given[0], "it stands beside `items`; put it into each item.")
+            raise RefusalError(given[0], "it stands beside `items`; put it into each item.")
         if self.items is not None and not self.items:
-            raise refused("items", "it must not be empty.")
+            raise RefusalError("items", "it must not be empty.")
         for path, item in self.each_item():
             item.check_item(path)
 
@@ -156,9 +156,11 @@ class ForcedRequest(ForcedItem):
             limit: most texts a request (`--max-score-items`).
 
         Raises:
-            VLLMValidationError: there are more of them.
+            RefusalError: there are more of them.
         """
         count = sum(max(1, len(item.texts())) for _, item in self.each_item())
         if count > limit:
             name = "completions" if self.items is None else "items"
-            raise refused(name, f"{count} texts, at most {limit} a request (--max-score-items).")
+            raise RefusalError(
+                name, f"{count} texts, at most {limit} a request (--max-score-items)."
+            )

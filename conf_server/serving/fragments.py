@@ -14,10 +14,8 @@ from functools import partial
 from typing import Generic, TypeVar
 
 import msgspec
-from vllm.entrypoints.generate.base.serving import format_token_id_placeholder
-from vllm.tokenizers import TokenizerLike
 
-from conf_server.engine.client.decoding import is_split, split_text, token_text
+from conf_server.serving.token_texts import Decode, alone, depends_on_context, shown_as_id
 
 _T = TypeVar("_T")
 
@@ -30,7 +28,7 @@ class TokenTable(dict[int, _T | None], Generic[_T]):
 
     def __init__(
         self,
-        tokenizer: TokenizerLike,
+        decode: Decode,
         make: Callable[[int, str], _T],
         text_of: Callable[[int], str] | None = None,
     ) -> None:
@@ -39,13 +37,13 @@ class TokenTable(dict[int, _T | None], Generic[_T]):
             make: takes a token's id and text.
             text_of: what `make` gets in place of the token's text.
         """
-        self._tokenizer = tokenizer
+        self._decode = decode
         self._make = make
-        self._text_of = text_of or partial(token_text, tokenizer)
+        self._text_of = text_of or partial(alone, decode)
 
     def __missing__(self, token_id: int) -> _T | None:
         text = self._text_of(token_id)
-        made = self[token_id] = None if is_split(text) else self._make(token_id, text)
+        made = self[token_id] = None if depends_on_context(text) else self._make(token_id, text)
         return made
 
     def of(self, token_ids: Sequence[int], before: Before) -> list[_T]:
@@ -54,7 +52,7 @@ class TokenTable(dict[int, _T | None], Generic[_T]):
         if None not in found:
             return found  # type: ignore[return-value]  # mypy does not narrow the list
         return [
-            self._make(token_id, split_text(self._tokenizer, token_id, before(index)))
+            self._make(token_id, self._decode([[token_id]], before(index))[0][0])
             if made is None
             else made
             for index, (token_id, made) in enumerate(zip(token_ids, found, strict=True))
@@ -73,15 +71,15 @@ class Vocabulary:
         scored: an entry of /v1/score up to its number, with the id.
     """
 
-    def __init__(self, tokenizer: TokenizerLike, as_token_ids: bool = False) -> None:
-        shown = format_token_id_placeholder if as_token_ids else None
-        self.candidate = TokenTable(tokenizer, _openai_entry, shown)
+    def __init__(self, decode: Decode, as_token_ids: bool = False) -> None:
+        shown = shown_as_id if as_token_ids else None
+        self.candidate = TokenTable(decode, _openai_entry, shown)
         self.own = self.candidate
         if as_token_ids:
-            self.own = TokenTable(tokenizer, _openai_entry_by_id)
-        self.text = TokenTable(tokenizer, _text, shown)
-        self.key = TokenTable(tokenizer, _key, shown)
-        self.scored = TokenTable(tokenizer, _scored_entry)
+            self.own = TokenTable(decode, _openai_entry_by_id)
+        self.text = TokenTable(decode, _text, shown)
+        self.key = TokenTable(decode, _key, shown)
+        self.scored = TokenTable(decode, _scored_entry)
 
 
 def utf8(text: str) -> list[int]:
@@ -94,7 +92,7 @@ def _openai_entry(_token_id: int, text: str) -> bytes:
 
 
 def _openai_entry_by_id(token_id: int, text: str) -> bytes:
-    return _entry({"token": format_token_id_placeholder(token_id), "bytes": utf8(text)})
+    return _entry({"token": shown_as_id(token_id), "bytes": utf8(text)})
 
 
 def _scored_entry(token_id: int, text: str) -> bytes:

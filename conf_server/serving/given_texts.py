@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from conf_server.backends.base import Chat, Completion
-from conf_server.serving.refusals import refused
+from conf_server.refusal import RefusalError
 
 Text = Annotated[str, Field(strict=True)]
 # The first mistake in a list is told, and no more: to make an object of each of 100,000 takes long.
@@ -51,13 +51,13 @@ def completion_of(given: str | list[int] | TextObject) -> Completion:
 def check_given(given: str | list[int] | TextObject, path: str) -> None:
     """
     Raises:
-        VLLMValidationError: the text is empty, or is given twice or not at all.
+        RefusalError: the text is empty, or is given twice or not at all.
     """
     if isinstance(given, TextObject) and (given.text is None) == (given.token_ids is None):
-        raise refused(path, "give either `text` or `token_ids`.")
+        raise RefusalError(path, "give either `text` or `token_ids`.")
     completion = completion_of(given)
     if not completion.content and not completion.finished:
-        raise refused(path, "it must not be empty.")
+        raise RefusalError(path, "it must not be empty.")
 
 
 def chat_of(messages: Sequence[Mapping[str, Any]], fields: dict[str, Any], path: str = "") -> Chat:
@@ -67,7 +67,7 @@ def chat_of(messages: Sequence[Mapping[str, Any]], fields: dict[str, Any], path:
     arguments, where transformers has them, as well as beside the messages, where vLLM has them.
 
     Raises:
-        VLLMValidationError: a field of the wrong type, or two that contradict each other.
+        RefusalError: a field of the wrong type, or two that contradict each other.
     """
     template = _taken(fields, "chat_template", str, path)
     kwargs = _taken(fields, "chat_template_kwargs", dict, path)
@@ -76,7 +76,7 @@ def chat_of(messages: Sequence[Mapping[str, Any]], fields: dict[str, Any], path:
     continues = _flag("continue_final_message", fields, kwargs, path)
     if adds and continues:
         field = f"{path}continue_final_message"
-        raise refused(field, f"it excludes `{path}add_generation_prompt`.")
+        raise RefusalError(field, f"it excludes `{path}add_generation_prompt`.")
     return Chat(
         messages=tuple(messages),
         template=template,
@@ -93,7 +93,7 @@ def _flag(
     inside = _taken(kwargs or {}, name, bool, f"{path}chat_template_kwargs.")
     if beside is not None and inside is not None and beside != inside:
         field = f"{path}chat_template_kwargs.{name}"
-        raise refused(field, f"it contradicts `{path}{name}`.")
+        raise RefusalError(field, f"it contradicts `{path}{name}`.")
     return inside if beside is None else beside
 
 
@@ -102,5 +102,5 @@ def _taken(fields: dict[str, Any], name: str, kind: type, path: str) -> Any:
     value = fields.pop(name, None)
     if value is not None and not isinstance(value, kind):
         field = f"{path}{name}"
-        raise refused(field, f"it must be of type {kind.__name__}.")
+        raise RefusalError(field, f"it must be of type {kind.__name__}.")
     return value

@@ -6,20 +6,19 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 from fastapi import Request
-from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
 from conf_server.backends.base import Backend, ForcingJob, Limits
-from conf_server.serving.forcing_handler import ServingForced
+from conf_server.refusal import RefusalError
+from conf_server.serving.forcing_handler import ServingForced, not_here
 from conf_server.serving.hidden_states_encoding import encode
 from conf_server.serving.hidden_states_protocol import (
     HiddenStatesModel,
     HiddenStatesRequest,
     HiddenStatesResponse,
 )
-from conf_server.serving.refusals import refused
+from conf_server.serving.host import Host
 from conf_server.settings import ConfidenceSettings
 from conf_server.stats.forced import WantedStates
 from conf_server.uncertainty.fitted import ModelIdentity
@@ -30,7 +29,7 @@ class ServingHiddenStates(ServingForced):
 
     def __init__(
         self,
-        chat: Any,
+        host: Host,
         backend: Backend,
         settings: ConfidenceSettings,
         identity: ModelIdentity | None = None,
@@ -39,19 +38,23 @@ class ServingHiddenStates(ServingForced):
         Args:
             identity: of the model; None where it gives no hidden states.
         """
-        super().__init__(chat, backend, settings)
+        super().__init__(host, backend, settings)
         self._identity = identity
 
-    def describe(self) -> HiddenStatesModel | ErrorResponse:
-        """What the model is; an error where it gives no hidden states."""
+    def describe(self) -> HiddenStatesModel:
+        """What the model is.
+
+        Raises:
+            RefusalError: of status 501, where it gives no hidden states.
+        """
         if self._identity is None:
-            return self._missing(self._backend.limits().states or "there are no hidden states")
+            raise not_here(self._backend.limits().states or "there are no hidden states")
         heads = self._backend.limits().num_heads
         return HiddenStatesModel(**asdict(self._identity), num_heads=heads)
 
     async def create_hidden_states(
         self, request: HiddenStatesRequest, raw_request: Request | None = None
-    ) -> bytes | ErrorResponse:
+    ) -> bytes:
         """Validate every item, then let the model read them all.
 
         Returns:
@@ -59,11 +62,12 @@ class ServingHiddenStates(ServingForced):
             the request wants one.
 
         Raises:
-            VLLMValidationError, RefusalError: naming the field; the engine has seen nothing yet.
+            RefusalError: naming the field; the engine has seen nothing yet.
         """
         limits = self._backend.limits()
-        if error := await self._obstacle(request, limits.states):
-            return error
+        model = await self._host.model_name(request)
+        if limits.states:
+            raise not_here(limits.states)
         wanted = request.wanted(limits.num_layers)
         self._check_layers(wanted, limits)
         request.check_count(self.settings.max_score_items)
@@ -72,15 +76,14 @@ class ServingHiddenStates(ServingForced):
         )
         self._check_contexts(jobs, request)
         self._check_size(jobs, wanted, limits)
-        self._preflight(len(jobs))
-        lora_request = self._maybe_get_adapters(request)  # type: ignore[arg-type]
+        self._host.check_room(len(jobs))
         caller = self._caller("hidden", request, raw_request)
         found = await self._backend.states(jobs, wanted, caller)
         answer = HiddenStatesResponse(
             id=caller.request_id,
             object="hidden_states",
             created=int(time.time()),
-            model=self.models.model_name(lora_request),
+            model=model,
             layers=list(wanted.layers),
             **_attention_layers(wanted),
             data=[],
@@ -101,26 +104,28 @@ class ServingHiddenStates(ServingForced):
                 f"{layers} layers of {vectors} vectors of {limits.hidden_size} numbers are {count} "
                 f"numbers, at most {limit} a response (--max-hidden-state-values)."
             )
-            raise refused("layers" if pooled else "pooling", message)
+            raise RefusalError("layers" if pooled else "pooling", message)
         weights = sum(_num_weights(job, wanted) for job in jobs) * limits.num_heads
         if count + weights > limit:
             message = (
                 f"{weights} weights and {count} numbers of hidden states, at most {limit} together "
                 "a response (--max-hidden-state-values)."
             )
-            raise refused("attention", message)
+            raise RefusalError("attention", message)
 
     def _check_contexts(self, jobs: Sequence[ForcingJob], request: HiddenStatesRequest) -> None:
         if request.attention is None or not request.attention.lookback:
             return
         for job in jobs:
             if not job.text.num_context:
-                raise refused("attention.lookback", f"`{job.path}` has no context to look back at.")
+                raise RefusalError(
+                    "attention.lookback", f"`{job.path}` has no context to look back at."
+                )
 
     def _check_layers(self, wanted: WantedStates, limits: Limits) -> None:
         for layer in wanted.attention.layers if wanted.attention is not None else ():
             if reason := limits.attention[layer]:
-                raise refused("attention.layers", f"no weights of layer {layer}: {reason}.")
+                raise RefusalError("attention.layers", f"no weights of layer {layer}: {reason}.")
 
 
 def _attention_layers(wanted: WantedStates) -> dict[str, list[int]]:

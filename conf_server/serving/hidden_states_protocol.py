@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from conf_server.backends.served_bodies import CheckedBody
+from conf_server.refusal import RefusalError
 from conf_server.serving.forced_items import ForcedItem, ForcedRequest
-from conf_server.serving.refusals import refused
 from conf_server.serving.score_protocol import ScoreUsage
 from conf_server.stats.forced import Pooling, WantedAttention, WantedStates
 
@@ -32,7 +32,7 @@ def numbered(given: list[int], field: str, count: int, known: str) -> tuple[int,
         known: the same for people.
 
     Raises:
-        VLLMValidationError: there is no such layer, or it is named twice.
+        RefusalError: there is no such layer, or it is named twice.
     """
     layers: list[int] = []
     for index, number in enumerate(given):
@@ -42,10 +42,10 @@ def numbered(given: list[int], field: str, count: int, known: str) -> tuple[int,
                 f"{number} is no layer of this model, which has {known}, or -1 to {-count} from "
                 "the end."
             )
-            raise refused(f"{field}.{index}", message, number)
+            raise RefusalError(f"{field}.{index}", message, number)
         if layer in layers:
             message = f"{number} is the same layer as `{field}.{layers.index(layer)}`."
-            raise refused(f"{field}.{index}", message, number)
+            raise RefusalError(f"{field}.{index}", message, number)
         layers.append(layer)
     return tuple(layers)
 
@@ -85,7 +85,7 @@ class AttentionOptions(BaseModel):
             num_layers: decoder layers of the model.
 
         Raises:
-            VLLMValidationError: the model has no such layer, or it is named twice.
+            RefusalError: the model has no such layer, or it is named twice.
         """
         if self.layers == "all":
             layers = tuple(range(num_layers))
@@ -135,13 +135,15 @@ class HiddenStatesRequest(CheckedBody, ForcedRequest):
     def _check(self) -> HiddenStatesRequest:
         self.check_items()
         if not self.layers and self.attention is None:
-            raise refused("layers", "it must not be empty.")
+            raise RefusalError("layers", "it must not be empty.")
         if self.attention is not None and self.attention.lookback and self.tokens == "all":
-            raise refused("attention.lookback", 'it is of a completion: "tokens": "completion".')
+            raise RefusalError(
+                "attention.lookback", 'it is of a completion: "tokens": "completion".'
+            )
         for path, item in self.each_item():
             if self.tokens == "completion" and not item.texts():
                 where = f"`{path.rstrip('.')}`" if path else "the request"
-                raise refused("tokens", f"{where} has no completion whose tokens would count.")
+                raise RefusalError("tokens", f"{where} has no completion whose tokens would count.")
         return self
 
     def wanted(self, num_layers: int) -> WantedStates:
@@ -150,7 +152,7 @@ class HiddenStatesRequest(CheckedBody, ForcedRequest):
             num_layers: decoder layers of the model.
 
         Raises:
-            VLLMValidationError: the model has no such layer, or it is named twice.
+            RefusalError: the model has no such layer, or it is named twice.
         """
         known = f"{num_layers}: 0 (the embeddings) to {num_layers}"
         layers = numbered(self.layers, "layers", num_layers + 1, known)

@@ -22,11 +22,11 @@ from typing import Final
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from vllm.tokenizers import TokenizerLike
 
-from conf_server.engine.client.decoding import CONTEXT_TOKENS
 from conf_server.serving.fragments import Before, Vocabulary
+from conf_server.serving.token_texts import Decode
 from conf_server.serving.tokens import at_least_lowest, likeliest_by_text, own_first
+from conf_server.stats.split_characters import CONTEXT_TOKENS
 from conf_server.stats.trace import TraceRows
 
 ENTRIES: Final = 4096
@@ -40,14 +40,13 @@ class LogprobsEncoder:
     """Writes the rows of all requests of a process, with one vocabulary for each tokenizer."""
 
     def __init__(self) -> None:
-        # The tokenizers are held, so that none takes over another one's id().
-        self._vocabularies: dict[tuple[int, bool], tuple[TokenizerLike, Vocabulary]] = {}
+        self._vocabularies: dict[tuple[Decode, bool], Vocabulary] = {}
 
-    def vocabulary(self, tokenizer: TokenizerLike, as_token_ids: bool = False) -> Vocabulary:
-        key = id(tokenizer), as_token_ids
+    def vocabulary(self, decode: Decode, as_token_ids: bool = False) -> Vocabulary:
+        key = decode, as_token_ids
         if key not in self._vocabularies:
-            self._vocabularies[key] = tokenizer, Vocabulary(tokenizer, as_token_ids)
-        return self._vocabularies[key][1]
+            self._vocabularies[key] = Vocabulary(decode, as_token_ids)
+        return self._vocabularies[key]
 
 
 class EncodedTokens:

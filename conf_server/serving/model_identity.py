@@ -7,36 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from conf_server.backends.base import Limits
-from conf_server.engine.weights import weights_fingerprint
 from conf_server.settings import SettingsError
 from conf_server.uncertainty.fitted import Fitted, ModelIdentity
 from conf_server.uncertainty.fitted_file import FittedError, load_fitted
 
 
-def model_identity(chat: Any, limits: Limits) -> ModelIdentity:
-    """The identity of the model behind a chat handler of vLLM's.
-
-    Args:
-        limits: of a backend that gives hidden states.
-    """
-    config = chat.model_config
-    template = chat.online_renderer.chat_template
+def hashed_template(template: Any) -> str | None:
+    """What an identity says of a tokenizer's template, or of its templates, which all count."""
     if template is None:
-        template = getattr(chat.renderer.tokenizer, "chat_template", None)
-    return ModelIdentity(
-        root=chat.models.base_model_paths[0].model_path,
-        num_layers=limits.num_layers,
-        hidden_size=limits.hidden_size,
-        weights=weights_fingerprint(
-            config.model, config.revision, chat.engine_client.vllm_config.load_config
-        ),
-        chat_template=None if template is None else _hashed(template),
-    )
-
-
-def _hashed(template: Any) -> str:
-    """Of a tokenizer with several templates, all of them count."""
+        return None
     text = template if isinstance(template, str) else json.dumps(template, sort_keys=True)
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 

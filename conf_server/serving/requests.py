@@ -9,13 +9,14 @@ from pydantic import BaseModel, Field, PrivateAttr
 from vllm.config import ModelConfig
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
-from vllm.sampling_params import SamplingParams
+from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from conf_server.backends.served import max_candidates
 from conf_server.backends.served_bodies import CheckedBody
+from conf_server.engine.marks import ask_for_rows
+from conf_server.refusal import RefusalError
 from conf_server.serving.confidence import Confidence, ConfidenceOptions
 from conf_server.serving.fields import RequestId
-from conf_server.serving.refusals import refused
 from conf_server.serving.splices import SplicedRequest
 from conf_server.settings import ConfidenceSettings
 
@@ -53,19 +54,21 @@ class ConfidenceRequest(CheckedBody, SplicedRequest):
         """Decide what this request gets. The engine has not seen it yet.
 
         Raises:
-            VLLMValidationError: confidence is asked for beside an option that excludes it, or
+            RefusalError: confidence is asked for beside an option that excludes it, or
                 more candidates are asked for than the engine gives (--max-logprobs).
         """
         if self._resolved is not None:
             return
         for name, is_set in self._excluding().items():
             if is_set and self.confidence is not None:
-                raise refused("confidence", f"not available together with `{name}`.")
+                raise RefusalError("confidence", f"not available together with `{name}`.")
             if is_set:
                 return
         if self.confidence is None and not self._asks_for_logprobs():
             return
-        self._resolved = Confidence.resolve(self.confidence, settings, model_config)
+        self._resolved = Confidence.resolve(
+            self.confidence, settings, max_candidates(model_config), model_config.get_vocab_size()
+        )
         self._check_shown(model_config)
         self._ask_for_logprobs()
 
@@ -73,7 +76,9 @@ class ConfidenceRequest(CheckedBody, SplicedRequest):
         """Refuse more candidates than the engine gives, in every mode: some ask it for none."""
         limit, shown = max_candidates(model_config), self.shown_candidates
         if shown > limit or (shown == -1 and limit < model_config.get_vocab_size()):
-            raise refused(self.shown_field, f"must be at most {limit} (--max-logprobs).", shown)
+            raise RefusalError(
+                self.shown_field, f"must be at most {limit} (--max-logprobs).", shown
+            )
 
     def to_sampling_params(self, *args: Any, **kwargs: Any) -> SamplingParams:
         parent: Any = super()
@@ -81,7 +86,7 @@ class ConfidenceRequest(CheckedBody, SplicedRequest):
         if self._resolved is not None:
             if params.structured_outputs is not None:
                 self._resolved = replace(self._resolved, masked=True)
-            self._resolved.ask_engine(params, self.shown_candidates)
+            _ask_engine(params, self._resolved, self.shown_candidates)
         return params
 
     shown_field: ClassVar[str]
@@ -102,6 +107,16 @@ class ConfidenceRequest(CheckedBody, SplicedRequest):
     def _ask_for_logprobs(self) -> None:
         """Set the field without which vLLM does not call `_create_*_logprobs`."""
         raise NotImplementedError
+
+
+def _ask_engine(params: SamplingParams, confidence: Confidence, shown: int) -> None:
+    """Make `params` ask the engine for what the mode needs."""
+    if confidence.mode == "empty":
+        params.logprobs = None
+        return
+    at_end = confidence.mode == "stats" or params.output_kind == RequestOutputKind.FINAL_ONLY
+    top_k = confidence.top_k if confidence.engine_statistics else 0
+    ask_for_rows(params, confidence.width(shown), top_k, at_end)
 
 
 class ConfidenceChatCompletionRequest(ConfidenceRequest, ChatCompletionRequest):

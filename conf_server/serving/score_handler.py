@@ -10,12 +10,9 @@ from typing import Any
 
 import numpy as np
 from fastapi import Request
-from vllm.entrypoints.serve.engine.protocol import ErrorResponse
-from vllm.tokenizers import TokenizerLike
 
 from conf_server.backends.base import ForcingJob
-from conf_server.backends.served import max_candidates
-from conf_server.engine.client.decoding import CONTEXT_TOKENS, decode_rows
+from conf_server.refusal import RefusalError
 from conf_server.serving.confidence import (
     Confidence,
     ConfidenceOptions,
@@ -23,10 +20,9 @@ from conf_server.serving.confidence import (
     finite,
     finite_all,
 )
-from conf_server.serving.forcing_handler import ServingForced
+from conf_server.serving.forcing_handler import ServingForced, not_here
 from conf_server.serving.fragments import utf8
 from conf_server.serving.logprobs_encoder import Columns, EncodedTokens
-from conf_server.serving.refusals import refused
 from conf_server.serving.score_protocol import (
     ScoredCandidate,
     ScoredToken,
@@ -34,10 +30,12 @@ from conf_server.serving.score_protocol import (
     ScoreResponse,
     ScoreResult,
 )
+from conf_server.serving.token_texts import Decode
 from conf_server.stats.columns import TokenStatistic
 from conf_server.stats.forced import ForcedRows, ForcedText, WantedRows
 from conf_server.stats.metrics import METRICS, TOP_K_METRICS
 from conf_server.stats.sequence import mean_logprob, perplexity, sum_logprob
+from conf_server.stats.split_characters import CONTEXT_TOKENS
 from conf_server.stats.trace import TraceRows
 
 
@@ -46,22 +44,22 @@ class ServingScore(ServingForced):
 
     async def create_score(
         self, request: ScoreRequest, raw_request: Request | None = None
-    ) -> ScoreResponse | ErrorResponse:
+    ) -> ScoreResponse:
         """Validate every item, then score them all.
 
         Raises:
-            VLLMValidationError, RefusalError: naming the field; the engine has seen nothing yet.
+            RefusalError: naming the field; the engine has seen nothing yet.
         """
-        if error := await self._obstacle(request, self._backend.limits().forcing):
-            return error
+        model = await self._host.model_name(request)
+        if obstacle := self._backend.limits().forcing:
+            raise not_here(obstacle)
         confidence = self._confidence(request)
         request.check_count(self.settings.max_score_items)
         jobs = await self._backend.prepare(
             item.forcing_item(path) for path, item in request.each_item()
         )
         self._check_entries(jobs, confidence, request)
-        self._preflight(len(jobs))
-        lora_request = self._maybe_get_adapters(request)  # type: ignore[arg-type]
+        self._host.check_room(len(jobs))
         caller = self._caller("score", request, raw_request)
         wanted = WantedRows(
             top_k=confidence.top_k,
@@ -78,17 +76,20 @@ class ServingScore(ServingForced):
             id=caller.request_id,
             object="score",
             created=int(time.time()),
-            model=self.models.model_name(lora_request),
+            model=model,
             data=results,
             usage=self._usage(jobs, sum(one.num_cached for one in forced)),
         )
 
     def _confidence(self, request: ScoreRequest) -> Confidence:
-        limit = max_candidates(self.model_config)
+        limits = self._backend.limits()
+        limit = limits.candidates
         if request.top_logprobs > limit:
             message = f"at most {limit} (--max-logprobs)."
-            raise refused("top_logprobs", message, request.top_logprobs)
-        resolved = Confidence.resolve(request.confidence, self.settings, self.model_config)
+            raise RefusalError("top_logprobs", message, request.top_logprobs)
+        resolved = Confidence.resolve(
+            request.confidence, self.settings, limits.candidates, limits.vocab_size
+        )
         options = request.confidence or ConfidenceOptions()
         available = METRICS if resolved.engine_statistics else TOP_K_METRICS
         named = request.metrics if options.metrics is None else options.metrics
@@ -107,7 +108,7 @@ class ServingScore(ServingForced):
         shown = request.top_logprobs if confidence.mode == "per_token" else 0
         limit = self.settings.max_score_entries
         if tokens * (1 + shown) > limit:
-            raise refused(
+            raise RefusalError(
                 "top_logprobs" if shown else "mode",
                 f"{tokens} tokens with {shown} candidates each are {tokens * (1 + shown)} entries, "
                 f"at most {limit} a response (--max-score-entries).",
@@ -150,11 +151,11 @@ class ServingScore(ServingForced):
         }
         metrics = confidence.token_metrics(rows) if request.names_metrics else {}
         shown = request.top_logprobs if confidence.mode == "per_token" else 0
-        tokenizer = self.renderer.get_tokenizer()
+        decode = self._backend.decode
         splices = request.splices
         if splices is None:
-            return _tokens(text, rows, shown, columns, metrics, tokenizer)
-        vocabulary = splices.encoder.vocabulary(tokenizer)
+            return _tokens(text, rows, shown, columns, metrics, decode)
+        vocabulary = splices.encoder.vocabulary(decode)
         first_row = len(text.token_ids) - len(rows)
         unscored = text.token_ids[text.num_context : first_row]
         context = text.token_ids[: text.num_context]
@@ -180,14 +181,14 @@ def _tokens(
     shown: int,
     columns: Columns,
     metrics: Columns,
-    tokenizer: TokenizerLike,
+    decode: Decode,
 ) -> list[ScoredToken]:
     candidate_ids = rows.candidate_ids[:, :shown].tolist()
     own_ids = text.token_ids[text.num_context :]
     unscored = len(own_ids) - len(rows)
     ids = [[own] for own in own_ids[:unscored]]
     ids += [[own, *others] for own, others in zip(own_ids[unscored:], candidate_ids, strict=True)]
-    texts = decode_rows(tokenizer, ids, text.token_ids[: text.num_context])
+    texts = decode(ids, text.token_ids[: text.num_context])
     lists: dict[str, list[Any]] = {
         name: finite_all(values) for name, values in {"logprob": rows.logprobs, **columns}.items()
     }

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from vllm.entrypoints.serve.engine.protocol import PromptTokenUsageInfo
 
 from conf_server.backends.served_bodies import CheckedBody
+from conf_server.refusal import RefusalError
 from conf_server.serving.confidence import ConfidenceOptions, MetricName
 from conf_server.serving.forced_items import ForcedItem, ForcedRequest
-from conf_server.serving.refusals import refused
-from conf_server.serving.responses import SequenceMetric
 from conf_server.serving.splices import SplicedRequest
+from conf_server.serving.summaries import SequenceMetric
 from conf_server.settings import Mode
 
 POOLING_FIELDS = ("text_1", "text_2", "queries", "documents", "data_1", "data_2", "query")
@@ -55,7 +54,7 @@ class ScoreRequest(CheckedBody, SplicedRequest, ForcedRequest):
         if isinstance(data, dict):
             for name in POOLING_FIELDS:
                 if name in data:
-                    raise refused(
+                    raise RefusalError(
                         name,
                         "it belongs to the scoring API of pooling models; this model "
                         "generates text. Send `prompt` and `completion`: see POST /v1/score.",
@@ -67,7 +66,7 @@ class ScoreRequest(CheckedBody, SplicedRequest, ForcedRequest):
         self.check_items()
         for name in ("mode", "metrics"):
             if getattr(self, name) is not None and getattr(self.confidence, name, None) is not None:
-                raise refused(name, f"it is given beside `confidence.{name}`.")
+                raise RefusalError(name, f"it is given beside `confidence.{name}`.")
         return self
 
     @property
@@ -129,12 +128,18 @@ class ScoreResult(BaseModel):
     )
 
 
+class CachedTokens(BaseModel):
+    """What the prefix cache has saved."""
+
+    cached_tokens: int = Field(description="Tokens that were there already.")
+
+
 class ScoreUsage(BaseModel):
     """Tokens forced through the model, and those the prefix cache saved."""
 
     prompt_tokens: int = Field(description="Of all contexts and completions.")
     total_tokens: int = Field(description="The same: nothing is generated.")
-    prompt_tokens_details: PromptTokenUsageInfo | None = Field(
+    prompt_tokens_details: CachedTokens | None = Field(
         description="`cached_tokens`: those that were in the prefix cache. Null unless the server "
         "was started with --enable-prompt-tokens-details."
     )

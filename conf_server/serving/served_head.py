@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from conf_server.heads.features import ModelShape
 from conf_server.heads.loading import check_head, load_head
@@ -14,11 +13,11 @@ from conf_server.settings import ConfidenceSettings, SettingsError
 from conf_server.uncertainty.fitted import ModelIdentity
 
 
-def check_served_head(settings: ConfidenceSettings, model_config: Any) -> None:
+def check_served_head(settings: ConfidenceSettings, shape: ModelShape) -> None:
     """Find out whether there is a head, and whether it is one of the model.
 
     Args:
-        model_config: vLLM's, of a model that need not be loaded.
+        shape: of a model that need not be loaded.
 
     Raises:
         SettingsError: saying why it is of no use.
@@ -26,7 +25,7 @@ def check_served_head(settings: ConfidenceSettings, model_config: Any) -> None:
     if settings.uhead is None:
         return
     try:
-        features = check_head(Path(settings.uhead), model_shape(model_config))
+        features = check_head(Path(settings.uhead), shape)
     except HeadError as error:
         raise SettingsError(f"--uhead {settings.uhead}: {error}") from error
     if features.reads_layers and not settings.enable_hidden_states:
@@ -37,7 +36,7 @@ def check_served_head(settings: ConfidenceSettings, model_config: Any) -> None:
 
 
 def served_head(
-    settings: ConfidenceSettings, model_config: Any, identity: ModelIdentity | None
+    settings: ConfidenceSettings, shape: ModelShape, identity: ModelIdentity | None
 ) -> UncertaintyHead | None:
     """The head; None where no flag names one.
 
@@ -55,16 +54,6 @@ def served_head(
         model = trained_on(folder)
         if model and identity and (reason := model.difference(identity)):
             raise HeadError(reason.replace("fitted", "trained"))
-        return load_head(folder, model_shape(model_config), limit)
+        return load_head(folder, shape, limit)
     except HeadError as error:
         raise SettingsError(f"--uhead {settings.uhead}: {error}") from error
-
-
-def model_shape(model_config: Any) -> ModelShape:
-    """The sizes of a model, from vLLM's configuration of it."""
-    text = model_config.hf_text_config
-    return ModelShape(
-        num_layers=text.num_hidden_layers,
-        num_heads=text.num_attention_heads,
-        hidden_size=model_config.get_hidden_size(),
-    )

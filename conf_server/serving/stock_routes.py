@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError, create_model, model_validator
 from starlette.exceptions import HTTPException
 
 from conf_server.backends.served_bodies import CheckedBody
-from conf_server.serving.refusals import refused
+from conf_server.refusal import RefusalError
 from conf_server.serving.requests import (
     ConfidenceChatCompletionRequest,
     ConfidenceCompletionRequest,
@@ -30,7 +30,7 @@ class WithoutConfidence(CheckedBody):
     @classmethod
     def _refuse_confidence(cls, data: Any) -> Any:
         if isinstance(data, dict) and "confidence" in data:
-            raise refused(
+            raise RefusalError(
                 "confidence",
                 "not available on this route; POST /v1/chat/completions and POST /v1/completions "
                 "carry it.",

@@ -6,10 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from vllm.entrypoints.generate.base.serving import format_token_id_placeholder
-from vllm.tokenizers import TokenizerLike
-
-from conf_server.engine.client.decoding import decode_rows
+from conf_server.serving.token_texts import Decode, shown_as_id
 from conf_server.stats.trace import TraceRows
 
 LOWEST_LOGPROB = -9999.0
@@ -38,7 +35,7 @@ class ShownToken:
 def shown_tokens(
     rows: TraceRows,
     shown: int,
-    tokenizer: TokenizerLike,
+    decode: Decode,
     context: list[int],
     as_token_ids: bool = False,
 ) -> list[ShownToken]:
@@ -50,11 +47,11 @@ def shown_tokens(
     """
     ordered = list(own_first(rows, shown))
     all_ids, all_logprobs = [ids for ids, _ in ordered], [logprobs for _, logprobs in ordered]
-    decoded = decode_rows(tokenizer, all_ids, context)
+    decoded = decode(all_ids, context)
     return [
         ShownToken(
             ids,
-            [format_token_id_placeholder(i) for i in ids] if as_token_ids else texts,
+            [shown_as_id(i) for i in ids] if as_token_ids else texts,
             logprobs,
             texts[0],
         )

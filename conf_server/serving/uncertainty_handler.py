@@ -9,14 +9,14 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from fastapi import Request
-from vllm.entrypoints.generate.base.serving import GenerateBaseServing
-from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
 from conf_server.gathering.estimation import Estimator, Outcome, Work
 from conf_server.gathering.gather import Gathered
 from conf_server.gathering.metered import Stages
 from conf_server.refusal import RefusalError
 from conf_server.serving.confidence import finite
+from conf_server.serving.fields import request_id
+from conf_server.serving.host import Host
 from conf_server.serving.refusals import refusal_event
 from conf_server.serving.uncertainty_protocol import (
     AnswerText,
@@ -38,19 +38,11 @@ _SHOWN_APART = "classes"
 """A detail of estimates that stands in the answer's `clusters`."""
 
 
-class ServingUncertainty(GenerateBaseServing):
+class ServingUncertainty:
     """Handler of POST /v1/uncertainty and GET /v1/uncertainty/methods."""
 
-    def __init__(self, chat: Any, estimator: Estimator) -> None:
-        """
-        Args:
-            chat: this server's chat handler: engine and models are shared.
-        """
-        super().__init__(
-            engine_client=chat.engine_client,
-            models=chat.models,
-            request_logger=chat.request_logger,
-        )
+    def __init__(self, host: Host, estimator: Estimator) -> None:
+        self._host = host
         self._estimator = estimator
 
     def methods(self) -> MethodList:
@@ -90,45 +82,25 @@ class ServingUncertainty(GenerateBaseServing):
 
     async def create_uncertainty(
         self, request: UncertaintyRequest, raw_request: Request | None = None
-    ) -> UncertaintyResponse | ErrorResponse | AsyncGenerator[str, None]:
+    ) -> UncertaintyResponse | AsyncGenerator[str, None]:
         """Validate everything, then gather and estimate.
 
         Raises:
             RefusalError: naming the field; the engine has seen nothing yet.
         """
-        error: ErrorResponse | None = await self._check_model(request)  # type: ignore[arg-type]
-        if error is not None:
-            return error
-        request_id = f"uncertainty-{self._base_request_id(raw_request, request.request_id)}"
-        inquiry = request.inquiry(request_id, _headers(raw_request))
+        model = await self._host.model_name(request)
+        name = f"uncertainty-{request_id(raw_request, request.request_id)}"
+        inquiry = request.inquiry(name, _headers(raw_request))
         # What vLLM refuses is a 400 for a stream too, and no event after a 200.
         work = await self._estimator.prepare(inquiry, check=request.stream)
-        self._preflight(1 + work.plan.n_samples)
+        self._host.check_room(1 + work.plan.n_samples)
         if request.stream:
-            return self._events(work, request)
-        return self._response(work, request, await work.run(lambda *_: None))
+            return self._events(work, request, model)
+        return _response(work, request, model, await work.run(lambda *_: None))
 
-    def _response(
-        self, work: Work, request: UncertaintyRequest, outcome: Outcome
-    ) -> UncertaintyResponse:
-        lora_request = self._maybe_get_adapters(request)  # type: ignore[arg-type]
-        model = outcome.gathered.model or self.models.model_name(lora_request)
-        fields = _fields(outcome, request.uncertainty.return_samples)
-        if outcome.unavailable:
-            fields["unavailable"] = outcome.unavailable
-        if work.plan.similarity:
-            fields["similarity"] = work.plan.similarity
-        return UncertaintyResponse(
-            id=work.task.caller.request_id,
-            object="uncertainty",
-            created=int(time.time()),
-            model=model,
-            usage=_usage(outcome.stages),
-            timings=outcome.stages.seconds,
-            **fields,
-        )
-
-    async def _events(self, work: Work, request: UncertaintyRequest) -> AsyncGenerator[str, None]:
+    async def _events(
+        self, work: Work, request: UncertaintyRequest, model: str
+    ) -> AsyncGenerator[str, None]:
         """Server-sent events: `progress` as stages begin and end, then the result."""
         queue: asyncio.Queue[str | None] = asyncio.Queue()
 
@@ -138,12 +110,12 @@ class ServingUncertainty(GenerateBaseServing):
 
         async def answer() -> None:
             try:
-                made = self._response(work, request, await work.run(progress))
+                made = _response(work, request, model, await work.run(progress))
                 queue.put_nowait(_event(made.model_dump_json(exclude_unset=True)))
             except RefusalError as error:
                 queue.put_nowait(refusal_event(error))
             except Exception as error:
-                queue.put_nowait(_event(self.create_streaming_error_response(error)))
+                queue.put_nowait(_event(json.dumps(self._host.failure(error).model_dump())))
             finally:
                 queue.put_nowait(None)
 
@@ -158,6 +130,29 @@ class ServingUncertainty(GenerateBaseServing):
 
 def _headers(raw_request: Request | None) -> dict[str, str]:
     return {} if raw_request is None else dict(raw_request.headers)
+
+
+def _response(
+    work: Work, request: UncertaintyRequest, model: str, outcome: Outcome
+) -> UncertaintyResponse:
+    """
+    Args:
+        model: the name of the one that was asked; it answers under the same one where it generates.
+    """
+    fields = _fields(outcome, request.uncertainty.return_samples)
+    if outcome.unavailable:
+        fields["unavailable"] = outcome.unavailable
+    if work.plan.similarity:
+        fields["similarity"] = work.plan.similarity
+    return UncertaintyResponse(
+        id=work.task.caller.request_id,
+        object="uncertainty",
+        created=int(time.time()),
+        model=outcome.gathered.model or model,
+        usage=_usage(outcome.stages),
+        timings=outcome.stages.seconds,
+        **fields,
+    )
 
 
 def _fields(outcome: Outcome, return_samples: bool) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from conf_server.backends.base import Ask, Caller, Plain, Prompt
 from conf_server.backends.served_bodies import CheckedBody
 from conf_server.gathering.inquiry import Inquiry, Relevance
+from conf_server.refusal import RefusalError
 from conf_server.serving.fields import Priority, RequestId
 from conf_server.serving.given_texts import (
     GivenText,
@@ -18,7 +19,6 @@ from conf_server.serving.given_texts import (
     check_given,
     completion_of,
 )
-from conf_server.serving.refusals import refused
 from conf_server.uncertainty.registry import GROUPS, METHODS
 
 Text = Annotated[str, Field(strict=True)]
@@ -145,22 +145,22 @@ class UncertaintyRequest(CheckedBody):
     @model_validator(mode="after")
     def _check(self) -> UncertaintyRequest:
         if (self.messages is None) == (self.prompt is None):
-            raise refused("messages", "give either `messages` or `prompt`.")
+            raise RefusalError("messages", "give either `messages` or `prompt`.")
         for name in ("messages", "prompt", "samples"):
             value = getattr(self, name)
             if value is not None and not value:
-                raise refused(name, "it must not be empty.")
+                raise RefusalError(name, "it must not be empty.")
         if self.answer is not None:
             check_given(self.answer, "answer")
         for index, sample in enumerate(self.samples or ()):
             check_given(sample, f"samples.{index}")
         if self.samples is not None and self.answer is None:
-            raise refused("answer", "`samples` stand beside one.")
+            raise RefusalError("answer", "`samples` stand beside one.")
         for name, (nothing, reason) in _REFUSED.items():
             value = (self.model_extra or {}).get(name)
             # By type too: 0 candidates are asked for with `logprobs: 0`, none with false.
             if value is not None and (type(value), value) != (type(nothing), nothing):
-                raise refused(name, f"it has no place here: {reason}.")
+                raise RefusalError(name, f"it has no place here: {reason}.")
         return self
 
     def inquiry(self, request_id: str, headers: Mapping[str, str]) -> Inquiry:
@@ -173,7 +173,7 @@ class UncertaintyRequest(CheckedBody):
             content = self.prompt if isinstance(self.prompt, str) else tuple(self.prompt or ())
             special = options.pop("add_special_tokens", None)
             if special is not None and not isinstance(special, bool):
-                raise refused("add_special_tokens", "it must be true or false.")
+                raise RefusalError("add_special_tokens", "it must be true or false.")
             prompt = Plain(content, special is not False)
         length_field = "max_tokens" if self.max_tokens is not None else None
         length = self.max_tokens

@@ -119,6 +119,15 @@ COMMON = {
 """Modules that every room may use; they use none."""
 SEAM = ("served.py", "served_bodies.py", "served_rows.py", "served_tokens.py")
 """Modules of `backends` that are made of vLLM's handlers."""
+VLLM_SEAM = {
+    *("app", "chat", "completion", "deltas", "requests", "responses", "routes", "stock_routes"),
+    *("version", "vllm_host"),
+}
+"""Modules of `serving` that are made of vLLM's handlers and routes; all others need a `Backend`."""
+
+
+def without_vllm() -> list[Path]:
+    return [path for path in modules("serving") if path.stem not in VLLM_SEAM]
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -153,6 +162,22 @@ def test_models_are_run_by_the_backend_of_transformers_alone() -> None:
         *(path for path in modules("backends") if not path.stem.startswith("transformers")),
     )
     assert not offences(iter(rooms), "torch", "transformers")
+
+
+def test_our_own_handlers_do_not_know_vllm() -> None:
+    seam = [f"conf_server.serving.{name}" for name in sorted(VLLM_SEAM)]
+    paths = without_vllm()
+    assert not offences(iter(paths), "vllm", "conf_server.backends.served", *seam)
+
+
+def test_importing_our_own_handlers_loads_no_vllm() -> None:
+    names = [dotted(path) for path in without_vllm()]
+    assert "conf_server.serving.own_routes" in names
+    code = f"import sys, {', '.join(names)}; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "vllm" not in loaded
 
 
 def test_http_bodies_stay_in_serving() -> None:

@@ -1,31 +1,18 @@
 """The text of single tokens, as vLLM shows it beside log-probabilities."""
 
 from collections.abc import Sequence
-from typing import Final
+from types import MethodType
+from typing import Any
 
 from vllm.tokenizers import TokenizerLike
 from vllm.tokenizers.detokenizer_utils import convert_ids_list_to_tokens
 from vllm.v1.engine.logprobs import LogprobsProcessor
 
-CONTEXT_TOKENS: Final = 4
-"""How many tokens one character of UTF-8 can be split over."""
-
-SPLIT: Final = "\N{REPLACEMENT CHARACTER}"
-"""The end of a token's text where the token ends within a character."""
-
-
-def token_text(tokenizer: TokenizerLike, token_id: int) -> str:
-    """The text of one id, which is preliminary if `is_split` says so."""
-    return convert_ids_list_to_tokens(tokenizer, [token_id])[0]
-
-
-def is_split(text: str) -> bool:
-    """Whether a text ends within a character, so that the tokens before decide what it is."""
-    return text.endswith(SPLIT)
+from conf_server.stats.split_characters import CONTEXT_TOKENS, SPLIT, is_split
 
 
 def split_text(tokenizer: TokenizerLike, token_id: int, before: Sequence[int]) -> str:
-    """The text of a token that `is_split`, after the tokens `before`.
+    """The text of a token whose own `is_split`, after the tokens `before`.
 
     A character that is split over several tokens is the text of the token that completes it,
     and the text of the others is empty. This is vLLM's rule; with it the texts of a
@@ -69,3 +56,8 @@ def decode_rows(
         )
         history = [*history, row[0]][-CONTEXT_TOKENS:]
     return texts
+
+
+def decoder(tokenizer: TokenizerLike) -> Any:
+    """`decode_rows` of one tokenizer. Of the same tokenizer object, any two of them are equal."""
+    return MethodType(decode_rows, tokenizer)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from conf_server.engine.weights import weights_fingerprint
 
-LOADING: Any = SimpleNamespace(load_format="auto", download_dir=None)
 CONTENT = bytes(range(256)) * 40_000  # ten megabytes, of which not all is read
 
 
@@ -18,7 +15,7 @@ def fingerprint(folder: Path, **files: bytes) -> str | None:
     folder.mkdir()
     for name, content in files.items():
         (folder / name.replace("_", ".")).write_bytes(content)
-    return weights_fingerprint(str(folder), None, LOADING)
+    return weights_fingerprint(str(folder))
 
 
 def test_equal_weights_are_equal_wherever_they_lie(tmp_path: Path) -> None:
@@ -40,14 +37,11 @@ def test_other_weights_are_others(tmp_path: Path, place: int) -> None:
 
 def test_weights_that_are_not_at_hand_have_none(tmp_path: Path) -> None:
     assert fingerprint(tmp_path / "a", config_json=b"{}") is None
-    assert weights_fingerprint("nobody/nothing", None, LOADING) is None
-    dummy = SimpleNamespace(load_format="dummy", download_dir=None)
-    (tmp_path / "a/model.safetensors").write_bytes(CONTENT)
-    assert weights_fingerprint(str(tmp_path / "a"), None, dummy) is None
+    assert weights_fingerprint("nobody/nothing") is None
 
 
 def test_a_file_may_be_the_model(tmp_path: Path) -> None:
     fingerprint(tmp_path / "a", model_gguf=CONTENT)
     path = tmp_path / "a/model.gguf"
-    found = weights_fingerprint(str(path), None, LOADING)
-    assert found == weights_fingerprint(str(tmp_path / "a"), None, LOADING)
+    found = weights_fingerprint(str(path))
+    assert found == weights_fingerprint(str(tmp_path / "a"))

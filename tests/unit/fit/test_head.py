@@ -7,7 +7,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -148,11 +147,9 @@ def test_the_usual_head_is_of_luhs_kind() -> None:
 def test_a_head_of_another_model_is_refused(tmp_path: Path) -> None:
     weights, facts = trained(LINEAR, examples(tmp_path, LINEAR, LABELS), epochs=1)
     write_head(tmp_path / "uhead", LINEAR, weights, MODEL, facts)
-    text = SimpleNamespace(num_hidden_layers=2, num_attention_heads=2)
-    model_config = SimpleNamespace(hf_text_config=text, get_hidden_size=lambda: 3)
     settings = ConfidenceSettings(uhead=str(tmp_path / "uhead"), enable_hidden_states=True)
-    assert served_head(settings, model_config, MODEL) is not None
+    assert served_head(settings, SHAPE, MODEL) is not None
     other = replace(MODEL, root="/models/other", weights="sha256:others")
     message = "it was trained on the weights of /models/m, not on those of /models/other"
     with pytest.raises(SettingsError, match=message):
-        served_head(settings, model_config, other)
+        served_head(settings, SHAPE, other)

@@ -34,6 +34,7 @@ from conf_server.backends.dummy import DummyBackend
 from conf_server.engine.states_support import NOT_ENABLED
 from conf_server.serving.hidden_states_handler import ServingHiddenStates
 from conf_server.serving.hidden_states_protocol import HiddenStatesResponse
+from conf_server.serving.vllm_host import VllmHost
 from conf_server.settings import ConfidenceSettings
 from conf_server.stats.forced import ForcedStates, WantedStates
 from conf_server.uncertainty.fitted import ModelIdentity
@@ -124,7 +125,7 @@ def server(app: FastAPI, client: TestClient) -> Iterator[Server]:
     engine, backend = Engine(), Backend(lambda prompt, number: "")
     chat = chat_handler(engine, prompt_tokens_details=True)
     settings = ConfidenceSettings(max_score_items=MAX_ITEMS, max_hidden_state_values=MAX_VALUES)
-    handler = ServingHiddenStates(chat, backend, settings, IDENTITY)
+    handler = ServingHiddenStates(VllmHost(chat), backend, settings, IDENTITY)
     app.state.conf_server_hidden_states = handler
     yield Server(client, backend, engine, handler)
     del app.state.conf_server_hidden_states
@@ -584,7 +585,9 @@ def test_a_model_without_states_is_not_described(
     backend = Backend(lambda prompt, number: "", off)
     fields = {"engine_client": server.engine, "models": None, "request_logger": None}
     chat: Any = SimpleNamespace(**fields, enable_prompt_tokens_details=False)
-    app.state.conf_server_hidden_states = ServingHiddenStates(chat, backend, ConfidenceSettings())
+    app.state.conf_server_hidden_states = ServingHiddenStates(
+        VllmHost(chat), backend, ConfidenceSettings()
+    )
     response = client.get("/v1/hidden_states")
     assert response.status_code == 501
     assert response.json()["error"]["message"] == NOT_ENABLED.obstacle

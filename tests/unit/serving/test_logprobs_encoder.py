@@ -18,14 +18,15 @@ from vllm.entrypoints.openai.chat_completion.protocol import (
 )
 from vllm.tokenizers import TokenizerLike
 
+from conf_server.engine.client.decoding import decoder
 from conf_server.serving.chat import ConfidenceServingChat
 from conf_server.serving.completion import ConfidenceServingCompletion
 from conf_server.serving.confidence import Confidence
-from conf_server.serving.deltas import TraceDelta
 from conf_server.serving.logprobs_encoder import ENTRIES, LogprobsEncoder
 from conf_server.serving.score_handler import ServingScore
 from conf_server.serving.score_protocol import ScoreRequest
 from conf_server.serving.splices import Splices
+from conf_server.serving.trace_delta import TraceDelta
 from conf_server.settings import Mode
 from conf_server.stats.columns import NUM_TOKEN_STATISTICS
 from conf_server.stats.forced import ForcedRows, ForcedText
@@ -167,7 +168,7 @@ def test_score_has_the_same_json(
 ) -> None:
     trace = draw_trace(data, tokenizer.vocab_size, odd_ids)
     handler = object.__new__(ServingScore)
-    handler.renderer = SimpleNamespace(get_tokenizer=lambda: tokenizer)
+    handler._backend = SimpleNamespace(decode=decoder(tokenizer))
     own = trace.all().token_ids.tolist()
     unscored = data.draw(st.lists(st.sampled_from(own), max_size=1))
     context = [] if unscored else data.draw(st.lists(st.sampled_from(own), min_size=1))

@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 
 from conf_server.backends.dummy import DummyBackend
 from conf_server.serving.score_handler import ServingScore
+from conf_server.serving.vllm_host import VllmHost
 from conf_server.settings import ConfidenceSettings
 from tests.unit.serving.chat_handler import chat_handler
 
@@ -32,7 +33,8 @@ def backend(app: FastAPI) -> Iterator[DummyBackend]:
         check_admission=lambda count: None,
     )
     settings = ConfidenceSettings(statistics_obstacle=None, max_score_entries=MAX_ENTRIES)
-    app.state.conf_server_score = ServingScore(chat_handler(engine), backend, settings)
+    host = VllmHost(chat_handler(engine))
+    app.state.conf_server_score = ServingScore(host, backend, settings)
     app.state.conf_server_logprobs_encoder = None
     yield backend
     del app.state.conf_server_score

@@ -1,0 +1,84 @@
+"""The tokens of an answer that one chunk of it has to show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conf_server.serving.confidence import Confidence
+from conf_server.serving.fragments import Vocabulary
+from conf_server.serving.logprobs_encoder import EncodedTokens
+from conf_server.serving.splices import Splices
+from conf_server.stats.split_characters import CONTEXT_TOKENS
+from conf_server.stats.trace import TokenTrace, TraceRows
+
+
+class TraceDelta:
+    """The tokens of one output: a streamed chunk, or a whole answer.
+
+    With vLLM it takes the place of `CompletionOutput.logprobs` on the way into its generators,
+    which hand it to `_create_chat_logprobs` or `_create_completion_logprobs` without looking at it.
+
+    Attributes:
+        confidence: what the request asked for.
+        trace: every token of the answer so far, or None in mode `empty`.
+        start: position in the trace of this delta's first token.
+        stop: position after its last one.
+        finished: whether the answer ends with this delta, so that its summary is due.
+        splices: where text for the answer can be held; None where nobody fills it in.
+    """
+
+    __slots__ = ("_rows", "confidence", "finished", "splices", "start", "stop", "trace")
+
+    def __init__(
+        self,
+        confidence: Confidence,
+        trace: TokenTrace | None,
+        start: int,
+        stop: int,
+        finished: bool,
+        splices: Splices | None = None,
+    ) -> None:
+        self.confidence = confidence
+        self.trace = trace
+        self.start = start
+        self.stop = stop
+        self.finished = finished
+        self.splices = splices
+        self._rows: TraceRows | None = None
+
+    def rows(self) -> TraceRows:
+        """The delta's part of the trace. Not in mode `empty`, which has none."""
+        if self._rows is None:
+            assert self.trace is not None
+            self._rows = self.trace.rows(self.start, self.stop)
+        return self._rows
+
+    def extras(self) -> dict[str, Any]:
+        """What the answer gains where it ends: its summary and its metrics."""
+        if not self.finished or self.trace is None:
+            return {}
+        # Rows that travel at the end are lost with an answer that was broken off: a summary
+        # of fewer tokens than the answer has would pass for the whole.
+        complete = len(self.trace) >= self.stop
+        return self.confidence.extras(self.trace.rows(0, self.stop if complete else 0))
+
+    def columns(self) -> dict[str, NDArray[np.floating]]:
+        """Numbers of each token that an entry has beside OpenAI's."""
+        return {"confidence": self.confidence.confidences(self.rows())}
+
+    def metrics(self) -> dict[str, NDArray[np.floating]]:
+        """The request's metrics of each token."""
+        return self.confidence.token_metrics(self.rows())
+
+    def context(self) -> list[int]:
+        """The tokens before this delta, which decoding needs for characters that are split."""
+        assert self.trace is not None
+        first = max(0, self.start - CONTEXT_TOKENS)
+        return self.trace.rows(first, self.start).token_ids.tolist()
+
+    def encoded(self, vocabulary: Vocabulary) -> EncodedTokens:
+        """The tokens, to be written as JSON."""
+        return EncodedTokens(vocabulary, self.rows(), self.context)
