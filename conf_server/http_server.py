@@ -1,13 +1,9 @@
-"""The HTTP server of an API process: its configuration, its signals, and the end of its drain."""
+"""The HTTP server of one of vLLM's API processes: its configuration and its signals."""
 
 from __future__ import annotations
 
-import asyncio
-import signal
-import socket
 from argparse import Namespace
-from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import uvicorn
 import vllm.envs as envs
@@ -15,16 +11,10 @@ from fastapi import FastAPI
 from vllm.entrypoints.launchers import launcher as vllm_launcher
 from vllm.entrypoints.launchers.utils import constants
 from vllm.entrypoints.launchers.utils.server_utils import get_uvicorn_log_config
-from vllm.logger import init_logger
 
+from conf_server.draining import CUT_S, Draining, drain_on_signals
 from conf_server.engine.client.async_llm import ConfidenceAsyncLLM
 from conf_server.engine.client.start import Shutdown
-from conf_server.serving.cut_requests import Stopping
-
-logger = init_logger("vllm.conf_server.http_server")
-
-CUT_S: Final = 2
-"""Seconds in which requests that are cut off may answer that."""
 
 
 def uvicorn_config(app: FastAPI, args: Namespace) -> uvicorn.Config:
@@ -59,66 +49,15 @@ def uvicorn_config(app: FastAPI, args: Namespace) -> uvicorn.Config:
     return config
 
 
-class DrainingServer(vllm_launcher.NoSignalServer):
-    """A server that cuts the requests which a drain has left, and hears them answer that.
-
-    uvicorn cancels them and does not wait, so that no answer of theirs would be sent.
-    """
-
-    def __init__(
-        self, config: uvicorn.Config, drain_s: int, stopping: Stopping, **options: Any
-    ) -> None:
-        """
-        Args:
-            drain_s: how long running requests may go on once `should_exit` is set.
-            stopping: is set when those that are left are to end; see `CutRequests`.
-        """
-        super().__init__(config, **options)
-        self.drain_s = drain_s
-        self._stopping = stopping
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        end = asyncio.create_task(self._end_of_drain())
-        try:
-            await super().shutdown(sockets)
-        finally:
-            end.cancel()
-        if self.force_exit:  # nobody has waited
-            await self._cut()
-
-    async def _end_of_drain(self) -> None:
-        await asyncio.sleep(self.drain_s)
-        await self._cut()
-
-    async def _cut(self) -> None:
-        tasks = list(self.server_state.tasks)
-        if not tasks:
-            return
-        logger.warning("Stopping: %d requests are cut off.", len(tasks))
-        self._stopping.set()
-        _, left = await asyncio.wait(tasks, timeout=CUT_S / 2)
-        for task in left:
-            task.cancel()
-        if left:
-            await asyncio.wait(left, timeout=CUT_S / 2)
+class DrainingServer(Draining, vllm_launcher.NoSignalServer):
+    """vLLM's server, which leaves signals to us, with our end of a drain."""
 
 
 def handle_signals(server: DrainingServer, engine: ConfidenceAsyncLLM, shutdown: Shutdown) -> None:
-    """Drain at the first signal: take no new connections, finish what runs. Stop at the second."""
+    """Drain at the first signal, stop at the second, and let the engine client know."""
 
-    def on_signal(signum: signal.Signals) -> None:
-        if not server.should_exit:
-            logger.info(
-                "%s: draining %d requests for up to %d s; once more stops at once.",
-                signum.name,
-                engine.get_num_unfinished_requests(),
-                server.drain_s,
-            )
-            shutdown.requested = server.should_exit = True
-        else:
-            logger.info("%s again: stopping at once.", signum.name)
-            shutdown.forced = server.force_exit = True
+    def ending(at_once: bool) -> None:
+        shutdown.requested = True
+        shutdown.forced = shutdown.forced or at_once
 
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, partial(on_signal, signum))
+    drain_on_signals(server, engine.get_num_unfinished_requests, ending)

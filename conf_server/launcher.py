@@ -37,6 +37,7 @@ from vllm.utils.system_utils import decorate_logs, set_process_title
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.executor import Executor
 
+from conf_server.draining import CUT_S
 from conf_server.engine.api_processes import (
     import_parser_plugins,
     propagate_frontend_flags,
@@ -48,7 +49,7 @@ from conf_server.engine.client.start import ENGINE_STOP_TIMEOUT_S, Shutdown, eng
 from conf_server.engine.core.scheduler import use_our_scheduler
 from conf_server.engine.exact_statistics import install_token_statistics
 from conf_server.engine.states_support import NOT_ENABLED, install_hidden_states
-from conf_server.http_server import CUT_S, DrainingServer, handle_signals, uvicorn_config
+from conf_server.http_server import DrainingServer, handle_signals, uvicorn_config
 from conf_server.serving.app import extend_app
 from conf_server.serving.refusals import add_exception_handler
 from conf_server.serving.routes import init_confidence_state

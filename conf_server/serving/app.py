@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp
 
 from conf_server import __version__
-from conf_server.serving.admission import BodyLimit, KeyGuard, api_keys
-from conf_server.serving.cut_requests import CutRequests, Stopping
-from conf_server.serving.errors import ErrorBodies, install_error_bodies
+from conf_server.serving.admission import api_keys
+from conf_server.serving.guarded_app import guard
 from conf_server.serving.routes import install_routes, router, server_router
 from conf_server.serving.stock_routes import stricter_routes
 from conf_server.serving.version import publish_version
@@ -38,11 +36,5 @@ def extend_app(app: FastAPI, generates: bool, settings: ConfidenceSettings | Non
     if generates:
         install_routes(app, stricter_routes(app))
         install_routes(app, router)
-    install_error_bodies(app)
-    stack: ASGIApp = app.middleware_stack or app.build_middleware_stack()
-    app.state.conf_server_stopping = Stopping()
-    stack = BodyLimit(stack, settings.max_body_bytes)
-    if keys := api_keys(app.state.args):
-        stack = KeyGuard(stack, keys)
-    app.middleware_stack = CutRequests(ErrorBodies(stack), app.state.conf_server_stopping)
+    guard(app, settings.max_body_bytes, api_keys(app.state.args))
     publish_version()

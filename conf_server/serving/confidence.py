@@ -152,6 +152,21 @@ class Confidence:
         return extras
 
 
+def check_shown(shown: int, field: str, candidates: int, vocab_size: int) -> None:
+    """Refuse more candidates than a row can name, in every mode: some want none of them.
+
+    Args:
+        shown: of each token; -1 for the whole vocabulary.
+        field: the request's name for it.
+        candidates: as in `Confidence.resolve`.
+
+    Raises:
+        RefusalError: naming the field.
+    """
+    if shown > candidates or (shown == -1 and candidates < vocab_size):
+        raise RefusalError(field, f"must be at most {candidates} (--max-logprobs).", shown)
+
+
 def finite(value: float | None) -> float | None:
     """A number for JSON, which has no NaN and no infinity: both become null."""
     return value if value is not None and -float("inf") < value < float("inf") else None

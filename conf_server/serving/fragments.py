@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from conf_server.serving.token_texts import Decode, alone, depends_on_context, shown_as_id
+from conf_server.serving.token_decoding import Decode, alone, depends_on_context, shown_as_id
 
 _T = TypeVar("_T")
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf_server.serving.fragments import Before, Vocabulary
-from conf_server.serving.token_texts import Decode
+from conf_server.serving.token_decoding import Decode
 from conf_server.serving.tokens import at_least_lowest, likeliest_by_text, own_first
 from conf_server.stats.split_characters import CONTEXT_TOKENS
 from conf_server.stats.trace import TraceRows

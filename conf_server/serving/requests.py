@@ -15,7 +15,7 @@ from conf_server.backends.served import max_candidates
 from conf_server.backends.served_bodies import CheckedBody
 from conf_server.engine.marks import ask_for_rows
 from conf_server.refusal import RefusalError
-from conf_server.serving.confidence import Confidence, ConfidenceOptions
+from conf_server.serving.confidence import Confidence, ConfidenceOptions, check_shown
 from conf_server.serving.fields import RequestId
 from conf_server.serving.splices import SplicedRequest
 from conf_server.settings import ConfidenceSettings
@@ -69,16 +69,13 @@ class ConfidenceRequest(CheckedBody, SplicedRequest):
         self._resolved = Confidence.resolve(
             self.confidence, settings, max_candidates(model_config), model_config.get_vocab_size()
         )
-        self._check_shown(model_config)
+        check_shown(
+            self.shown_candidates,
+            self.shown_field,
+            max_candidates(model_config),
+            model_config.get_vocab_size(),
+        )
         self._ask_for_logprobs()
-
-    def _check_shown(self, model_config: ModelConfig) -> None:
-        """Refuse more candidates than the engine gives, in every mode: some ask it for none."""
-        limit, shown = max_candidates(model_config), self.shown_candidates
-        if shown > limit or (shown == -1 and limit < model_config.get_vocab_size()):
-            raise RefusalError(
-                self.shown_field, f"must be at most {limit} (--max-logprobs).", shown
-            )
 
     def to_sampling_params(self, *args: Any, **kwargs: Any) -> SamplingParams:
         parent: Any = super()

@@ -30,7 +30,7 @@ from conf_server.serving.score_protocol import (
     ScoreResponse,
     ScoreResult,
 )
-from conf_server.serving.token_texts import Decode
+from conf_server.serving.token_decoding import Decode
 from conf_server.stats.columns import TokenStatistic
 from conf_server.stats.forced import ForcedRows, ForcedText, WantedRows
 from conf_server.stats.metrics import METRICS, TOP_K_METRICS

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from conf_server.serving.token_texts import Decode, shown_as_id
+from conf_server.serving.token_decoding import Decode, shown_as_id
 from conf_server.stats.trace import TraceRows
 
 LOWEST_LOGPROB = -9999.0
