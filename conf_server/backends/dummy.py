@@ -6,12 +6,14 @@ log-probability -(i + 1) / 10 wherever it stands; `dummy_numbers` says what else
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from conf_server.backends import base
 from conf_server.backends.dummy_numbers import LIMITS, made_up_labels, made_up_rows, made_up_states
+from conf_server.backends.streaming import Piece
 from conf_server.stats import forced
 
 
@@ -42,6 +44,21 @@ class DummyBackend:
         rows = [made_up_rows(self.ids(text), wanted) for text in texts]
         made = tuple(map(base.Answer, texts, ["stop"] * ask.n, rows))
         return base.Answers(made, "dummy", len(self.ids(prompt)), sum(map(len, rows)))
+
+    async def stream(
+        self, ask: base.Ask, wanted: forced.WantedRows, caller: base.Caller
+    ) -> AsyncGenerator[Piece, None]:
+        """A piece for each word; the answers take turns."""
+        self.asked.append(("stream", caller.request_id, ask))
+        prompt = str(_content(ask.prompt))
+        answers = [self.ids(self.answer(prompt, number)) for number in range(ask.n)]
+        for place in range(max(map(len, answers))):
+            for index, ids in enumerate(answers):
+                if place < len(ids):
+                    rows = made_up_rows(ids[place : place + 1], wanted)
+                    reason = "stop" if place + 1 == len(ids) else None
+                    yield Piece(index, self.words[ids[place]], rows, reason)
+                    await asyncio.sleep(0)
 
     async def prepare(self, items: Iterable[base.ForcingItem]) -> list[base.ForcingJob]:
         jobs = []

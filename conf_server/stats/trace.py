@@ -81,6 +81,17 @@ class TokenTrace:
         self._ranks[start:stop] = ranks
         self._length = stop
 
+    def extend(self, rows: TraceRows) -> None:
+        """Add the tokens of another trace with the same columns.
+
+        Raises:
+            ValueError: as `append`.
+        """
+        numbers = rows.named_logprobs
+        if rows.statistics is not None:
+            numbers = np.concatenate([numbers, rows.statistics], axis=1)
+        self.append(rows.named_ids, numbers, rows.ranks)
+
     def __len__(self) -> int:
         return self._length
 

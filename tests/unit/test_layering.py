@@ -1,6 +1,7 @@
 """Who may import whom: arrows run down only.
 
-serving -> gathering -> judges, backends -> engine -> stats; gathering -> uncertainty -> stats.
+small_server -> serving -> gathering -> judges, backends -> engine -> stats;
+gathering -> uncertainty -> stats.
 """
 
 import ast
@@ -107,6 +108,10 @@ ROOMS = {
     "heads": {"backends", "uncertainty", "stats"},
     "gathering": {"judges", "heads", "backends", "uncertainty", "stats"},
     "serving": {"gathering", "judges", "heads", "backends", "uncertainty", "engine", "stats"},
+    "small_server": {
+        *("serving", "gathering", "judges", "heads", "backends", "uncertainty", "engine", "stats"),
+        *("draining", "flags", "systemd"),
+    },
     "report": {"uncertainty", "stats"},
     "batch": {"report"},
     "fit": {"batch", "heads", "report", "uncertainty", "stats"},
@@ -127,7 +132,8 @@ VLLM_SEAM = {
 
 
 def without_vllm() -> list[Path]:
-    return [path for path in modules("serving") if path.stem not in VLLM_SEAM]
+    ours = [path for path in modules("serving") if path.stem not in VLLM_SEAM]
+    return [*ours, *modules("small_server")]
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -172,7 +178,7 @@ def test_our_own_handlers_do_not_know_vllm() -> None:
 
 def test_importing_our_own_handlers_loads_no_vllm() -> None:
     names = [dotted(path) for path in without_vllm()]
-    assert "conf_server.serving.own_routes" in names
+    assert {"conf_server.serving.own_routes", "conf_server.small_server.small_app"} <= set(names)
     code = f"import sys, {', '.join(names)}; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -181,7 +187,8 @@ def test_importing_our_own_handlers_loads_no_vllm() -> None:
 
 
 def test_http_bodies_stay_in_serving() -> None:
-    below = [path for room in ROOMS if room != "serving" for path in modules(room)]
+    above = ("serving", "small_server")
+    below = [path for room in ROOMS if room not in above for path in modules(room)]
     assert not offences(iter(below), "fastapi")
 
 
