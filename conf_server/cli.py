@@ -29,13 +29,19 @@ COMMANDS: Final = {
 """By its first word, the function that runs a command. It gets the other words of the command
 line, and returns the exit status."""
 
+TRANSFORMERS: Final = "transformers"
+BACKENDS: Final = ("vllm", TRANSFORMERS)
+"""What can run a model; the first where nothing is said."""
+
 HELP_WITHOUT_VLLM: Final = f"""\
 usage: conf-server --model PATH [any flag of vllm serve]
        conf-server COMMAND ... [--help]
 
 {installation.NO_VLLM}.
-Without it nothing can be served, and --help cannot list the server's flags. What works:
+Without it this help cannot list the server's flags. What works:
 
+  conf-server --backend transformers ...        serve a model with transformers instead; see
+                                                conf-server --backend transformers --help
   conf-server score IN -o OUT --url URL         POST /v1/score for every line of a file
   conf-server uncertainty IN -o OUT --url URL   POST /v1/uncertainty for every line of a file
   conf-server fit IN -o DIR --methods M --url URL   learn what /v1/uncertainty's fitted methods want
@@ -61,20 +67,54 @@ def serve(arguments: list[str]) -> int:
         print_result(HELP_WITHOUT_VLLM)
         return 0
     try:
-        args = parse_args(arguments)
-        settings = ConfidenceSettings.from_args(args, os.environ)
-        check_flags(args, settings, os.environ)
-    except SettingsError as error:
-        return _refuse(str(error))
-    from conf_server.launcher import run
-
-    try:
-        run(args, settings)
-    except SettingsError as error:  # Found out while starting: a model that cannot be loaded.
+        backend, flags = chosen_backend(arguments)
+        if backend == TRANSFORMERS:
+            _serve_without_vllm(flags)
+        else:
+            _serve_with_vllm(flags)
+    except SettingsError as error:  # Some are found out while starting: a model without weights.
         return _refuse(str(error))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return 0
+
+
+def _serve_with_vllm(flags: list[str]) -> None:
+    args = parse_args(flags)
+    settings = ConfidenceSettings.from_args(args, os.environ)
+    check_flags(args, settings, os.environ)
+    from conf_server.launcher import run
+
+    run(args, settings)
+
+
+def _serve_without_vllm(flags: list[str]) -> None:
+    if problem := installation.transformers_problem():
+        raise SettingsError(problem)
+    from conf_server.small_server.server_options import parse_options
+
+    options = parse_options(flags, os.environ)
+    from conf_server.small_server.small_start import run
+
+    run(options)
+
+
+def chosen_backend(arguments: list[str]) -> tuple[str, list[str]]:
+    """What runs the model, and the other words of the command line.
+
+    Raises:
+        SettingsError: there is no such backend.
+    """
+    chosen, rest, words = BACKENDS[0], list[str](), iter(arguments)
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag != "--backend":
+            rest.append(word)
+            continue
+        chosen = value if equals else next(words, "")
+        if chosen not in BACKENDS:
+            raise SettingsError(f"--backend: must be one of {', '.join(BACKENDS)}, got {chosen!r}")
+    return chosen, rest
 
 
 def _refuse(reason: str) -> int:

@@ -18,7 +18,8 @@ DRAIN_S = 30
 
 DESCRIPTION = (
     "vLLM's OpenAI server with confidence built in: conf-server --model PATH takes every flag "
-    "of vllm serve. Look further with --help=all, --help=GROUP or --help=FLAG. Other commands: "
+    "of vllm serve. Look further with --help=all, --help=GROUP or --help=FLAG. With --backend "
+    "transformers a model is served without vLLM, and the flags are others. Other commands: "
     "conf-server check, fit, report, score and uncertainty, each with a --help of its own."
 )
 

@@ -13,6 +13,17 @@ NO_VLLM = (
     "without a GPU; see docs/install.md"
 )
 
+SMALL_SERVER = (
+    "fastapi",
+    "msgspec",
+    "prometheus_client",
+    "pydantic",
+    "torch",
+    "transformers",
+    "uvicorn",
+)
+"""Modules that the server without vLLM is made of."""
+
 COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
 """Packages whose build must be that of torch. Nothing here needs them."""
 
@@ -37,6 +48,17 @@ def _vllm_version() -> str:
 def engine_problem() -> str | None:
     """Why no engine can be started here, and what to do about it; None where one can."""
     return NO_VLLM if not has_vllm() else broken_torch_companions()
+
+
+def transformers_problem() -> str | None:
+    """Why no server can be started here without vLLM; None where one can."""
+    missing = [name for name in SMALL_SERVER if find_spec(name) is None]
+    if missing:
+        return (
+            f"--backend transformers: {', '.join(missing)} not installed: "
+            "pip install 'conf-server[transformers]'"
+        )
+    return broken_torch_companions()
 
 
 def broken_torch_companions() -> str | None:

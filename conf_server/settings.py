@@ -140,7 +140,37 @@ class ConfidenceSettings:
 
 
 def add_cli_args(parser: ArgumentParser) -> None:
-    """Add our flags as a group of their own."""
+    """Add our flags as a group of their own: those of any server, and those that vLLM's engine
+    needs beside its own.
+    """
+    group = add_shared_args(parser)
+    defaults = ConfidenceSettings()
+    group.add_argument(
+        "--token-statistics",
+        choices=TOKEN_STATISTICS,
+        default="auto",
+        help="Where token statistics come from: engine (exact, computed by the workers), topk "
+        "(top-k log-probabilities), auto (engine where it can).",
+    )
+    group.add_argument(
+        "--logprobs-encoder",
+        choices=LOGPROBS_ENCODERS,
+        default=defaults.logprobs_encoder,
+        help="What writes log-probabilities into answers: fast (joins ready-made JSON of each "
+        "token), vllm (an object for each candidate, as vllm serve does). Both write the same "
+        "values.",
+    )
+    group.add_argument(
+        "--max-engine-silence",
+        metavar="SECONDS",
+        default=defaults.max_engine_silence,
+        help="How long the engine may have requests and say nothing, before GET /ready answers "
+        "503.",
+    )
+
+
+def add_shared_args(parser: ArgumentParser) -> Any:
+    """Add our flags of any server, and return their group."""
     defaults = ConfidenceSettings()
     group = parser.add_argument_group(
         "Confidence", "What conf-server adds to vLLM: confidence in answers and /v1/score."
@@ -159,21 +189,6 @@ def add_cli_args(parser: ArgumentParser) -> None:
         metavar="TOKENS",
         default=defaults.window,
         help="Sliding window of the summary, in tokens; other values rename its keys.",
-    )
-    group.add_argument(
-        "--token-statistics",
-        choices=TOKEN_STATISTICS,
-        default="auto",
-        help="Where token statistics come from: engine (exact, computed by the workers), topk "
-        "(top-k log-probabilities), auto (engine where it can).",
-    )
-    group.add_argument(
-        "--logprobs-encoder",
-        choices=LOGPROBS_ENCODERS,
-        default=defaults.logprobs_encoder,
-        help="What writes log-probabilities into answers: fast (joins ready-made JSON of each "
-        "token), vllm (an object for each candidate, as vllm serve does). Both write the same "
-        "values.",
     )
     group.add_argument(
         "--max-score-items",
@@ -247,13 +262,6 @@ def add_cli_args(parser: ArgumentParser) -> None:
         help="Bytes that the body of a request to any route may have.",
     )
     group.add_argument(
-        "--max-engine-silence",
-        metavar="SECONDS",
-        default=defaults.max_engine_silence,
-        help="How long the engine may have requests and say nothing, before GET /ready answers "
-        "503.",
-    )
-    group.add_argument(
         "--uhead",
         metavar="DIR",
         default=None,
@@ -279,6 +287,7 @@ def add_cli_args(parser: ArgumentParser) -> None:
         default=defaults.similarity_device,
         help="Where these two models run: cpu, cuda, cuda:1, ...",
     )
+    return group
 
 
 def _fitted(given: Mapping[str, Any]) -> str | None:

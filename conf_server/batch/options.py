@@ -31,6 +31,8 @@ NEUTRAL: Final = frozenset(
         *("--max-num-seqs", "--max-num-batched-tokens", "--shutdown-timeout", "--max-log-len"),
         *("--uvicorn-log-level", "--disable-uvicorn-access-log", "--disable-log-stats"),
         *("--enable-log-requests", "--enable-log-outputs"),
+        # Of --backend transformers.
+        *("--memory-fraction", "--max-batch-tokens", "--max-generations"),
     }
 )
 """Server flags that change no answer: how much at once, and what is logged."""

@@ -30,6 +30,7 @@ from conf_server.stats.forced import (
     WantedStates,
 )
 
+NOT_ENABLED: Final = "hidden states are off: start the server with --enable-hidden-states"
 _UNTRUSTED: Final = "the server takes none from requests (--trust-request-chat-template)."
 
 
@@ -42,19 +43,23 @@ class FrontBackend:
         counters: TokenCounters,
         name: str,
         trusts_templates: bool,
+        gives_states: bool,
     ) -> None:
         """
         Args:
             name: under which the model answers, whichever of its names a caller has used.
             trusts_templates: whether a request may bring a chat template, which is a program.
+            gives_states: whether hidden states may be asked for.
         """
         self._backend = backend
         self._counters = counters
         self._name = name
         self._trusts_templates = trusts_templates
+        self._gives_states = gives_states
 
     def limits(self) -> Limits:
-        return self._backend.limits()
+        limits = self._backend.limits()
+        return limits if self._gives_states else replace(limits, states=NOT_ENABLED)
 
     async def check(self, ask: Ask, caller: Caller) -> Rendered:
         self._check_template(ask.prompt, "")

@@ -85,7 +85,13 @@ def build_app(backend: StreamingBackend, settings: ConfidenceSettings, served: S
     app.state.conf_server_metrics = registry
     app.state.conf_server_model = served.model
     name = served.model.names[0]
-    front = FrontBackend(backend, TokenCounters(registry), name, served.trusts_templates)
+    front = FrontBackend(
+        backend,
+        TokenCounters(registry),
+        name,
+        trusts_templates=served.trusts_templates,
+        gives_states=settings.enable_hidden_states,
+    )
     _add_handlers(app, front, settings, served)
     install_body_errors(app)
     app.add_middleware(CountedRequests, registry=registry)
