@@ -25,6 +25,7 @@ from conf_server.small_server.generation_requests import (
     CompletionRequest,
     GenerationRequest,
 )
+from conf_server.small_server.request_metrics import TokenCounters
 
 logger = logging.getLogger("vllm.conf_server.small_server")
 
@@ -55,12 +56,14 @@ class ServingGeneration:
         settings: ConfidenceSettings,
         encoder: LogprobsEncoder,
         defaults: GenerationDefaults,
+        counters: TokenCounters,
     ) -> None:
         self._host = host
         self._backend = backend
         self._settings = settings
         self._encoder = encoder
         self._defaults = defaults
+        self._counters = counters
 
     async def create(
         self, request: ChatRequest | CompletionRequest, raw_request: Request
@@ -71,6 +74,7 @@ class ServingGeneration:
             RefusalError: naming the field; no work has been done yet.
         """
         form = await self._form(request, raw_request)
+        self._counters.prompt.inc(form.generation.prompt_tokens)
         if request.stream:
             return self._events(form, request)
         choices = new_choices(form.generation)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pkgutil import resolve_name
+from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from conf_server.flags import DRAIN_S, check_fit, load_methods
@@ -19,8 +18,8 @@ _DESCRIPTION: Final = (
     "conf-server fit, report, score and uncertainty, each with a --help of its own."
 )
 _LOADING: Final = (
-    *("tokenizer", "revision", "dtype", "device", "quantization", "attention", "max_logprobs"),
-    *("cache", "memory_fraction", "max_batch_tokens", "max_generations", "trust_remote_code"),
+    *("tokenizer", "revision", "dtype", "device", "quantization", "attention", "cache"),
+    *("memory_fraction", "max_batch_tokens", "max_generations", "trust_remote_code"),
 )
 """Flags that `TransformersOptions` has under the same names."""
 
@@ -32,7 +31,7 @@ class ServerOptions:
     Attributes:
         model: a folder, or a name on a hub.
         names: under which it is served; the model's own, where no flag says so.
-        loading: a `TransformersOptions`: how the model is loaded.
+        loading: how the model is loaded: the arguments of `TransformersOptions`, which checks them.
         settings: what our own flags say.
         host: where to listen; None for every interface.
         keys: that requests have to bring.
@@ -43,7 +42,7 @@ class ServerOptions:
 
     model: str
     names: tuple[str, ...]
-    loading: Any
+    loading: Mapping[str, Any]
     settings: ConfidenceSettings
     host: str | None
     port: int
@@ -99,24 +98,17 @@ def parse_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Serve
     )
 
 
-def _loading(given: argparse.Namespace, model: str, settings: ConfidenceSettings) -> Any:
-    """The flags of the backend, which checks them.
-
-    Raises:
-        SettingsError: naming the flag.
-    """
-    make = resolve_name("conf_server.backends.transformers_options:TransformersOptions")
-    options = make(
-        model=model,
-        max_len=given.max_model_len,
-        max_attention_bytes=settings.max_attention_bytes,
-        max_forced_tokens=settings.max_forced_tokens,
+def _loading(given: argparse.Namespace, model: str, settings: ConfidenceSettings) -> dict[str, Any]:
+    most = given.max_logprobs
+    return {
         **{name: getattr(given, name) for name in _LOADING},
-    )
-    if 0 <= options.max_logprobs < settings.top_k:
+        "model": model,
+        "max_len": given.max_model_len,
         # As with vLLM: the backend has to be willing to give top_k candidates.
-        options = replace(options, max_logprobs=settings.top_k)
-    return options
+        "max_logprobs": most if most == -1 else max(most, settings.top_k),
+        "max_attention_bytes": settings.max_attention_bytes,
+        "max_forced_tokens": settings.max_forced_tokens,
+    }
 
 
 def _dashed(word: str) -> str:

@@ -84,15 +84,7 @@ def build_app(backend: StreamingBackend, settings: ConfidenceSettings, served: S
     publish_build(registry, "transformers")
     app.state.conf_server_metrics = registry
     app.state.conf_server_model = served.model
-    name = served.model.names[0]
-    front = FrontBackend(
-        backend,
-        TokenCounters(registry),
-        name,
-        trusts_templates=served.trusts_templates,
-        gives_states=settings.enable_hidden_states,
-    )
-    _add_handlers(app, front, settings, served)
+    _add_handlers(app, backend, settings, served, TokenCounters(registry))
     install_body_errors(app)
     app.add_middleware(CountedRequests, registry=registry)
     guard(app, settings.max_body_bytes, served.keys, _GUARDED)
@@ -100,12 +92,23 @@ def build_app(backend: StreamingBackend, settings: ConfidenceSettings, served: S
 
 
 def _add_handlers(
-    app: FastAPI, backend: FrontBackend, settings: ConfidenceSettings, served: Served
+    app: FastAPI,
+    behind: StreamingBackend,
+    settings: ConfidenceSettings,
+    served: Served,
+    counters: TokenCounters,
 ) -> None:
+    backend = FrontBackend(
+        behind,
+        counters,
+        served.model.names[0],
+        trusts_templates=served.trusts_templates,
+        gives_states=settings.enable_hidden_states,
+    )
     host, state, encoder = served.model, app.state, LogprobsEncoder()
     state.conf_server_logprobs_encoder = encoder
     state.conf_server_generation = ServingGeneration(
-        host, backend, settings, encoder, served.defaults
+        host, backend, settings, encoder, served.defaults, counters
     )
     state.conf_server_score = ServingScore(host, backend, settings)
     state.conf_server_hidden_states = ServingHiddenStates(host, backend, settings, served.identity)

@@ -7,15 +7,16 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
 
 from conf_server.backends.base import Ask, Backend, Caller, Plain
+from conf_server.backends.streaming import StreamingBackend
 from conf_server.draining import CUT_S, Draining, drain_on_signals
 from conf_server.engine.weights import weights_fingerprint
 from conf_server.heads.features import ModelShape
@@ -51,7 +52,31 @@ class _Alive:
         pass
 
 
-def run(options: ServerOptions) -> None:
+class LoadedBackend(StreamingBackend, Protocol):
+    """A backend whose model lives in this process."""
+
+    tokenizer: Any
+
+    def close(self) -> None:
+        """End its work."""
+
+
+Load = Callable[[Mapping[str, Any]], LoadedBackend]
+"""Loads the model; takes the arguments of `TransformersOptions`."""
+
+
+def load_transformers(loading: Mapping[str, Any]) -> LoadedBackend:
+    """
+    Raises:
+        SettingsError: an option that this machine or this model cannot meet.
+    """
+    options = resolve_name("conf_server.backends.transformers_options:TransformersOptions")
+    backend = resolve_name("conf_server.backends.transformers:TransformersBackend")
+    loaded: LoadedBackend = backend.load(options(**loading))
+    return loaded
+
+
+def run(options: ServerOptions, load: Load = load_transformers) -> None:
     """Serve until a signal comes.
 
     Raises:
@@ -62,12 +87,10 @@ def run(options: ServerOptions) -> None:
         "--backend transformers: for machines without vLLM, whose engine is faster by far. One "
         "model in this process, float32 or what --dtype says, no prefix cache."
     )
-    sock = _bound(options)
+    sock = bound_socket(options)
     try:
         shape = _checked_shape(options)
-        backend = resolve_name("conf_server.backends.transformers:TransformersBackend").load(
-            options.loading
-        )
+        backend = load(options.loading)
         try:
             app = build_app(backend, options.settings, _served(options, backend, shape))
             asyncio.run(_serve(options, app, backend, sock))
@@ -86,7 +109,7 @@ def _log_to_stderr() -> None:
     ours.propagate = False
 
 
-def _bound(options: ServerOptions) -> socket.socket:
+def bound_socket(options: ServerOptions) -> socket.socket:
     """A socket that has its address before the model is loaded, and listens after.
 
     Raises:
@@ -116,8 +139,8 @@ def _checked_shape(options: ServerOptions) -> ModelShape | None:
     try:
         config = AutoConfig.from_pretrained(
             options.model,
-            revision=options.loading.revision,
-            trust_remote_code=options.loading.trust_remote_code,
+            revision=options.loading["revision"],
+            trust_remote_code=options.loading["trust_remote_code"],
         ).get_text_config()
     except (OSError, ValueError) as error:
         raise SettingsError(f"--model: there is none in {options.model}: {error}") from error
@@ -130,7 +153,7 @@ def _checked_shape(options: ServerOptions) -> ModelShape | None:
     return shape
 
 
-def _served(options: ServerOptions, backend: Any, shape: ModelShape | None) -> Served:
+def _served(options: ServerOptions, backend: LoadedBackend, shape: ModelShape | None) -> Served:
     """What is served beside the backend.
 
     Raises:
@@ -143,7 +166,7 @@ def _served(options: ServerOptions, backend: Any, shape: ModelShape | None) -> S
             root=options.model,
             num_layers=limits.num_layers,
             hidden_size=limits.hidden_size,
-            weights=weights_fingerprint(options.model, options.loading.revision),
+            weights=weights_fingerprint(options.model, options.loading["revision"]),
             chat_template=hashed_template(getattr(backend.tokenizer, "chat_template", None)),
         )
     if settings.fitted is not None:
@@ -167,8 +190,10 @@ def _defaults(options: ServerOptions) -> GenerationDefaults:
     from transformers import GenerationConfig
 
     try:
-        config = GenerationConfig.from_pretrained(options.model, revision=options.loading.revision)
-    except OSError:
+        config = GenerationConfig.from_pretrained(
+            options.model, revision=options.loading["revision"]
+        )
+    except OSError:  # there is none
         return GenerationDefaults()
     usual = GenerationDefaults().temperature
     temperature = usual if config.temperature is None else float(config.temperature)

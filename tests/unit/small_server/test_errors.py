@@ -93,7 +93,7 @@ def test_wrong_prompts(server: Server, prompt: Any) -> None:
     assert (error_of(server.complete(prompt=prompt))["param"] or "").startswith("prompt")
 
 
-@pytest.mark.parametrize("route", ["chat/completions", "completions", "score", "hidden_states"])
+@pytest.mark.parametrize("route", ["chat/completions", "completions", "score", "uncertainty"])
 def test_another_model_is_not_found(server: Server, route: str) -> None:
     texts = {"messages": MESSAGES} if route == "chat/completions" else {"prompt": "a"}
     more = {"completion": " b"} if route == "score" else {}

@@ -16,6 +16,7 @@ from conf_server.settings import ConfidenceSettings
 from conf_server.uncertainty.fitted import ModelIdentity
 from tests.unit.small_server.conftest import MESSAGES, Server, answered, error_of, events
 
+STATES = ConfidenceSettings(top_k=2, enable_hidden_states=True)
 IDENTITY = ModelIdentity("/models/smol", 2, 3, "sha256:weights", None)
 
 
@@ -37,7 +38,7 @@ def test_score(server: Server) -> None:
 
 
 def test_hidden_states(make_server: Callable[..., Server]) -> None:
-    server = make_server(identity=IDENTITY)
+    server = make_server(settings=STATES, identity=IDENTITY)
     server.backend.ids("a b c d e f g")
     body = {"prompt": [2, 4], "layers": [1]}
     answer = answered(server.client.post("/v1/hidden_states", json=body))
@@ -50,12 +51,20 @@ def test_hidden_states(make_server: Callable[..., Server]) -> None:
 
 def test_what_the_model_cannot_give_is_a_501(make_server: Callable[..., Server]) -> None:
     limits = replace(LIMITS, states="it has no layers", forcing="it cannot read")
-    server = make_server(DummyBackend(lambda prompt, number: "", limits))
+    server = make_server(DummyBackend(lambda prompt, number: "", limits), STATES)
     error = error_of(server.client.get("/v1/hidden_states"), 501)
     assert (error["message"], error["type"]) == ("it has no layers", "NotImplementedError")
     error_of(server.client.post("/v1/hidden_states", json={"prompt": "a"}), 501)
     body = {"prompt": "a", "completion": "b"}
     assert error_of(server.client.post("/v1/score", json=body), 501)["message"] == "it cannot read"
+
+
+def test_hidden_states_are_off_where_no_flag_says_otherwise(server: Server) -> None:
+    for response in (
+        server.client.get("/v1/hidden_states"),
+        server.client.post("/v1/hidden_states", json={"prompt": "a"}),
+    ):
+        assert "--enable-hidden-states" in error_of(response, 501)["message"]
 
 
 def test_uncertainty_of_an_answer(server: Server) -> None:

@@ -62,6 +62,7 @@ def test_requests_and_tokens_are_counted(server: Server) -> None:
     assert found["http_requests_total", (chat, "POST", "4xx")] == 1
     assert found["http_requests_total", ("none", "GET", "4xx")] == 1
     assert found["http_request_duration_seconds_count", (chat, "POST")] == 3
+    assert found["conf_server_prompt_tokens_total", ()] == 2 * 3
     assert found["conf_server_generated_tokens_total", ()] == 8
     assert found["conf_server_scored_tokens_total", ()] == 2 + 3
     assert found["conf_server_requests_running", ()] == 1  # this one
