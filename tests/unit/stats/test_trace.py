@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from conf_server.stats.columns import NUM_TOKEN_STATISTICS
+from conf_server.stats.row_layout import ColumnGroup
 from conf_server.stats.trace import TokenTrace, TraceRows
 
 Arrays = tuple[NDArray, NDArray, NDArray]
@@ -87,6 +89,21 @@ def test_arrays_of_different_shapes_are_refused(logprobs: tuple[int, int], ranks
     ids = engine_rows(2, 4)[0]
     with pytest.raises(ValueError, match=r"rows|shape"):
         TokenTrace(3).append(ids, engine_rows(*logprobs)[1], engine_rows(ranks, 4)[2])
+
+
+def test_a_trace_goes_on_with_the_rows_of_another() -> None:
+    whole, joined = trace_of(5), trace_of(2)
+    joined.extend(whole.rows(2, 5))
+    assert as_lists(joined.all()) == as_lists(whole.all())
+
+
+def test_statistics_of_another_trace_come_along() -> None:
+    groups = (ColumnGroup.STATISTICS,)
+    one, other = TokenTrace(0, groups), TokenTrace(0, groups)
+    numbers = np.arange(1 + NUM_TOKEN_STATISTICS, dtype=np.float32)[None]
+    one.append(np.array([[7]], np.int32), numbers, np.array([1], np.int32))
+    other.extend(one.all())
+    assert np.array_equal(other.all().statistics, one.all().statistics)
 
 
 def test_rows_are_views() -> None:
