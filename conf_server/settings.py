@@ -13,6 +13,9 @@ MODES: Final[tuple[str, ...]] = get_args(Mode)
 TOKEN_STATISTICS: Final = ("auto", "engine", "topk")
 LOGPROBS_ENCODERS: Final = ("fast", "vllm")
 
+HIDDEN_STATES_OFF: Final = "hidden states are off: start the server with --enable-hidden-states"
+"""Why there are none, where no flag asks for them."""
+
 MAX_WINDOW: Final = 2**31 - 1
 _LIMITS: Final = (
     "max_score_items",

@@ -9,6 +9,8 @@ from typing import Final
 from vllm.engine.protocol import EngineClient
 from vllm.logger import init_logger
 
+from conf_server.settings import HIDDEN_STATES_OFF
+
 logger = init_logger("vllm.conf_server.states_support")
 
 
@@ -32,9 +34,7 @@ class StatesSupport:
     attention: tuple[str | None, ...] = ()
 
 
-NOT_ENABLED: Final = StatesSupport(
-    "hidden states are off: start the server with --enable-hidden-states"
-)
+NOT_ENABLED: Final = StatesSupport(HIDDEN_STATES_OFF)
 
 
 async def install_hidden_states(

@@ -64,16 +64,14 @@ class AnswerForm:
                 logprobs = msgspec.Raw(await joined(self.logprobs(delta, choice)))
             fields = self.choice(choice, logprobs)
             if self.shows_ids:
-                fields["token_ids"] = choice.token_ids
+                fields |= {"token_ids": choice.token_ids, **self.prompt_ids_of(choice)}
             made.append(fields)
         body = self._frame(self.kind, made) | {"usage": self.usage(choices)}
-        if self.shows_ids:
-            self._add_prompt_ids(body)
-        return msgspec.json.encode(body)
+        return msgspec.json.encode(body | self.prompt_ids())
 
-    def opening(self, choices: Sequence[Choice]) -> bytes | None:
-        """The chunk that a stream begins with, if any."""
-        return None
+    def opening(self, choices: Sequence[Choice]) -> bytes:
+        """The events that a stream begins with, if any."""
+        return b""
 
     async def chunk(
         self, choice: Choice, text: str, start: int, usage: dict[str, Any] | None
@@ -93,6 +91,8 @@ class AnswerForm:
         fields = self.part(choice, text, logprobs, extras)
         if self.shows_ids:
             fields["token_ids"] = choice.token_ids[start:]
+            if not start:
+                fields |= self.prompt_ids_of(choice)
         return self._event([fields], usage)
 
     def ending(self, choices: Sequence[Choice]) -> bytes:
@@ -128,9 +128,13 @@ class AnswerForm:
         """
         raise NotImplementedError
 
-    def _add_prompt_ids(self, body: dict[str, Any]) -> None:
-        """Put the prompts' tokens where vLLM's server has them."""
-        raise NotImplementedError
+    def prompt_ids(self) -> dict[str, Any]:
+        """The prompt's tokens, where vLLM's server has them beside the answers."""
+        return {}
+
+    def prompt_ids_of(self, choice: Choice) -> dict[str, Any]:
+        """The prompt's tokens, where vLLM's server has them in each answer."""
+        return {}
 
     def _frame(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {
@@ -141,8 +145,13 @@ class AnswerForm:
             "choices": choices,
         }
 
-    def _event(self, choices: list[dict[str, Any]], usage: dict[str, Any] | None) -> bytes:
-        body = self._frame(self.chunk_kind, choices)
+    def _event(
+        self,
+        choices: list[dict[str, Any]],
+        usage: dict[str, Any] | None,
+        more: dict[str, Any] | None = None,
+    ) -> bytes:
+        body = self._frame(self.chunk_kind, choices) | (more or {})
         if usage is not None:
             body["usage"] = usage
         return b"data: %b\n\n" % msgspec.json.encode(body)
@@ -175,13 +184,13 @@ class ChatForm(AnswerForm):
             "stop_reason": choice.stop_reason,
         }
 
-    def opening(self, choices: Sequence[Choice]) -> bytes | None:
+    def opening(self, choices: Sequence[Choice]) -> bytes:
         delta = {"role": "assistant", "content": ""}
         made = [
             {"index": choice.index, "delta": delta, "logprobs": None, "finish_reason": None}
             for choice in choices
         ]
-        return self._event(made, None)
+        return b"".join(self._event([fields], None, self.prompt_ids()) for fields in made)
 
     def part(
         self, choice: Choice, text: str, logprobs: msgspec.Raw | None, extras: dict[str, Any]
@@ -195,8 +204,8 @@ class ChatForm(AnswerForm):
             "stop_reason": choice.stop_reason,
         }
 
-    def _add_prompt_ids(self, body: dict[str, Any]) -> None:
-        body["prompt_token_ids"] = self.generation.asks[0][1]
+    def prompt_ids(self) -> dict[str, Any]:
+        return {"prompt_token_ids": self.generation.asks[0][1]} if self.shows_ids else {}
 
 
 class CompletionForm(AnswerForm):
@@ -233,10 +242,9 @@ class CompletionForm(AnswerForm):
             "stop_reason": choice.stop_reason,
         }
 
-    def _add_prompt_ids(self, body: dict[str, Any]) -> None:
+    def prompt_ids_of(self, choice: Choice) -> dict[str, Any]:
         asks = self.generation.asks
-        for choice in body["choices"]:
-            choice["prompt_token_ids"] = asks[choice["index"] // asks[0][0].n][1]
+        return {"prompt_token_ids": asks[choice.index // asks[0][0].n][1]}
 
 
 def _members_behind(extras: dict[str, Any]) -> bytes:

@@ -21,6 +21,7 @@ from conf_server.backends.base import (
 )
 from conf_server.backends.streaming import Piece, StreamingBackend
 from conf_server.refusal import RefusalError
+from conf_server.settings import HIDDEN_STATES_OFF
 from conf_server.small_server.request_metrics import TokenCounters
 from conf_server.stats.forced import (
     ForcedLabels,
@@ -30,7 +31,6 @@ from conf_server.stats.forced import (
     WantedStates,
 )
 
-NOT_ENABLED: Final = "hidden states are off: start the server with --enable-hidden-states"
 _UNTRUSTED: Final = "the server takes none from requests (--trust-request-chat-template)."
 
 
@@ -59,7 +59,7 @@ class FrontBackend:
 
     def limits(self) -> Limits:
         limits = self._backend.limits()
-        return limits if self._gives_states else replace(limits, states=NOT_ENABLED)
+        return limits if self._gives_states else replace(limits, states=HIDDEN_STATES_OFF)
 
     async def check(self, ask: Ask, caller: Caller) -> Rendered:
         self._check_template(ask.prompt, "")

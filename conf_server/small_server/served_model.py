@@ -21,15 +21,14 @@ class ServedModel:
         root: folder or name that the weights come from.
         max_len: tokens of prompt and answer together.
         created: seconds since 1970 when it was loaded.
+        tells_cached: as in `Host`; there is no prefix cache.
     """
 
     names: tuple[str, ...]
     root: str
     max_len: int
     created: int = field(default_factory=lambda: int(time.time()))
-
     tells_cached: bool = False
-    """There is no prefix cache."""
 
     async def model_name(self, request: AskedModel) -> str:
         self.check_name(request.model)

@@ -111,7 +111,9 @@ def test_a_stream_joins_to_the_whole_answer(server: Server) -> None:
     assert (last["choices"], last["usage"]) == ([], whole["usage"])
     assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
     assert not any("usage" in chunk for chunk in chunks)
-    assert [choice["delta"]["role"] for choice in chunks[0]["choices"]] == ["assistant"] * 2
+    opening = [chunk["choices"][0] for chunk in chunks[:2]]
+    assert [choice["index"] for choice in opening] == [0, 1]
+    assert [choice["delta"]["role"] for choice in opening] == ["assistant"] * 2
     for choice in whole["choices"]:
         parts = [c for chunk in chunks for c in chunk["choices"] if c["index"] == choice["index"]]
         text = "".join(part["delta"].get("content", "") for part in parts)
@@ -149,6 +151,20 @@ def test_prompts_may_be_tokens(server: Server, prompt: list[Any]) -> None:
     answer = answered(server.complete(prompt=prompt, return_token_ids=True))
     assert answer["choices"][0]["prompt_token_ids"] == [3, 4]
     assert len(answer["choices"][0]["token_ids"]) == 4
+    chunks = events(server.complete(prompt=prompt, return_token_ids=True, stream=True))
+    parts = [chunk["choices"][0] for chunk in chunks]
+    assert [part.get("prompt_token_ids") for part in parts] == [[3, 4], None, None, None]
+    ids = [token for part in parts for token in part["token_ids"]]
+    assert ids == answer["choices"][0]["token_ids"]
+
+
+def test_tokens_of_a_chat(server: Server) -> None:
+    answer = answered(server.chat(return_token_ids=True))
+    assert len(answer["prompt_token_ids"]) == answer["usage"]["prompt_tokens"]
+    first, *rest = events(server.chat(return_token_ids=True, stream=True))
+    assert first["prompt_token_ids"] == answer["prompt_token_ids"]
+    ids = [token for chunk in rest for token in chunk["choices"][0]["token_ids"]]
+    assert ids == answer["choices"][0]["token_ids"]
 
 
 def test_sampling_options_reach_the_backend(server: Server) -> None:
