@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from argparse import SUPPRESS
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
@@ -21,7 +22,7 @@ _LOADING: Final = (
     *("tokenizer", "revision", "dtype", "device", "quantization", "attention", "cache"),
     *("memory_fraction", "max_batch_tokens", "max_generations", "trust_remote_code"),
 )
-"""Flags that `TransformersOptions` has under the same names."""
+"""Flags that `TransformersOptions` has under the same names, and has defaults for."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class ServerOptions:
     Attributes:
         model: a folder, or a name on a hub.
         names: under which it is served; the model's own, where no flag says so.
-        loading: how the model is loaded: the arguments of `TransformersOptions`, which checks them.
+        loading: how the model is loaded: arguments of `TransformersOptions`, which checks them.
         settings: what our own flags say.
         host: where to listen; None for every interface.
         keys: that requests have to bring.
@@ -101,7 +102,7 @@ def parse_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Serve
 def _loading(given: argparse.Namespace, model: str, settings: ConfidenceSettings) -> dict[str, Any]:
     most = given.max_logprobs
     return {
-        **{name: getattr(given, name) for name in _LOADING},
+        **{name: value for name, value in vars(given).items() if name in _LOADING},
         "model": model,
         "max_len": given.max_model_len,
         # As with vLLM: the backend has to be willing to give top_k candidates.
@@ -172,39 +173,44 @@ def _add_server_args(group: Any) -> None:
 def _add_model_args(group: Any) -> None:
     group.add_argument("model_tag", nargs="?", metavar="PATH", help="The same as --model.")
     group.add_argument("--model", metavar="PATH", help="A model folder, or its name on a hub.")
-    group.add_argument("--tokenizer", metavar="PATH", help="Default: the model's own.")
-    group.add_argument("--revision", metavar="NAME", help="Of the model on the hub.")
+    group.add_argument(
+        "--tokenizer", default=SUPPRESS, metavar="PATH", help="Default: the model's own."
+    )
+    group.add_argument(
+        "--revision", default=SUPPRESS, metavar="NAME", help="Of the model on the hub."
+    )
     group.add_argument(
         "--device",
-        default="auto",
+        default=SUPPRESS,
         metavar="DEVICE",
         help="cpu, cuda or cuda:N. Default: the first GPU, where there is one.",
     )
     group.add_argument(
         "--dtype",
-        default="auto",
+        default=SUPPRESS,
         metavar="TYPE",
         help="Of the weights: float32, bfloat16 or float16. Default: float32 on the CPU, what the "
         "model's config says on a GPU.",
     )
     group.add_argument(
         "--quantization",
-        default="none",
+        default=SUPPRESS,
         metavar="BITS",
-        help="Of the weights as they are loaded: none, int8 or int4.",
+        help="Of the weights as they are loaded: none (the default), int8 or int4.",
     )
     group.add_argument(
         "--attention-implementation",
+        default=SUPPRESS,
         dest="attention",
-        default="auto",
         metavar="NAME",
         help="Of transformers: sdpa, flash_attention_2 or eager. Default: the model's usual one.",
     )
     group.add_argument(
         "--cache",
-        default="dynamic",
+        default=SUPPRESS,
         metavar="KIND",
-        help="Of keys and values: dynamic grows with an answer, static has its greatest length.",
+        help="Of keys and values: dynamic (the default) grows with an answer, static has the "
+        "longest one's size.",
     )
     group.add_argument(
         "--max-model-len",
@@ -221,25 +227,28 @@ def _add_model_args(group: Any) -> None:
     )
     group.add_argument(
         "--max-batch-tokens",
+        default=SUPPRESS,
         type=int,
-        default=4096,
         metavar="N",
-        help="Tokens of texts that the model reads at a time.",
+        help="Tokens of texts that the model reads at a time. Default: about a second's work.",
     )
     group.add_argument(
         "--max-generations",
+        default=SUPPRESS,
         type=int,
-        default=16,
         metavar="N",
         help="Requests whose answers are generated at a time; further ones wait.",
     )
     group.add_argument(
         "--memory-fraction",
+        default=SUPPRESS,
         type=float,
-        default=0.9,
         metavar="SHARE",
         help="Of the GPU's memory that this process may use.",
     )
     group.add_argument(
-        "--trust-remote-code", action="store_true", help="Run code that comes with the model."
+        "--trust-remote-code",
+        default=SUPPRESS,
+        action="store_true",
+        help="Run code that comes with the model.",
     )

@@ -139,8 +139,8 @@ def _checked_shape(options: ServerOptions) -> ModelShape | None:
     try:
         config = AutoConfig.from_pretrained(
             options.model,
-            revision=options.loading["revision"],
-            trust_remote_code=options.loading["trust_remote_code"],
+            revision=options.loading.get("revision"),
+            trust_remote_code=options.loading.get("trust_remote_code", False),
         ).get_text_config()
     except (OSError, ValueError) as error:
         raise SettingsError(f"--model: there is none in {options.model}: {error}") from error
@@ -166,7 +166,7 @@ def _served(options: ServerOptions, backend: LoadedBackend, shape: ModelShape | 
             root=options.model,
             num_layers=limits.num_layers,
             hidden_size=limits.hidden_size,
-            weights=weights_fingerprint(options.model, options.loading["revision"]),
+            weights=weights_fingerprint(options.model, options.loading.get("revision")),
             chat_template=hashed_template(getattr(backend.tokenizer, "chat_template", None)),
         )
     if settings.fitted is not None:
@@ -191,7 +191,7 @@ def _defaults(options: ServerOptions) -> GenerationDefaults:
 
     try:
         config = GenerationConfig.from_pretrained(
-            options.model, revision=options.loading["revision"]
+            options.model, revision=options.loading.get("revision")
         )
     except OSError:  # there is none
         return GenerationDefaults()
