@@ -191,7 +191,7 @@ def _defaults(options: ServerOptions) -> GenerationDefaults:
 
     try:
         config = GenerationConfig.from_pretrained(
-            options.model, revision=options.loading.get("revision")
+            options.model, revision=options.loading.get("revision", "main")
         )
     except OSError:  # there is none
         return GenerationDefaults()
