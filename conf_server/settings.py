@@ -176,7 +176,7 @@ def add_shared_args(parser: ArgumentParser) -> Any:
     """Add our flags of any server, and return their group."""
     defaults = ConfidenceSettings()
     group = parser.add_argument_group(
-        "Confidence", "What conf-server adds to vLLM: confidence in answers and /v1/score."
+        "Confidence", "What conf-server adds to OpenAI's API: how sure the model was."
     )
     # Strings, and absent where not given: from_args checks flag and environment alike.
     group.add_argument("--confidence-mode", metavar="MODE", default=SUPPRESS, help=_MODE_HELP)
