@@ -15,7 +15,7 @@ import msgspec
 
 from conf_server.serving.fragments import Vocabulary
 from conf_server.serving.trace_delta import TraceDelta
-from conf_server.small_server.answers import Choice, Generation
+from conf_server.small_server.choices import Choice, Generation
 
 _TURN: Final = 1 << 18
 """Bytes that are joined before other requests have their turn: some milliseconds' work."""

@@ -19,7 +19,7 @@ from conf_server.serving.logprobs_encoder import LogprobsEncoder
 from conf_server.serving.refusals import refusal_event
 from conf_server.settings import ConfidenceSettings
 from conf_server.small_server.answer_forms import AnswerForm, ChatForm, CompletionForm
-from conf_server.small_server.answers import Choice, Generation, new_choices, pieces
+from conf_server.small_server.choices import Choice, Generation, new_choices, pieces
 from conf_server.small_server.generation_requests import (
     ChatRequest,
     CompletionRequest,

@@ -24,7 +24,7 @@ from conf_server.judges.models import load_models
 from conf_server.serving.model_identity import fitted_for, hashed_template
 from conf_server.serving.served_head import check_served_head, served_head
 from conf_server.settings import SettingsError
-from conf_server.small_server.answers import UNTOLD
+from conf_server.small_server.choices import UNTOLD
 from conf_server.small_server.generation_handler import GenerationDefaults
 from conf_server.small_server.served_model import ServedModel
 from conf_server.small_server.server_options import ServerOptions
