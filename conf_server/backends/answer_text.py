@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from conf_server.backends.token_texts import SPLIT, added
+from conf_server.backends.token_texts import added
+from conf_server.stats.split_characters import SPLIT, is_split
 
 _PRIMING: Final = 5
 """Tokens of the prompt that are decoded with the answer: a blank that a text begins with is left
@@ -54,7 +55,7 @@ class AnswerText:
         self._ids.append(token_id)
         known = self._decoded(self._begin, self._read)
         whole = self._decoded(self._begin, len(self._ids))
-        if whole.endswith(SPLIT):
+        if is_split(whole):
             return ""
         text = added(known, whole)
         self._begin, self._read = self._read, len(self._ids)

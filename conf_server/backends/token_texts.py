@@ -7,11 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Final
 
-CONTEXT_TOKENS: Final = 4
-"""How many tokens one character of UTF-8 can be split over."""
-
-SPLIT: Final = "\N{REPLACEMENT CHARACTER}"
-"""The end of a token's text where the token ends within a character."""
+from conf_server.stats.split_characters import CONTEXT_TOKENS, is_split
 
 _METASPACE: Final = "▁"
 
@@ -62,7 +58,7 @@ class TokenTexts:
 
     def _after(self, before: list[int], token_id: int) -> str:
         text = self._alone(token_id)
-        return self._completed(before, token_id) if text.endswith(SPLIT) else text
+        return self._completed(before, token_id) if is_split(text) else text
 
     def _alone(self, token_id: int) -> str:
         """The text of one token by itself. Candidates come up again and again, so it is kept."""
@@ -94,9 +90,9 @@ class TokenTexts:
         for count in range(1, len(before) + 1):
             context = before[-count:]
             whole = self._decoded([*context, token_id])
-            if whole.endswith(SPLIT):
+            if is_split(whole):
                 continue
-            while context and self._alone(context[-1]).endswith(SPLIT):
+            while context and is_split(self._alone(context[-1])):
                 context.pop()  # its text is empty, and belongs to this token
             known = self._decoded(context) if context else ""
             return added(known, whole)

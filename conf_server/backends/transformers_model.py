@@ -148,7 +148,9 @@ def _arguments(
     options: TransformersOptions, hub: dict[str, Any], device: torch.device
 ) -> dict[str, Any]:
     """What `from_pretrained` is to know."""
-    dtype = "auto" if options.dtype == "auto" else getattr(torch, options.dtype)
+    dtype: Any = "auto" if options.dtype == "auto" else getattr(torch, options.dtype)
+    if dtype == "auto" and device.type == "cpu" and options.quantization == "none":
+        dtype = torch.float32  # as conf-server does with vLLM: half precision is slow there
     arguments = {**hub, "dtype": dtype}
     if options.attention != "auto":
         arguments["attn_implementation"] = options.attention

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from pkgutil import resolve_name
 from typing import Any, Protocol
 
 import uvicorn
@@ -70,10 +69,11 @@ def load_transformers(loading: Mapping[str, Any]) -> LoadedBackend:
     Raises:
         SettingsError: an option that this machine or this model cannot meet.
     """
-    options = resolve_name("conf_server.backends.transformers_options:TransformersOptions")
-    backend = resolve_name("conf_server.backends.transformers:TransformersBackend")
-    loaded: LoadedBackend = backend.load(options(**loading))
-    return loaded
+    # Imported here, so that a wrong flag is refused before torch is loaded, which takes seconds.
+    from conf_server.backends.transformers import TransformersBackend
+    from conf_server.backends.transformers_options import TransformersOptions
+
+    return TransformersBackend.load(TransformersOptions(**loading))
 
 
 def run(options: ServerOptions, load: Load = load_transformers) -> None:

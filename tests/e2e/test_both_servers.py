@@ -16,8 +16,6 @@ import pytest
 from conf_server.server_process import ServerProcess
 from tests.server import Server
 
-pytest.importorskip("conf_server.backends.transformers")
-
 CHAT = {
     "messages": [{"role": "user", "content": 'Repeat exactly: 😀 "quotes" \\ 名前'}],
     "max_tokens": 12,

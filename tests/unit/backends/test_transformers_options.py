@@ -71,3 +71,11 @@ def test_a_model_that_names_no_longest_text(options: TransformersOptions, tmp_pa
     BloomConfig(vocab_size=97, hidden_size=32, n_layer=1, n_head=2).save_pretrained(tmp_path)
     with pytest.raises(SettingsError, match=r"^--max-model-len: the model's config names no"):
         load(replace(options, model=str(tmp_path), max_len=None))
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_cpu_computes_in_float32_unless_it_is_told_otherwise(
+    options: TransformersOptions,
+) -> None:
+    assert load(replace(options, dtype="auto")).model.dtype is torch.float32
+    assert load(replace(options, dtype="bfloat16")).model.dtype is torch.bfloat16
