@@ -15,12 +15,14 @@ from typing import Final
 
 from conf_server import installation
 from conf_server.flags import check_flags, parse_args
+from conf_server.server_file_command import with_server_file
 from conf_server.settings import ConfidenceSettings, SettingsError
 from conf_server.standard_output import print_result
 from conf_server.terminal import say
 
 COMMANDS: Final = {
     "check": "conf_server.check.command:main",
+    "config": "conf_server.server_file_command:main",
     "fit": "conf_server.fit.command:main",
     "report": "conf_server.report.command:main",
     "score": "conf_server.batch.command:score",
@@ -45,6 +47,7 @@ Without it this help cannot list the server's flags. What works:
   conf-server score IN -o OUT --url URL         POST /v1/score for every line of a file
   conf-server uncertainty IN -o OUT --url URL   POST /v1/uncertainty for every line of a file
   conf-server fit IN -o DIR --methods M --url URL   learn what /v1/uncertainty's fitted methods want
+  conf-server config FILE                       check a conf-server.yaml
   conf-server report FILE                       which method tells wrong answers from right ones?
   conf-server --version"""
 
@@ -67,7 +70,7 @@ def serve(arguments: list[str]) -> int:
         print_result(HELP_WITHOUT_VLLM)
         return 0
     try:
-        backend, flags = chosen_backend(arguments)
+        backend, flags = chosen_backend(with_server_file(arguments))
         if backend == TRANSFORMERS:
             _serve_without_vllm(flags)
         else:

@@ -18,7 +18,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
+from conf_server.flags import load_methods
 from conf_server.settings import SettingsError
+from conf_server.uncertainty.needs import READING
+from conf_server.uncertainty.registry import METHODS
 
 GENERATORS: Final = ("vllm", "transformers", "hybrid")
 """Who generates. With hybrid it is vLLM, and transformers scores beside it."""
@@ -67,13 +70,11 @@ class ServerFile:
 
     Attributes:
         backend: what runs the model: vllm or transformers.
-        methods: names in `scorer.type`, those of /v1/uncertainty.
         notes: what of the file does nothing, and why.
     """
 
     path: Path
     backend: str
-    methods: tuple[str, ...]
     notes: tuple[str, ...]
     entries: tuple[Entry, ...]
 
@@ -160,12 +161,26 @@ def _checked(
     entries += [
         _entry(lines, "confidence", key, f"--confidence-{key}", options[key]) for key in options
     ]
+    if methods:
+        entries += _method_entries(path, lines["scorer.type"], methods)
     if "fitted" in data:
         entries.append(Entry("fitted", lines["fitted"], "--fitted", data["fitted"]))
         entries.append(Entry("fitted", lines["fitted"], "--enable-hidden-states", True))
-    names = tuple(dict.fromkeys(METHOD_NAMES.get(name, name) for name in methods))
     backend = "transformers" if kind == "transformers" else "vllm"
-    return ServerFile(path, backend, names, tuple(notes), tuple(entries))
+    return ServerFile(path, backend, tuple(notes), tuple(entries))
+
+
+def _method_entries(path: Path, line: int, methods: list[str]) -> list[Entry]:
+    """What makes the server compute methods by default: also what they read has to be enabled."""
+    load_methods()
+    key, names = "scorer.type", list(dict.fromkeys(METHOD_NAMES.get(m, m) for m in methods))
+    for name in names:
+        if name not in METHODS:
+            raise _wrong(path, line, f"{key}.{name}", "no such method", {*METHODS, *METHOD_NAMES})
+    entries = [Entry(key, line, "--default-methods", ",".join(names))]
+    if any(need.asks & READING for name in names for need in METHODS[name].needs):
+        entries.append(Entry(key, line, "--enable-hidden-states", True))
+    return entries
 
 
 def _entry(lines: Mapping[str, int], section: str, key: str, flag: str, value: Any) -> Entry:

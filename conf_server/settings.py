@@ -57,6 +57,8 @@ class ConfidenceSettings:
         max_score_entries: tokens, and candidates of tokens, that one answer of /v1/score may list.
         max_forced_tokens: tokens that all texts of one request, each with its context, may have
             together; texts are those that the model reads and did not write.
+        default_methods: estimates that answers with confidence carry, and that /v1/uncertainty
+            makes where a request names none.
         enable_hidden_states: whether /v1/hidden_states answers.
         fitted: folder of what `conf-server fit` has learned of the model; None for none.
         max_hidden_state_values: numbers, of 4 bytes each, that one answer of it may hold, or that
@@ -83,6 +85,7 @@ class ConfidenceSettings:
     max_score_items: int = 1024
     max_score_entries: int = 2_097_152
     max_forced_tokens: int = 8_388_608
+    default_methods: tuple[str, ...] = ()
     enable_hidden_states: bool = False
     fitted: str | None = None
     max_hidden_state_values: int = 16_777_216
@@ -131,6 +134,7 @@ class ConfidenceSettings:
             mode=mode,  # type: ignore[arg-type]
             top_k=_positive(cls.top_k if top_k is None else top_k, top_k_from),
             window=_positive(window, "--confidence-window", MAX_WINDOW),
+            default_methods=_names(given.get("default_methods")),
             enable_hidden_states=given.get("enable_hidden_states", cls.enable_hidden_states),
             fitted=_fitted(given),
             logprobs_encoder=given.get("logprobs_encoder", cls.logprobs_encoder),
@@ -192,6 +196,15 @@ def add_shared_args(parser: ArgumentParser) -> Any:
         metavar="TOKENS",
         default=defaults.window,
         help="Sliding window of the summary, in tokens; other values rename its keys.",
+    )
+    group.add_argument(
+        "--default-methods",
+        metavar="A,B",
+        default=None,
+        help="Methods of /v1/uncertainty that every answer with confidence carries under "
+        "`uncertainty`, and that /v1/uncertainty takes where a request names none. Metrics of an "
+        "answer's own tokens cost nothing; for others the model is asked again before the answer "
+        "ends. A method that this server cannot do ends the start.",
     )
     group.add_argument(
         "--max-score-items",
@@ -291,6 +304,11 @@ def add_shared_args(parser: ArgumentParser) -> Any:
         help="Where these two models run: cpu, cuda, cuda:1, ...",
     )
     return group
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    names = [name.strip() for name in (text or "").split(",")]
+    return tuple(dict.fromkeys(name for name in names if name))
 
 
 def _fitted(given: Mapping[str, Any]) -> str | None:

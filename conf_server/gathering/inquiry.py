@@ -25,6 +25,8 @@ class Inquiry:
         length_field: of the client's request, where it says how long an answer may be.
         answer: to be judged in place of one that is generated.
         samples: to be taken in place of drawn ones.
+        are_optional: methods that cannot be had are left out and told of, as those of a group are,
+            although they are asked for by name.
     """
 
     ask: Ask
@@ -37,6 +39,7 @@ class Inquiry:
     length_field: str | None = None
     answer: Completion | None = None
     samples: tuple[Completion, ...] = ()
+    are_optional: bool = False
 
     @property
     def num_samples(self) -> int:

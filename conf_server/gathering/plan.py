@@ -166,7 +166,7 @@ class Planner:
             for method in methods
         }
         unavailable = {name: reason for name, reason in obstacles.items() if reason}
-        for name in inquiry.methods:
+        for name in () if inquiry.are_optional else inquiry.methods:
             if name in unavailable:
                 raise RefusalError(
                     "uncertainty.methods",

@@ -23,8 +23,15 @@ from vllm.tokenizers import TokenizerLike
 
 from conf_server.engine.adoption import adopt_copy
 from conf_server.engine.client.decoding import decoder
+from conf_server.serving.answer_estimates import (
+    add_estimates,
+    compact,
+    estimates_for,
+    with_estimates,
+)
 from conf_server.serving.confidence import by_token, finite
-from conf_server.serving.deltas import request_tracers, traced_outputs
+from conf_server.serving.default_estimates import DefaultEstimates
+from conf_server.serving.deltas import DeltaTracer, request_tracers, traced_outputs
 from conf_server.serving.fragments import utf8
 from conf_server.serving.requests import ConfidenceChatCompletionRequest
 from conf_server.serving.tokens import ShownToken, shown_tokens
@@ -40,6 +47,7 @@ class ConfidenceServingChat(OpenAIServingChat):
     """vLLM's chat handler, whose answers say how sure the model was."""
 
     confidence_settings: ConfidenceSettings
+    default_estimates: DefaultEstimates | None = None
 
     @classmethod
     def adopt(cls, stock: OpenAIServingChat, settings: ConfidenceSettings) -> ConfidenceServingChat:
@@ -57,6 +65,7 @@ class ConfidenceServingChat(OpenAIServingChat):
     ) -> AsyncGenerator[str, None] | ChatCompletionResponse | ErrorResponse:
         request = ConfidenceChatCompletionRequest.from_stock(request)
         request.resolve_confidence(self.confidence_settings, self.model_config)
+        request.note_headers(raw_request)
         return await super().create_chat_completion(request, raw_request)
 
     def chat_completion_stream_generator(
@@ -66,8 +75,11 @@ class ConfidenceServingChat(OpenAIServingChat):
         *args: Any,
         **kwargs: Any,
     ) -> AsyncGenerator[str, None]:
-        results = self._traced(request, result_generator)
+        tracers = request_tracers(request, 1)
+        results = _traced(tracers, result_generator)
         chunks = super().chat_completion_stream_generator(request, results, *args, **kwargs)
+        if (estimates := estimates_for(self.default_estimates, request, tracers)) is not None:
+            chunks = with_estimates(chunks, estimates)
         return summaries_in_deltas(chunks)
 
     async def chat_completion_full_generator(
@@ -77,14 +89,13 @@ class ConfidenceServingChat(OpenAIServingChat):
         *args: Any,
         **kwargs: Any,
     ) -> ErrorResponse | ChatCompletionResponse:
-        results = self._traced(request, result_generator)
-        return await super().chat_completion_full_generator(request, results, *args, **kwargs)
-
-    def _traced(
-        self, request: ChatCompletionRequest, results: AsyncIterator[RequestOutput]
-    ) -> AsyncIterator[RequestOutput]:
         tracers = request_tracers(request, 1)
-        return traced_outputs(results, *tracers) if tracers else results
+        results = _traced(tracers, result_generator)
+        made = await super().chat_completion_full_generator(request, results, *args, **kwargs)
+        if isinstance(made, ChatCompletionResponse):
+            estimates = estimates_for(self.default_estimates, request, tracers)
+            await add_estimates(made.choices, estimates)
+        return made
 
     def _create_chat_logprobs(
         self,
@@ -121,6 +132,12 @@ class ConfidenceServingChat(OpenAIServingChat):
         return ChatCompletionLogProbs.model_construct(**fields)
 
 
+def _traced(
+    tracers: Sequence[DeltaTracer], results: AsyncIterator[RequestOutput]
+) -> AsyncIterator[RequestOutput]:
+    return traced_outputs(results, *tracers) if tracers else results
+
+
 async def summaries_in_deltas(chunks: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
     """Pass on `chunks`; the last one of each choice gets the answer's summary into its delta.
 
@@ -141,7 +158,7 @@ def _with_summaries(event: str) -> str:
         logprobs = choice.get("logprobs") or {}
         extras = {name: logprobs[name] for name in _SUMMARIES if name in logprobs}
         choice["delta"] |= extras
-    return f"data: {json.dumps(chunk, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    return f"data: {compact(chunk)}\n\n"
 
 
 def _content(

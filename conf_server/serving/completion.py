@@ -20,7 +20,9 @@ from vllm.tokenizers import TokenizerLike
 
 from conf_server.engine.adoption import adopt_copy
 from conf_server.engine.client.decoding import decoder
+from conf_server.serving.answer_estimates import add_estimates, estimates_for, with_estimates
 from conf_server.serving.confidence import by_token, finite, finite_all
+from conf_server.serving.default_estimates import DefaultEstimates
 from conf_server.serving.deltas import request_tracers, traced_prompt_outputs
 from conf_server.serving.requests import ConfidenceCompletionRequest
 from conf_server.serving.splices import Splices
@@ -35,6 +37,7 @@ class ConfidenceServingCompletion(OpenAIServingCompletion):
     """vLLM's completion handler, whose answers say how sure the model was."""
 
     confidence_settings: ConfidenceSettings
+    default_estimates: DefaultEstimates | None = None
 
     @classmethod
     def adopt(
@@ -50,7 +53,12 @@ class ConfidenceServingCompletion(OpenAIServingCompletion):
     ) -> AsyncGenerator[str, None] | CompletionResponse | ErrorResponse:
         request = ConfidenceCompletionRequest.from_stock(request)
         request.resolve_confidence(self.confidence_settings, self.model_config)
-        return await super().create_completion(request, raw_request)
+        request.note_headers(raw_request)
+        made = await super().create_completion(request, raw_request)
+        if isinstance(made, CompletionResponse):
+            estimates = estimates_for(self.default_estimates, request, request.whole_tracers)
+            await add_estimates(made.choices, estimates)
+        return made
 
     def completion_stream_generator(
         self,
@@ -62,9 +70,12 @@ class ConfidenceServingCompletion(OpenAIServingCompletion):
     ) -> AsyncGenerator[str, None]:
         if tracers := request_tracers(request, len(engine_inputs)):
             result_generator = traced_prompt_outputs(result_generator, tracers)
-        return super().completion_stream_generator(
+        chunks = super().completion_stream_generator(
             request, engine_inputs, result_generator, *args, **kwargs
         )
+        if (estimates := estimates_for(self.default_estimates, request, tracers)) is not None:
+            chunks = with_estimates(chunks, estimates)
+        return chunks
 
     def request_output_to_completion_response(
         self,
@@ -76,6 +87,8 @@ class ConfidenceServingCompletion(OpenAIServingCompletion):
         tracers = request_tracers(request, len(final_res_batch))
         for tracer, result in zip(tracers, final_res_batch, strict=False):
             tracer.annotate(result)
+        if isinstance(request, ConfidenceCompletionRequest):
+            request.whole_tracers = tracers
         return super().request_output_to_completion_response(
             final_res_batch, request, *args, **kwargs
         )

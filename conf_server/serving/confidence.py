@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -14,7 +14,7 @@ from conf_server.refusal import RefusalError
 from conf_server.settings import MAX_WINDOW, ConfidenceSettings, Mode
 from conf_server.stats.columns import TokenStatistic
 from conf_server.stats.confidence import confidence_summary, token_confidence
-from conf_server.stats.metrics import LOGPROB_METRICS, MetricValues, metric_values
+from conf_server.stats.metrics import LOGPROB_METRICS, METRICS, MetricValues, metric_values
 from conf_server.stats.trace import TraceRows
 
 MetricName = Literal[
@@ -61,6 +61,8 @@ class Confidence:
         vocab_size: size of the vocabulary, V in formulas.
         masked: a grammar masks the logits; vLLM's log-probabilities, unlike the worker's
             statistics, are then of what it allows, and not of what the model thinks.
+        takes_defaults: the request names no metrics, so that it gets what the server has by
+            default.
     """
 
     mode: Mode
@@ -70,6 +72,7 @@ class Confidence:
     engine_statistics: bool
     vocab_size: int
     masked: bool = False
+    takes_defaults: bool = True
 
     @classmethod
     def resolve(
@@ -99,9 +102,10 @@ class Confidence:
             mode=given.mode or settings.mode,
             top_k=top_k,
             window=given.window or settings.window,
-            metrics=tuple(dict.fromkeys(given.metrics or ())),
+            metrics=tuple(dict.fromkeys(_default_metrics(settings, given.metrics))),
             engine_statistics=settings.engine_statistics,
             vocab_size=vocab_size,
+            takes_defaults=given.metrics is None,
         )
 
     def width(self, shown: int) -> int:
@@ -165,6 +169,13 @@ def check_shown(shown: int, field: str, candidates: int, vocab_size: int) -> Non
     """
     if shown > candidates or (shown == -1 and candidates < vocab_size):
         raise RefusalError(field, f"must be at most {candidates} (--max-logprobs).", shown)
+
+
+def _default_metrics(settings: ConfidenceSettings, named: list[MetricName] | None) -> Sequence[str]:
+    """The metrics that a request names, or else those that the server was started with."""
+    if named is not None:
+        return named
+    return [name for name in settings.default_methods if name in METRICS]
 
 
 def finite(value: float | None) -> float | None:

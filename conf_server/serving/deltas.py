@@ -18,14 +18,18 @@ from conf_server.stats.trace import TokenTrace
 
 
 class DeltaTracer:
-    """Turns the log-probabilities of one request's outputs into `TraceDelta`s."""
+    """Turns the log-probabilities of one request's outputs into `TraceDelta`s.
+
+    Attributes:
+        traces: by the output's index, its tokens so far; none in mode `empty`.
+    """
 
     def __init__(self, confidence: Confidence, width: int, splices: Splices | None) -> None:
         self._confidence = confidence
         self._splices = splices
         self._width = width
         self._seen: dict[int, int] = {}
-        self._stock: dict[int, TokenTrace] = {}
+        self.traces: dict[int, TokenTrace] = {}
 
     def annotate(self, result: RequestOutput) -> None:
         """Put a `TraceDelta` into the place of every output's log-probabilities."""
@@ -46,8 +50,9 @@ class DeltaTracer:
     def _trace(self, output: CompletionOutput) -> TokenTrace:
         rows: Any = output.logprobs
         if isinstance(rows, SampleTrace):
+            self.traces[output.index] = rows.trace
             return rows.trace
-        trace = self._stock.setdefault(output.index, TokenTrace(self._width))
+        trace = self.traces.setdefault(output.index, TokenTrace(self._width))
         append_stock_rows(trace, output.token_ids, rows or ())
         return trace
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
+from fastapi import Request
 from pydantic import BaseModel, Field, PrivateAttr
 from vllm.config import ModelConfig
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
+from conf_server.backends.base import Chat, Plain, Prompt
 from conf_server.backends.served import max_candidates
 from conf_server.backends.served_bodies import CheckedBody
 from conf_server.engine.marks import ask_for_rows
@@ -32,6 +34,7 @@ class ConfidenceRequest(CheckedBody, SplicedRequest):
         "an answer with log-probabilities carries what the server's own options say.",
     )
     _resolved: Confidence | None = PrivateAttr(default=None)
+    _headers: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @classmethod
     def from_stock(cls, request: BaseModel) -> Self:
@@ -44,6 +47,19 @@ class ConfidenceRequest(CheckedBody, SplicedRequest):
     def resolved_confidence(self) -> Confidence | None:
         """What the request gets; with None, the answer is exactly as vLLM gives it."""
         return self._resolved
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of the client's request, by lower-case names."""
+        return self._headers
+
+    def note_headers(self, raw_request: Request | None) -> None:
+        """Keep the headers for further requests that this one leads to."""
+        self._headers = {} if raw_request is None else dict(raw_request.headers)
+
+    def prompts(self) -> list[Prompt]:
+        """What the answers answer, one after the other."""
+        raise NotImplementedError
 
     def preset_confidence(self, confidence: Confidence) -> None:
         """Decide what this request gets, whatever its fields say."""
@@ -131,6 +147,17 @@ class ConfidenceChatCompletionRequest(ConfidenceRequest, ChatCompletionRequest):
             "logprob_token_ids": bool(self.logprob_token_ids),
         }
 
+    def prompts(self) -> list[Prompt]:
+        return [
+            Chat(
+                messages=tuple(map(dict, self.messages)),
+                template=self.chat_template,
+                template_kwargs=self.chat_template_kwargs,
+                add_generation_prompt=self.add_generation_prompt,
+                continue_final_message=self.continue_final_message,
+            )
+        ]
+
     def _asks_for_logprobs(self) -> bool:
         return bool(self.logprobs)
 
@@ -142,6 +169,23 @@ class ConfidenceCompletionRequest(ConfidenceRequest, CompletionRequest):
     """POST /v1/completions."""
 
     shown_field: ClassVar[str] = "logprobs"
+    _whole_tracers: list[Any] = PrivateAttr(default_factory=list)
+
+    @property
+    def whole_tracers(self) -> list[Any]:
+        """What has seen the tokens of an answer that is not streamed, one for each prompt."""
+        return self._whole_tracers
+
+    @whole_tracers.setter
+    def whole_tracers(self, tracers: list[Any]) -> None:
+        self._whole_tracers = tracers
+
+    def prompts(self) -> list[Prompt]:
+        given: Any = self.prompt
+        if isinstance(given, str) or (given and isinstance(given[0], int)):
+            given = [given]
+        special = self.add_special_tokens
+        return [Plain(one if isinstance(one, str) else tuple(one), special) for one in given]
 
     @property
     def shown_candidates(self) -> int:

@@ -31,6 +31,7 @@ from conf_server.judges.models import all_judges, load_models
 from conf_server.serving.chat import ConfidenceServingChat
 from conf_server.serving.completion import ConfidenceServingCompletion
 from conf_server.serving.cut_requests import RETRY_AFTER_S
+from conf_server.serving.default_estimates import DefaultEstimates
 from conf_server.serving.error_body import error_body
 from conf_server.serving.hidden_states_handler import ServingHiddenStates
 from conf_server.serving.logprobs_encoder import LogprobsEncoder
@@ -200,4 +201,6 @@ def init_confidence_state(
     if settings.uhead is not None:
         head = served_head(settings, model_shape(chat.model_config), identity)
     estimator = Estimator(backend, judges, settings, fitted=fitted, head=head)
-    state.conf_server_uncertainty = ServingUncertainty(host, estimator)
+    state.conf_server_uncertainty = ServingUncertainty(host, estimator, settings.default_methods)
+    defaults = DefaultEstimates(estimator, backend, settings)
+    chat.default_estimates = completion.default_estimates = defaults

@@ -12,6 +12,9 @@ class SequenceMetric(BaseModel):
 
     value: float | None = Field(description="In nats where it is made of logarithms.")
     exact: bool = Field(description="False: computed from less than the metric is defined on.")
+    reason: str | None = Field(
+        default=None, description="Why one of the server's default methods has no value."
+    )
 
 
 class WithSummary(BaseModel):
@@ -22,5 +25,7 @@ class WithSummary(BaseModel):
         description="Means of the tokens' confidence: of all, of the last window, of the lowest.",
     )
     uncertainty: dict[str, SequenceMetric] | None = Field(
-        default=None, description="The metrics asked for in `confidence.metrics`, by name."
+        default=None,
+        description="The metrics asked for in `confidence.metrics`, or else the server's "
+        "--default-methods, by name.",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,12 @@ class TraceDelta:
         stop: position after its last one.
         finished: whether the answer ends with this delta, so that its summary is due.
         splices: where text for the answer can be held; None where nobody fills it in.
+        estimates: further ones of the whole answer, which stand beside its metrics.
     """
 
-    __slots__ = ("_rows", "confidence", "finished", "splices", "start", "stop", "trace")
+    __slots__ = (
+        *("_rows", "confidence", "estimates", "finished", "splices", "start", "stop", "trace"),
+    )
 
     def __init__(
         self,
@@ -40,6 +44,7 @@ class TraceDelta:
         stop: int,
         finished: bool,
         splices: Splices | None = None,
+        estimates: Mapping[str, Any] | None = None,
     ) -> None:
         self.confidence = confidence
         self.trace = trace
@@ -47,6 +52,7 @@ class TraceDelta:
         self.stop = stop
         self.finished = finished
         self.splices = splices
+        self.estimates = estimates or {}
         self._rows: TraceRows | None = None
 
     def rows(self) -> TraceRows:
@@ -63,7 +69,10 @@ class TraceDelta:
         # Rows that travel at the end are lost with an answer that was broken off: a summary
         # of fewer tokens than the answer has would pass for the whole.
         complete = len(self.trace) >= self.stop
-        return self.confidence.extras(self.trace.rows(0, self.stop if complete else 0))
+        extras = self.confidence.extras(self.trace.rows(0, self.stop if complete else 0))
+        if self.estimates:
+            extras["uncertainty"] = {**extras.get("uncertainty", {}), **self.estimates}
+        return extras
 
     def columns(self) -> dict[str, NDArray[np.floating]]:
         """Numbers of each token that an entry has beside OpenAI's."""

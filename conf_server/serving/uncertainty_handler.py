@@ -41,9 +41,16 @@ _SHOWN_APART = "classes"
 class ServingUncertainty:
     """Handler of POST /v1/uncertainty and GET /v1/uncertainty/methods."""
 
-    def __init__(self, host: Host, estimator: Estimator) -> None:
+    def __init__(
+        self, host: Host, estimator: Estimator, default_methods: tuple[str, ...] = ()
+    ) -> None:
+        """
+        Args:
+            default_methods: where a request names none; the protocol's default without any.
+        """
         self._host = host
         self._estimator = estimator
+        self._default_methods = default_methods
 
     def methods(self) -> MethodList:
         """All methods, and which of them this server can do."""
@@ -90,7 +97,7 @@ class ServingUncertainty:
         """
         model = await self._host.model_name(request)
         name = f"uncertainty-{request_id(raw_request, request.request_id)}"
-        inquiry = request.inquiry(name, _headers(raw_request))
+        inquiry = request.inquiry(name, _headers(raw_request), self._default_methods)
         # What vLLM refuses is a 400 for a stream too, and no event after a 200.
         work = await self._estimator.prepare(inquiry, check=request.stream)
         self._host.check_room(1 + work.plan.n_samples)

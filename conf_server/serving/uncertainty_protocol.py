@@ -67,7 +67,8 @@ class UncertaintyOptions(BaseModel):
     methods: Annotated[list[MethodName], Field(min_length=1)] = Field(
         default=["fast"],
         description="Names from GET /v1/uncertainty/methods, or the groups `fast` (one answer, no "
-        "samples) and `all` (all that this server can).",
+        "samples) and `all` (all that this server can). The server's --default-methods take the "
+        "place of the default.",
     )
     n_samples: Annotated[int, Field(ge=1)] = Field(
         default=10, description="Samples to draw, where a method wants any."
@@ -163,8 +164,17 @@ class UncertaintyRequest(CheckedBody):
                 raise RefusalError(name, f"it has no place here: {reason}.")
         return self
 
-    def inquiry(self, request_id: str, headers: Mapping[str, str]) -> Inquiry:
-        """The same request as plain data, for layers that know no HTTP."""
+    def inquiry(
+        self, request_id: str, headers: Mapping[str, str], default_methods: tuple[str, ...] = ()
+    ) -> Inquiry:
+        """The same request as plain data, for layers that know no HTTP.
+
+        Args:
+            default_methods: where the request names none; the field's own default without any.
+        """
+        named = self.uncertainty.methods
+        if default_methods and "methods" not in self.uncertainty.model_fields_set:
+            named = list(default_methods)
         options = {k: v for k, v in (self.model_extra or {}).items() if k not in _REFUSED}
         prompt: Prompt
         if self.messages is not None:
@@ -189,7 +199,7 @@ class UncertaintyRequest(CheckedBody):
                 options=options,
             ),
             caller=Caller(request_id, self.model, self.cache_salt, self.priority, headers),
-            methods=tuple(self.uncertainty.methods),
+            methods=tuple(named),
             n_samples=self.uncertainty.n_samples,
             similarity=self.uncertainty.similarity,
             relevance=self.uncertainty.relevance,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from conf_server.backends.base import Ask, Caller
 from conf_server.backends.streaming import Piece, StreamingBackend
@@ -59,6 +60,7 @@ class Choice:
         trace: its tokens; None where nothing is told of them.
         num_tokens: generated so far.
         text_length: characters of the tokens that /v1/completions has shown.
+        estimates: the default ones of the answer, once it is complete.
     """
 
     index: int
@@ -68,6 +70,7 @@ class Choice:
     finish_reason: str | None = None
     stop_reason: str | int | None = None
     text_length: int = 0
+    estimates: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def num_tokens(self) -> int:
@@ -84,7 +87,9 @@ class Choice:
     def delta(self, confidence: Confidence, start: int) -> TraceDelta:
         """What is told of the tokens from `start` on."""
         finished = self.finish_reason is not None
-        return TraceDelta(confidence, self.trace, start, self.num_tokens, finished)
+        return TraceDelta(
+            confidence, self.trace, start, self.num_tokens, finished, estimates=self.estimates
+        )
 
 
 def new_choices(generation: Generation) -> list[Choice]:

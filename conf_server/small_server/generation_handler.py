@@ -13,6 +13,7 @@ from fastapi import Request
 from conf_server.backends.base import Caller
 from conf_server.backends.streaming import StreamingBackend
 from conf_server.refusal import RefusalError
+from conf_server.serving.default_estimates import DefaultEstimates
 from conf_server.serving.fields import request_id
 from conf_server.serving.host import Host
 from conf_server.serving.logprobs_encoder import LogprobsEncoder
@@ -57,6 +58,7 @@ class ServingGeneration:
         encoder: LogprobsEncoder,
         defaults: GenerationDefaults,
         counters: TokenCounters,
+        estimates: DefaultEstimates,
     ) -> None:
         self._host = host
         self._backend = backend
@@ -64,6 +66,7 @@ class ServingGeneration:
         self._encoder = encoder
         self._defaults = defaults
         self._counters = counters
+        self._estimates = estimates
 
     async def create(
         self, request: ChatRequest | CompletionRequest, raw_request: Request
@@ -81,7 +84,21 @@ class ServingGeneration:
         async with aclosing(pieces(self._backend, form.generation)) as made:
             async for piece in made:
                 choices[piece.index].take(piece)
+        for choice in choices:
+            await self._estimate(form.generation, choice)
         return await form.whole(choices)
+
+    async def _estimate(self, generation: Generation, choice: Choice) -> None:
+        """Make the default estimates of an answer that is complete, where it is to have them."""
+        told = generation.confidence
+        if told is None or told.mode == "empty" or not told.takes_defaults:
+            return
+        if self._estimates.methods:
+            ask, _ = generation.asks[choice.index // generation.asks[0][0].n]
+            finished = choice.finish_reason == "stop" and choice.stop_reason is None
+            choice.estimates = await self._estimates.of(
+                ask.prompt, choice.token_ids, finished, generation.caller.at(str(choice.index))
+            )
 
     async def _form(
         self, request: ChatRequest | CompletionRequest, raw_request: Request
@@ -140,6 +157,8 @@ class ServingGeneration:
                 choice = choices[piece.index]
                 start = choice.num_tokens
                 choice.take(piece)
+                if piece.finish_reason is not None:
+                    await self._estimate(form.generation, choice)
                 # Tokens whose text is still to come are told of only where tokens are.
                 if piece.text or piece.finish_reason or (tells_tokens and len(piece.rows)):
                     usage: dict[str, Any] | None = form.usage(choices) if tells_usage else None

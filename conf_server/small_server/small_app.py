@@ -14,6 +14,7 @@ from conf_server.backends.streaming import StreamingBackend
 from conf_server.gathering.estimation import Estimator
 from conf_server.heads.uncertainty_head import UncertaintyHead
 from conf_server.judges.models import all_judges
+from conf_server.serving.default_estimates import DefaultEstimates
 from conf_server.serving.guarded_app import guard
 from conf_server.serving.hidden_states_handler import ServingHiddenStates
 from conf_server.serving.logprobs_encoder import LogprobsEncoder
@@ -65,7 +66,8 @@ def build_app(backend: StreamingBackend, settings: ConfidenceSettings, served: S
     """The app, ready to be served.
 
     Raises:
-        SettingsError: --confidence-top-k is more than the backend has candidates.
+        SettingsError: --confidence-top-k is more than the backend has candidates, or one of
+            --default-methods cannot be had.
     """
     limits = backend.limits()
     if settings.top_k > limits.candidates:
@@ -107,11 +109,17 @@ def _add_handlers(
     )
     host, state, encoder = served.model, app.state, LogprobsEncoder()
     state.conf_server_logprobs_encoder = encoder
-    state.conf_server_generation = ServingGeneration(
-        host, backend, settings, encoder, served.defaults, counters
-    )
     state.conf_server_score = ServingScore(host, backend, settings)
     state.conf_server_hidden_states = ServingHiddenStates(host, backend, settings, served.identity)
     judges = all_judges(backend, served.judges)
     estimator = Estimator(backend, judges, settings, fitted=served.fitted, head=served.head)
-    state.conf_server_uncertainty = ServingUncertainty(host, estimator)
+    state.conf_server_uncertainty = ServingUncertainty(host, estimator, settings.default_methods)
+    state.conf_server_generation = ServingGeneration(
+        host,
+        backend,
+        settings,
+        encoder,
+        served.defaults,
+        counters,
+        DefaultEstimates(estimator, backend, settings),
+    )
