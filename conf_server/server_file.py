@@ -33,6 +33,7 @@ METHOD_NAMES: Final[Mapping[str, str]] = {
 }
 """Short names of methods in `scorer.type`; all others are those of /v1/uncertainty."""
 
+_STATES: Final = "--enable-hidden-states"
 _CONFIDENCE: Final = ("mode", "top_k", "window")
 _SCORER: Final = ("model", "device", "dtype", "quantization", "mode", "max_queue")
 _SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -165,7 +166,8 @@ def _checked(
         entries += _method_entries(path, lines["scorer.type"], methods)
     if "fitted" in data:
         entries.append(Entry("fitted", lines["fitted"], "--fitted", data["fitted"]))
-        entries.append(Entry("fitted", lines["fitted"], "--enable-hidden-states", True))
+        if all(entry.flag != _STATES for entry in entries):
+            entries.append(Entry("fitted", lines["fitted"], _STATES, True))
     backend = "transformers" if kind == "transformers" else "vllm"
     return ServerFile(path, backend, tuple(notes), tuple(entries))
 
@@ -179,7 +181,7 @@ def _method_entries(path: Path, line: int, methods: list[str]) -> list[Entry]:
             raise _wrong(path, line, f"{key}.{name}", "no such method", {*METHODS, *METHOD_NAMES})
     entries = [Entry(key, line, "--default-methods", ",".join(names))]
     if any(need.asks & READING for name in names for need in METHODS[name].needs):
-        entries.append(Entry(key, line, "--enable-hidden-states", True))
+        entries.append(Entry(key, line, _STATES, True))
     return entries
 
 
