@@ -292,8 +292,8 @@ class Limits:
     adapters: frozenset[str] = frozenset()
 
 
-class Backend(Protocol):
-    """Who answers.
+class ForcingBackend(Protocol):
+    """Who reads texts that somebody else wrote.
 
     Every method raises `RefusalError` for what cannot be asked, and `TooLongError` for what
     does not fit the model. Cancelling the caller ends the work.
@@ -301,14 +301,6 @@ class Backend(Protocol):
 
     def limits(self) -> Limits:
         """What can be asked."""
-        ...
-
-    async def check(self, ask: Ask, caller: Caller) -> Rendered:
-        """The prompt as it is read. Refuses what `generate` would refuse, before any work."""
-        ...
-
-    async def generate(self, ask: Ask, wanted: WantedRows, caller: Caller) -> Answers:
-        """Answer a prompt."""
         ...
 
     async def prepare(self, items: Iterable[ForcingItem]) -> list[ForcingJob]:
@@ -342,6 +334,18 @@ class Backend(Protocol):
             questions: functions that make them, called when their turn comes.
             advance: called as each question is done.
         """
+        ...
+
+
+class Backend(ForcingBackend, Protocol):
+    """Who answers, and reads."""
+
+    async def check(self, ask: Ask, caller: Caller) -> Rendered:
+        """The prompt as it is read. Refuses what `generate` would refuse, before any work."""
+        ...
+
+    async def generate(self, ask: Ask, wanted: WantedRows, caller: Caller) -> Answers:
+        """Answer a prompt."""
         ...
 
     def decode(self, rows: Sequence[Sequence[int]], context: Sequence[int] = ()) -> list[list[str]]:
