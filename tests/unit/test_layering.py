@@ -92,6 +92,11 @@ def test_the_backend_of_transformers_loads_no_engine_and_no_server() -> None:
     assert not {"vllm", "fastapi", "starlette", "pydantic"} & loaded
 
 
+def test_a_server_s_side_of_the_scorer_runs_no_model() -> None:
+    names = ("conf_server.scorer.supervisor", "conf_server.scorer.scorer_backend")
+    assert not {"vllm", "torch", "transformers"} & loaded_with(*names)
+
+
 def loaded_with(*names: str) -> set[str]:
     """Modules that a new process has loaded after it has imported these."""
     code = f"import sys, {', '.join(names)}; print(*sys.modules)"
@@ -104,6 +109,7 @@ ROOMS = {
     "uncertainty": {"stats"},
     "engine": {"stats"},
     "backends": {"engine", "stats"},
+    "scorer": {"backends", "stats"},
     "judges": {"backends", "uncertainty", "stats"},
     "heads": {"backends", "uncertainty", "stats"},
     "gathering": {"judges", "heads", "backends", "uncertainty", "stats"},
@@ -156,6 +162,7 @@ def test_evidence_is_gathered_without_http_and_without_vllm() -> None:
         *modules("gathering"),
         *modules("judges"),
         *modules("heads"),
+        *modules("scorer"),
         *(path for path in modules("backends") if path.name not in SEAM),
     ]
     assert not offences(iter(rooms), "vllm", "fastapi", "starlette", "pydantic")
@@ -165,6 +172,7 @@ def test_models_are_run_by_the_backend_of_transformers_alone() -> None:
     """And by the judges and heads, which have small models of their own, in `loading`."""
     rooms = (
         *modules("gathering"),
+        *modules("scorer"),
         *(path for path in modules("backends") if not path.stem.startswith("transformers")),
     )
     assert not offences(iter(rooms), "torch", "transformers")
