@@ -27,10 +27,9 @@ _POOLED: Final = {
 class AnswerStates:
     """Asks for the answer's hidden states in the layers that were fitted."""
 
-    def __init__(self, task: Task, reader: Reader, num_layers: int) -> None:
+    def __init__(self, task: Task, reader: Reader) -> None:
         self._task = task
         self._reader = reader
-        self._num_layers = num_layers
 
     async def of(self, need: Need, answer: Answer) -> Mapping[int, NDArray[np.float64]]:
         """By layer, (d,): the answer's state, pooled as the need says.
@@ -58,7 +57,7 @@ class AnswerStates:
         text = self._text(answer)
         if len(text.token_ids) <= text.num_context or not text.num_context:
             raise UnmetError("there is no prompt, or the answer has no token before its end")
-        every = tuple(range(self._num_layers))
+        every = tuple(range(self._reader.num_layers(Need.LOOKBACK_RATIOS)))
         wanted = WantedAttention(every, history=0, context_mass=True)
         found = await self._reader.answer_attention(Need.LOOKBACK_RATIOS, text, wanted, True)
         assert found.context_mass is not None

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from conf_server.backends.base import Answer, Ask, Backend, Chat, LabelQuestion
+from conf_server.backends.paired import Side, side_of
 from conf_server.gathering.metered import Stages
 from conf_server.gathering.task import Task
 from conf_server.stats.forced import WantedRows
@@ -88,8 +89,9 @@ class Questions:
         def question() -> LabelQuestion:
             return self._task.framing.question(prompt.text, prompt.labels)
 
+        backend = side_of(self._backend, self._task.sides.get(need, Side.ENGINE))
         with self._stages.stage(need):
-            (found,) = await self._backend.labels([question], self._task.caller.at(need))
+            (found,) = await backend.labels([question], self._task.caller.at(need))
         self._stages.spend(need, found.num_tokens)
         first, second = found.logprobs.tolist()
         return first, second

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from conf_server.backends.base import Backend
+from conf_server.backends.paired import Side, readers_of
 from conf_server.concurrency import Cancelled, in_thread, raise_if
 from conf_server.gathering.gather import Gathered, Gatherer
 from conf_server.gathering.metered import Progress, Stages
@@ -28,12 +29,14 @@ class Outcome:
     Attributes:
         estimates: by method.
         unavailable: methods without an estimate, and why there is none.
+        scored: methods whose estimate has taken anything from the scorer.
         stages: what the work has cost.
     """
 
     gathered: Gathered
     estimates: Mapping[str, Estimate]
     unavailable: Mapping[str, str]
+    scored: frozenset[str]
     stages: Stages
 
 
@@ -65,7 +68,12 @@ class Work:
         now = time.perf_counter()
         stages.seconds["estimates"] = round(now - began, 6)
         stages.seconds["total"] = round(now - start, 6)
-        return Outcome(gathered, estimates, unavailable, stages)
+        scored = frozenset(
+            method.name
+            for method in self.plan.methods
+            if method.name in estimates and self.plan.side_of(method) is Side.SCORER
+        )
+        return Outcome(gathered, estimates, unavailable, scored, stages)
 
 
 class Estimator:
@@ -99,7 +107,13 @@ class Estimator:
 
     def planner(self) -> Planner:
         """What can be done now; adapters that are loaded later may change it."""
-        return Planner(self._backend.limits(), self._judges, fitted=self.fitted, head=self._head)
+        return Planner(
+            self._backend.limits(),
+            self._judges,
+            readers=readers_of(self._backend),
+            fitted=self.fitted,
+            head=self._head,
+        )
 
     async def prepare(self, inquiry: Inquiry, *, check: bool = False) -> Work:
         """Plan an inquiry and check it whole; no work is done yet.

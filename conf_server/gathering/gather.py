@@ -20,10 +20,12 @@ from conf_server.backends.base import (
     Ask,
     Backend,
     Completion,
+    ForcingBackend,
     ForcingItem,
     ForcingJob,
     Plain,
 )
+from conf_server.backends.paired import Side, side_of
 from conf_server.concurrency import together
 from conf_server.gathering.asked import UNTRUNCATED, Questions
 from conf_server.gathering.inner import InnerStates
@@ -212,9 +214,13 @@ class Gatherer:
         return made
 
     async def _force(
-        self, stage: str, jobs: Sequence[ForcingJob], candidates: int
+        self,
+        stage: str,
+        jobs: Sequence[ForcingJob],
+        candidates: int,
+        backend: ForcingBackend | None = None,
     ) -> list[TraceRows]:
-        forced = await self._backend.force(
+        forced = await (backend or self._backend).force(
             jobs, self._wanted(candidates), self._task.caller.at(stage)
         )
         self._stages.spend(stage, sum(len(job.text.token_ids) for job in jobs))
@@ -256,8 +262,10 @@ class Gatherer:
         """The answer on its own; the first token, with nothing before it, is NaN."""
         with self._stages.stage(Need.UNCONDITIONAL):
             own = Completion(tuple(rows.token_ids.tolist()))
-            jobs = await self._backend.prepare([ForcingItem(Plain(()), (own,), "", ("answer",))])
-            (forced,) = await self._force(Need.UNCONDITIONAL, jobs, 0)
+            side = self._task.sides.get(Need.UNCONDITIONAL, Side.ENGINE)
+            backend = side_of(self._backend, side)
+            jobs = await backend.prepare([ForcingItem(Plain(()), (own,), "", ("answer",))])
+            (forced,) = await self._force(Need.UNCONDITIONAL, jobs, 0, backend)
         given = forced.logprobs.astype(np.float64)
         return np.concatenate((np.full(len(rows) - len(given), np.nan), given))
 

@@ -37,9 +37,7 @@ class InnerStates:
 
     def __init__(self, task: Task, backend: Backend, stages: Stages) -> None:
         self._task = task
-        self._backend = backend
         self._reader = Reader(task, backend, stages)
-        self._num_layers = backend.limits().num_layers
 
     def missing(self) -> dict[Need, str]:
         """The task's needs that cannot be met, and why: only text can be read again."""
@@ -49,7 +47,7 @@ class InnerStates:
 
     def ways(self, answer: Answer, samples: Sequence[Answer]) -> Mapping[Need, Way]:
         """How to come by what is asked about answer and samples."""
-        states = AnswerStates(self._task, self._reader, self._num_layers)
+        states = AnswerStates(self._task, self._reader)
         return {
             Need.TEXT_STATES: partial(states.of, Need.TEXT_STATES, answer),
             Need.ANSWER_STATES: partial(states.of, Need.ANSWER_STATES, answer),
@@ -69,56 +67,59 @@ class InnerStates:
         most often is the end token, is left out.
         """
         given = self._task.given[1:] if self._task.samples else (None,) * len(samples)
-        texts = [self._reader.text(*pair) for pair in zip(samples, given, strict=True)]
+        need = Need.SAMPLE_STATES
+        texts = await self._reader.texts(need, samples, given)
         if any(len(text.token_ids) < 2 for text in texts):
             raise UnmetError("without a prompt a sample of one token has no state before it")
         jobs = [
             ForcingJob(ForcedText(text.token_ids[:-1], text.num_context), 0, "samples")
             for text in texts
         ]
-        wanted = WantedStates((middle(self._num_layers),), "last")
-        found = await self._reader.states(Need.SAMPLE_STATES, jobs, wanted)
+        wanted = WantedStates((middle(self._reader.num_layers(need)),), "last")
+        found = await self._reader.states(need, jobs, wanted)
         return np.stack([forced.states[0, 0] for forced in found]).astype(np.float64)
 
     async def _self_attention(self, answer: Answer) -> NDArray[np.float64]:
         """(tokens of prompt and answer, heads): what each pays to itself in the middle layer."""
-        text = self._reader.answer_text(answer)
-        attention = WantedAttention((middle(self._num_layers),))
-        found = await self._reader.answer_attention(Need.SELF_ATTENTION, text, attention, False)
+        need = Need.SELF_ATTENTION
+        given = self._task.given[0] if self._task.given else None
+        (text,) = await self._reader.texts(need, [answer], [given])
+        attention = WantedAttention((middle(self._reader.num_layers(need)),))
+        found = await self._reader.answer_attention(need, text, attention, False)
         return found.weights[0, :, :, 0].astype(np.float64)
 
     async def _answer_attention(self, answer: Answer) -> AnswerAttention:
         """What the answer's tokens but the last pay to themselves."""
-        layers = tuple(middle_third(self._num_layers))
+        need = Need.ANSWER_ATTENTION
+        limits = self._reader.asked(need).limits()
+        layers = tuple(middle_third(limits.num_layers))
         text = self._reader.answer_text(answer)
         before_last = ForcedText(text.token_ids[:-1], text.num_context)
         if len(before_last.token_ids) > text.num_context:
             attention = WantedAttention(layers)
-            found = await self._reader.answer_attention(
-                Need.ANSWER_ATTENTION, before_last, attention, True
-            )
+            found = await self._reader.answer_attention(need, before_last, attention, True)
             own = found.weights[..., 0].astype(np.float64)
         else:
-            own = np.zeros((len(layers), 0, self._backend.limits().num_heads))
-        return AnswerAttention(own, layers.index(middle(self._num_layers)))
+            own = np.zeros((len(layers), 0, limits.num_heads))
+        return AnswerAttention(own, layers.index(middle(limits.num_layers)))
 
     async def _judging_attention(self, answer: Answer) -> NDArray[np.float64]:
         """(n,): what the end of `prompts.eliciting` pays to each of the answer's tokens."""
+        need = Need.JUDGING_ATTENTION
+        backend = self._reader.asked(need)
         before, after = prompts.eliciting(self._task.question)
         end = ForcingItem(Plain(after, add_special_tokens=False), (), "answer", ())
-        (suffix,) = await self._backend.prepare([end])
+        (suffix,) = await backend.prepare([end])
         own = tuple(answer.rows.token_ids.tolist())
         whole = Completion((*own, *suffix.text.token_ids))
-        (job,) = await self._backend.prepare(
-            [ForcingItem(Plain(before), (whole,), "", ("answer",))]
-        )
+        (job,) = await backend.prepare([ForcingItem(Plain(before), (whole,), "", ("answer",))])
         first = job.text.num_context
         attention = WantedAttention(
-            tuple(range(self._num_layers)), history=0, last_on=(first, first + len(own))
+            tuple(range(self._reader.num_layers(need))),
+            history=0,
+            last_on=(first, first + len(own)),
         )
-        found = await self._reader.answer_attention(
-            Need.JUDGING_ATTENTION, job.text, attention, False
-        )
+        found = await self._reader.answer_attention(need, job.text, attention, False)
         assert found.last is not None
         return found.last.mean(axis=(0, 1), dtype=np.float64)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from conf_server.backends.base import Ask, Caller, Completion
+from conf_server.backends.paired import Side
 
 Relevance = Literal["with_question", "answer_only"]
 
@@ -22,6 +23,8 @@ class Inquiry:
         relevance: whether a token's relevance is told with the question in front of the texts that
             are compared, or from the answer alone.
         rauq_alpha: in place of the one that `rauq` and `rauq_entropy` take for a model like this.
+        backend: who has to read prompt and answers once more, for methods that need it; None for
+            the engine where it can, and else the scorer.
         length_field: of the client's request, where it says how long an answer may be.
         answer: to be judged in place of one that is generated.
         samples: to be taken in place of drawn ones.
@@ -36,6 +39,7 @@ class Inquiry:
     similarity: str | None = None
     relevance: Relevance = "with_question"
     rauq_alpha: float | None = None
+    backend: Side | None = None
     length_field: str | None = None
     answer: Completion | None = None
     samples: tuple[Completion, ...] = ()

@@ -19,6 +19,7 @@ from conf_server.backends.base import (
     Prompt,
     Rendered,
 )
+from conf_server.backends.paired import Side
 from conf_server.gathering.inquiry import Inquiry
 from conf_server.gathering.plan import Plan
 from conf_server.heads.uncertainty_head import UncertaintyHead
@@ -39,6 +40,7 @@ class Task:
     Attributes:
         needs: of all chosen methods together.
         methods: their names.
+        sides: who is asked for a need that takes a text to be read; the engine for others.
         fitted: what a fit has learned; None without one.
         ask: as in `Inquiry`, with the length that the answers may have.
         framing: how questions of ours are put to the model.
@@ -59,6 +61,7 @@ class Task:
 
     needs: frozenset[Need]
     methods: frozenset[str]
+    sides: Mapping[Need, Side]
     fitted: Fitted | None
     ask: Ask
     framing: Framing
@@ -119,6 +122,7 @@ async def prepare(
     return Task(
         needs=plan.needs,
         methods=frozenset(method.name for method in plan.methods),
+        sides=plan.sides,
         fitted=fitted,
         ask=sized,
         framing=Framing.of(ask.prompt),
