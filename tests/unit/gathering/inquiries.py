@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from conf_server.backends.base import Ask, Caller, Chat, Completion, Prompt
-from conf_server.backends.dummy import DummyBackend
+from conf_server.backends.base import Ask, Backend, Caller, Chat, Completion, Prompt
+from conf_server.backends.paired import Side
 from conf_server.gathering.estimation import Estimator, Outcome
 from conf_server.gathering.inquiry import Inquiry, Relevance
 from conf_server.heads.uncertainty_head import UncertaintyHead
@@ -37,6 +37,7 @@ def inquiry(
     n_samples: int = 2,
     relevance: Relevance = "with_question",
     rauq_alpha: float | None = None,
+    only: Side | None = None,
     **ask: Any,
 ) -> Inquiry:
     return Inquiry(
@@ -47,6 +48,7 @@ def inquiry(
         similarity,
         relevance,
         rauq_alpha,
+        only,
         length_field="max_tokens" if "max_tokens" in ask else None,
         answer=answer,
         samples=tuple(samples),
@@ -54,7 +56,7 @@ def inquiry(
 
 
 async def inquire(
-    backend: DummyBackend,
+    backend: Backend,
     methods: Sequence[str],
     *,
     settings: ConfidenceSettings | None = None,
