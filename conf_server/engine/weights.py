@@ -37,6 +37,17 @@ def weights_fingerprint(
     return f"sha256:{digest.hexdigest()}"
 
 
+def weights_bytes(model: str, revision: str | None, cache: str | None) -> int | None:
+    """What a model's weights take on disk; None where they are in no files that are at hand.
+
+    Args:
+        model: as in `weights_fingerprint`.
+        cache: folder of what is downloaded; None for the hub's own.
+    """
+    files = _weight_files(model, revision, cache)
+    return sum(path.stat().st_size for path in files) if files else None
+
+
 def _weight_files(model: str, revision: str | None, cache: str | None) -> list[Path]:
     path = Path(model)
     if path.is_file():

@@ -42,10 +42,12 @@ class RunningScorer:
     Attributes:
         path: of its socket; a process that is started later listens there too.
         hello: what it has said of itself.
+        same_model: it runs the served model.
     """
 
     path: str
     hello: Hello
+    same_model: bool = True
 
 
 class Supervisor:
@@ -58,12 +60,16 @@ class Supervisor:
     it ends with this process at the latest.
     """
 
-    def __init__(self, options: TransformersOptions, max_queue: int) -> None:
+    def __init__(
+        self, options: TransformersOptions, max_queue: int, *, same_model: bool = True
+    ) -> None:
         """
         Args:
             options: how the process loads its model.
             max_queue: requests that it may have at a time.
+            same_model: the model is the served one.
         """
+        self._same_model = same_model
         self._options = options
         self._max_queue = max_queue
         self._folder = Path(tempfile.mkdtemp(prefix="conf-scorer-"))
@@ -82,7 +88,7 @@ class Supervisor:
         """
         self._thread.start()
         try:
-            return RunningScorer(self._path, self._said.result())
+            return RunningScorer(self._path, self._said.result(), self._same_model)
         except BaseException:  # a signal to the server comes as an exception, too
             self.stop()
             raise
