@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from conf_server.installation import engine_problem
+from conf_server.scorer.scorer_options import ScorerSettings, add_scorer_args
 from conf_server.settings import ConfidenceSettings, SettingsError, add_cli_args
 from conf_server.uncertainty.registry import MethodError, load_entry_points
 
@@ -30,6 +31,7 @@ def make_parser() -> Any:
 
     from conf_server.engine.api_processes import vllm_cli_args
     from conf_server.engine.parser import ConfServerArgumentParser
+    from conf_server.scorer_start import DefaultShare
 
     parser = ConfServerArgumentParser(
         prog="conf-server",
@@ -37,12 +39,15 @@ def make_parser() -> Any:
         description=DESCRIPTION,
     )
     add_cli_args(parser)
+    add_scorer_args(parser)
     vllm_cli_args.make_arg_parser(parser)
     parser.set_defaults(shutdown_timeout=DRAIN_S)
     if current_platform.is_cpu():
         # bfloat16's rounding turns near-ties, and vLLM's 0.92 of a NUMA node's memory is
         # rarely free on a host that runs anything else; see docs/vllm.md.
         parser.set_defaults(dtype="float32", enforce_eager=True, gpu_memory_utilization=0.5)
+    share = parser.get_default("gpu_memory_utilization")
+    parser.set_defaults(gpu_memory_utilization=DefaultShare(share))
     return parser
 
 
@@ -93,6 +98,7 @@ def check_flags(args: Namespace, settings: ConfidenceSettings, environ: Mapping[
         SettingsError: naming the flag.
     """
     from conf_server.engine.api_processes import vllm_cli_args
+    from conf_server.scorer_start import check_scorer
 
     try:
         vllm_cli_args.validate_parsed_serve_args(args)
@@ -102,6 +108,7 @@ def check_flags(args: Namespace, settings: ConfidenceSettings, environ: Mapping[
     refuse_processed_logprobs(args)
     load_methods()
     check_fit(settings)
+    check_scorer(args, ScorerSettings.from_args(args), settings)
     resolve_api_server_count(args)
     raise_max_logprobs(args, settings)
     check_uhead(args, settings)

@@ -50,6 +50,9 @@ from conf_server.engine.core.scheduler import use_our_scheduler
 from conf_server.engine.exact_statistics import install_token_statistics
 from conf_server.engine.states_support import NOT_ENABLED, install_hidden_states
 from conf_server.http_server import DrainingServer, handle_signals, uvicorn_config
+from conf_server.scorer.scorer_options import ScorerSettings
+from conf_server.scorer.supervisor import RunningScorer
+from conf_server.scorer_start import running_scorer
 from conf_server.serving.app import extend_app
 from conf_server.serving.refusals import add_exception_handler
 from conf_server.serving.routes import init_confidence_state
@@ -66,11 +69,16 @@ def run(args: Namespace, settings: ConfidenceSettings) -> None:
     """Serve until a signal comes, in this process, in several processes, or without HTTP."""
     if args.headless:
         _run_headless(args)
-    elif (args.api_server_count or 1) > 1:
-        run_api_processes(args, settings)
-    else:
-        args.api_server_count = None
-        uvloop.run(_run_one(args, settings))
+        return
+    wanted = ScorerSettings.from_args(args)
+    if wanted is not None:
+        _stop_start_up_on_sigterm()
+    with running_scorer(args, wanted, settings) as scorer:
+        if (args.api_server_count or 1) > 1:
+            run_api_processes(args, settings, scorer)
+        else:
+            args.api_server_count = None
+            uvloop.run(_run_one(args, settings, scorer))
 
 
 def _run_headless(args: Namespace) -> None:
@@ -80,11 +88,13 @@ def _run_headless(args: Namespace) -> None:
     run_headless(args)
 
 
-async def _run_one(args: Namespace, settings: ConfidenceSettings) -> None:
+async def _run_one(
+    args: Namespace, settings: ConfidenceSettings, scorer: RunningScorer | None
+) -> None:
     decorate_logs("APIServer", skip_if_decorated=True)
     _stop_start_up_on_sigterm()
     address, sock = vllm_launcher.setup_server(args, reuse_port=False)
-    await run_api_server(address, sock, args, settings)
+    await run_api_server(address, sock, args, settings, scorer=scorer)
 
 
 def _stop_start_up_on_sigterm() -> None:
@@ -100,12 +110,14 @@ async def run_api_server(
     args: Namespace,
     settings: ConfidenceSettings,
     client_config: dict[str, Any] | None = None,
+    scorer: RunningScorer | None = None,
 ) -> None:
     """Run one API process, from the start of the engine client to the last connection.
 
     Args:
         client_config: how to reach engines that another process has started. With None, this
                 process starts an engine of its own.
+        scorer: that all API processes ask; None without one.
 
     Raises:
         SystemExit: 1 when the engine died.
@@ -117,7 +129,7 @@ async def run_api_server(
     shutdown = Shutdown()
     try:
         async with engine_client(args, client_config, shutdown) as engine:
-            app = await build_confidence_app(engine, args, settings)
+            app = await build_confidence_app(engine, args, settings, scorer)
             is_first = client_config.get("client_index", 0) == 0
             await serve(app, engine, address, sock, args, shutdown, peer_loads, is_first)
             # A signal to the whole process group may have ended the engine first.
@@ -129,7 +141,10 @@ async def run_api_server(
 
 
 async def build_confidence_app(
-    engine: ConfidenceAsyncLLM, args: Namespace, settings: ConfidenceSettings
+    engine: ConfidenceAsyncLLM,
+    args: Namespace,
+    settings: ConfidenceSettings,
+    scorer: RunningScorer | None = None,
 ) -> FastAPI:
     """Build vLLM's app, with our routes and, where the model generates text, our handlers."""
     tasks = await engine.get_supported_tasks()
@@ -145,7 +160,7 @@ async def build_confidence_app(
         if settings.enable_hidden_states:
             states = await install_hidden_states(engine, obstacle, settings.max_attention_bytes)
         settings = replace(settings, statistics_obstacle=obstacle)
-        init_confidence_state(app.state, settings, states)
+        init_confidence_state(app.state, settings, states, scorer)
     return app
 
 
@@ -211,7 +226,9 @@ async def serve(
             raise outcome
 
 
-def run_api_processes(args: Namespace, settings: ConfidenceSettings) -> None:
+def run_api_processes(
+    args: Namespace, settings: ConfidenceSettings, scorer: RunningScorer | None
+) -> None:
     """Start engines and several API processes in front of them, and watch over all of them."""
     from vllm.entrypoints.cli.serve import setup_multiprocess_prometheus
     from vllm.v1.utils import wait_for_completion_or_failure
@@ -232,7 +249,7 @@ def run_api_processes(args: Namespace, settings: ConfidenceSettings) -> None:
         executor_class=Executor.get_class(vllm_config),
         log_stats=not engine_args.disable_log_stats,
         count=args.api_server_count,
-        target=partial(api_process, settings=settings),
+        target=partial(api_process, settings=settings, scorer=scorer),
         address=address,
         sock=sock,
         args=args,
@@ -302,6 +319,7 @@ def api_process(
     client_config: dict[str, Any] | None = None,
     *,
     settings: ConfidenceSettings,
+    scorer: RunningScorer | None,
 ) -> None:
     """Run one of several API processes; this is what the new process calls first."""
     if logging_config := getattr(args, "logging_config", None):
@@ -312,7 +330,7 @@ def api_process(
     set_process_title("APIServer", str(client_config.get("client_index", 0)))
     decorate_logs()
     try:
-        uvloop.run(run_api_server(address, sock, args, settings, client_config))
+        uvloop.run(run_api_server(address, sock, args, settings, client_config, scorer))
     except SettingsError as error:
         print(f"conf-server: error: {error}", file=sys.stderr)
         raise SystemExit(REFUSED) from None

@@ -60,6 +60,7 @@ class ConfidenceSettings:
         default_methods: estimates that answers with confidence carry, and that /v1/uncertainty
             makes where a request names none.
         enable_hidden_states: whether /v1/hidden_states answers.
+        scorer: whether a second process reads texts where the engine cannot.
         fitted: folder of what `conf-server fit` has learned of the model; None for none.
         max_hidden_state_values: numbers, of 4 bytes each, that one answer of it may hold, or that
             a trained head may read of one text.
@@ -87,6 +88,7 @@ class ConfidenceSettings:
     max_forced_tokens: int = 8_388_608
     default_methods: tuple[str, ...] = ()
     enable_hidden_states: bool = False
+    scorer: bool = False
     fitted: str | None = None
     max_hidden_state_values: int = 16_777_216
     max_attention_bytes: int = 2**28
@@ -136,6 +138,7 @@ class ConfidenceSettings:
             window=_positive(window, "--confidence-window", MAX_WINDOW),
             default_methods=_names(given.get("default_methods")),
             enable_hidden_states=given.get("enable_hidden_states", cls.enable_hidden_states),
+            scorer=_has_scorer(given),
             fitted=_fitted(given),
             logprobs_encoder=given.get("logprobs_encoder", cls.logprobs_encoder),
             uhead=given.get("uhead"),
@@ -313,9 +316,13 @@ def _names(text: str | None) -> tuple[str, ...]:
 
 def _fitted(given: Mapping[str, Any]) -> str | None:
     folder: str | None = given.get("fitted")
-    if folder is not None and not given.get("enable_hidden_states"):
+    if folder is not None and not given.get("enable_hidden_states") and not _has_scorer(given):
         raise SettingsError("--fitted: it is of no use without --enable-hidden-states")
     return folder
+
+
+def _has_scorer(given: Mapping[str, Any]) -> bool:
+    return bool(given.get("scorer", "none") != "none")
 
 
 def _first(

@@ -154,6 +154,11 @@ class Planner:
                 found[need] = side
         return found
 
+    def side(self, method: Method) -> Side | None:
+        """Who reads what a method wants to be read; None where it wants nothing, or nobody can."""
+        sides = self.sides(method.needs).values()
+        return max(sides, key=list(Side).index, default=None)
+
     def _unread(
         self, method: Method, asks: Asks, only: Side | None, model: str | None
     ) -> str | None:

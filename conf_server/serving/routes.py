@@ -23,11 +23,15 @@ from vllm.logger import init_logger
 from vllm.version import __version__ as vllm_version
 
 from conf_server import __version__
+from conf_server.backends.base import Backend
+from conf_server.backends.paired import PairedBackend, Side, readers_of, side_of
 from conf_server.backends.served import ServedBackend, max_candidates
 from conf_server.engine.client.readiness import obstacle
 from conf_server.engine.states_support import NOT_ENABLED, StatesSupport
 from conf_server.gathering.estimation import Estimator
 from conf_server.judges.models import all_judges, load_models
+from conf_server.scorer.scorer_backend import ScorerBackend
+from conf_server.scorer.supervisor import RunningScorer
 from conf_server.serving.chat import ConfidenceServingChat
 from conf_server.serving.completion import ConfidenceServingCompletion
 from conf_server.serving.cut_requests import RETRY_AFTER_S
@@ -153,12 +157,16 @@ def _api_routes(router: APIRouter) -> list[APIRoute]:
 
 
 def init_confidence_state(
-    state: State, settings: ConfidenceSettings, states: StatesSupport = NOT_ENABLED
+    state: State,
+    settings: ConfidenceSettings,
+    states: StatesSupport = NOT_ENABLED,
+    scorer: RunningScorer | None = None,
 ) -> None:
     """Replace vLLM's handlers by ours. vLLM's own `init_app_state` has to run before.
 
     Args:
         states: what the workers give of hidden states.
+        scorer: that reads what the engine cannot; None without one.
 
     Raises:
         SettingsError: a similarity model cannot be loaded, or the engine has fewer candidates
@@ -191,16 +199,28 @@ def init_confidence_state(
     judges = all_judges(backend, load_models(settings))
     host = VllmHost(chat)
     state.conf_server_score = ServingScore(host, backend, settings)
-    limits = backend.limits()
-    identity = model_identity(chat, limits) if limits.states is None else None
-    fitted = (
-        None if settings.fitted is None else fitted_for(settings.fitted, identity, limits.states)
-    )
-    state.conf_server_hidden_states = ServingHiddenStates(host, backend, settings, identity)
+    # Estimates may be read by a scorer, too; other routes are the engine's.
+    reading = _beside_scorer(backend, scorer)
+    choice = readers_of(reading).choose(lambda limits: limits.states)
+    identity = fitted = None
+    if choice.side is not None:
+        identity = model_identity(chat, side_of(reading, choice.side).limits())
+    if settings.fitted is not None:
+        fitted = fitted_for(settings.fitted, identity, choice.reason)
+    engine_identity = identity if choice.side is Side.ENGINE else None
+    state.conf_server_hidden_states = ServingHiddenStates(host, backend, settings, engine_identity)
     head = None
     if settings.uhead is not None:
         head = served_head(settings, model_shape(chat.model_config), identity)
-    estimator = Estimator(backend, judges, settings, fitted=fitted, head=head)
+    estimator = Estimator(reading, judges, settings, fitted=fitted, head=head)
     state.conf_server_uncertainty = ServingUncertainty(host, estimator, settings.default_methods)
     defaults = DefaultEstimates(estimator, backend, settings)
     chat.default_estimates = completion.default_estimates = defaults
+
+
+def _beside_scorer(backend: Backend, scorer: RunningScorer | None) -> Backend:
+    """The backend, with the scorer beside it if there is one."""
+    if scorer is None:
+        return backend
+    asked = ScorerBackend(scorer.path, scorer.hello)
+    return PairedBackend(backend, asked, same_model=scorer.same_model)

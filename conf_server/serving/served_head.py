@@ -28,7 +28,7 @@ def check_served_head(settings: ConfidenceSettings, shape: ModelShape) -> None:
         features = check_head(Path(settings.uhead), shape)
     except HeadError as error:
         raise SettingsError(f"--uhead {settings.uhead}: {error}") from error
-    if features.reads_layers and not settings.enable_hidden_states:
+    if features.reads_layers and not (settings.enable_hidden_states or settings.scorer):
         raise SettingsError(
             f"--uhead {settings.uhead}: the head reads the model's layers, which needs "
             "--enable-hidden-states"

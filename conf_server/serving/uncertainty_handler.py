@@ -69,6 +69,7 @@ class ServingUncertainty:
                     available=reason is None,
                     reason=reason,
                     fit=self._fit(name),
+                    backend=planner.side(method),
                 )
             )
         return MethodList(
@@ -172,7 +173,10 @@ def _fields(outcome: Outcome, return_samples: bool) -> dict[str, Any]:
             finish_reason=gathered.answer.finish_reason,
             num_tokens=len(gathered.answer.rows),
         ),
-        "estimates": {name: _estimate(name, found) for name, found in estimates.items()},
+        "estimates": {
+            name: _estimate(name, found, name in outcome.scored)
+            for name, found in estimates.items()
+        },
     }
     if clusters is not None:
         fields["clusters"] = clusters
@@ -181,8 +185,8 @@ def _fields(outcome: Outcome, return_samples: bool) -> dict[str, Any]:
     return fields
 
 
-def _estimate(name: str, found: Estimate) -> MethodEstimate:
-    fields: dict[str, Any] = {}
+def _estimate(name: str, found: Estimate, scored: bool) -> MethodEstimate:
+    fields: dict[str, Any] = {"backend": "scorer"} if scored else {}
     details = {key: value for key, value in (found.details or {}).items() if key != _SHOWN_APART}
     if details:
         fields["details"] = details

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from conf_server.backends.base import Ask, Caller, Plain, Prompt
+from conf_server.backends.paired import Side
 from conf_server.backends.served_bodies import CheckedBody
 from conf_server.gathering.inquiry import Inquiry, Relevance
 from conf_server.refusal import RefusalError
@@ -83,6 +84,13 @@ class UncertaintyOptions(BaseModel):
         default="with_question",
         description="How `token_sar` and `sar` tell how much a token matters: from the answer with "
         "and without it, with the question in front of both, or from the answer alone.",
+    )
+    backend: Literal["engine", "scorer"] | None = Field(
+        default=None,
+        description="Who reads prompt and answers once more, for methods that need it: the engine "
+        "that serves, or the scorer (--scorer), a second process that runs the model with "
+        "transformers. Other methods are not concerned. Default: the engine where it can, else "
+        "the scorer.",
     )
     temperature: Annotated[float, Field(gt=0, le=2)] = Field(
         default=1.0, strict=False, description="Temperature of the samples."
@@ -204,6 +212,7 @@ class UncertaintyRequest(CheckedBody):
             similarity=self.uncertainty.similarity,
             relevance=self.uncertainty.relevance,
             rauq_alpha=self.uncertainty.rauq_alpha,
+            backend=None if self.uncertainty.backend is None else Side(self.uncertainty.backend),
             length_field=length_field,
             answer=None if self.answer is None else completion_of(self.answer),
             samples=tuple(map(completion_of, self.samples or ())),
@@ -245,6 +254,11 @@ class MethodEstimate(BaseModel):
     )
     details: dict[str, Any] | None = Field(
         default=None, description="What else the method has found out, where it has."
+    )
+    backend: Literal["scorer"] = Field(
+        default="scorer",
+        description="There only where the scorer has read something for it; all else is the "
+        "engine's.",
     )
 
 
@@ -342,6 +356,11 @@ class MethodDescription(BaseModel):
     fit: FitDescription | None = Field(
         default=None, description="Of a method that has to be fitted, and was (`--fitted`)."
     )
+    backend: Side | None = Field(
+        default=None,
+        description="Who reads prompt and answers once more for it, unless a request's "
+        "`uncertainty.backend` says otherwise; null where nobody has to, or can.",
+    )
 
 
 class MethodList(BaseModel):
@@ -363,6 +382,7 @@ class MethodList(BaseModel):
                             "available": True,
                             "reason": None,
                             "fit": None,
+                            "backend": None,
                         }
                     ],
                     "groups": {"fast": ["mean_token_entropy"]},

@@ -113,7 +113,9 @@ ROOMS = {
     "judges": {"backends", "uncertainty", "stats"},
     "heads": {"backends", "uncertainty", "stats"},
     "gathering": {"judges", "heads", "backends", "uncertainty", "stats"},
-    "serving": {"gathering", "judges", "heads", "backends", "uncertainty", "engine", "stats"},
+    "serving": {
+        *("scorer", "gathering", "judges", "heads", "backends", "uncertainty", "engine", "stats"),
+    },
     "small_server": {
         *("serving", "gathering", "judges", "heads", "backends", "uncertainty", "engine", "stats"),
         *("draining", "flags", "systemd"),
