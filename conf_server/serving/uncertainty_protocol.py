@@ -255,10 +255,10 @@ class MethodEstimate(BaseModel):
     details: dict[str, Any] | None = Field(
         default=None, description="What else the method has found out, where it has."
     )
-    backend: Literal["scorer"] = Field(
-        default="scorer",
-        description="There only where the scorer has read something for it; all else is the "
-        "engine's.",
+    backend: Literal["engine", "scorer"] = Field(
+        default="engine",
+        description="`scorer` where it has read anything for this. Absent where not: then all is "
+        "the engine's.",
     )
 
 
