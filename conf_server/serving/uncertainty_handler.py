@@ -58,6 +58,7 @@ class ServingUncertainty:
         data = []
         for name, method in METHODS.items():
             reason = planner.obstacle(method, planner.default_similarity)
+            side = planner.side(method)
             data.append(
                 MethodDescription(
                     name=name,
@@ -69,7 +70,7 @@ class ServingUncertainty:
                     available=reason is None,
                     reason=reason,
                     fit=self._fit(name),
-                    backend=planner.side(method),
+                    backend=None if side is None else side.value,
                 )
             )
         return MethodList(

@@ -36,6 +36,7 @@ SimilarityName = Annotated[
         }
     ),
 ]
+SideName = Annotated[str, Field(json_schema_extra={"enum": [side.value for side in Side]})]
 
 
 def _names() -> list[str]:
@@ -356,7 +357,7 @@ class MethodDescription(BaseModel):
     fit: FitDescription | None = Field(
         default=None, description="Of a method that has to be fitted, and was (`--fitted`)."
     )
-    backend: Side | None = Field(
+    backend: SideName | None = Field(
         default=None,
         description="Who reads prompt and answers once more for it, unless a request's "
         "`uncertainty.backend` says otherwise; null where nobody has to, or can.",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from conf_server.backends.base import Caller, Chat, Completion, Limits, Plain
@@ -17,6 +16,7 @@ from conf_server.heads.luh_config import Extractor
 from conf_server.judges.models import all_judges
 from conf_server.refusal import RefusalError
 from conf_server.stats.forced import WantedStates
+from conf_server.uncertainty.needs import READING
 from conf_server.uncertainty.registry import METHODS
 from tests.unit.gathering.inquiries import CHAT, inquire, inquiry
 from tests.unit.gathering.made_up_heads import head
@@ -45,16 +45,25 @@ def kinds(backend: DummyBackend) -> set[str]:
 
 
 async def test_the_scorer_s_numbers_are_those_that_the_engine_would_have() -> None:
-    alone = dummy()
-    expected = await inquire(alone, INNER)
+    learned: dict[str, Any] = {"fitted": fit(), "head": head(Extractor("basic_hidden_states", {}))}
+    expected = await inquire(dummy(), ["all"], similarity="rouge_l", **learned)
     engine, scorer = dummy(replace(OFF, max_len=512)), dummy()
     scorer.words = engine.words  # the same tokenizer
-    found = await inquire(PairedBackend(engine, scorer, same_model=True), INNER)
+    pair = PairedBackend(engine, scorer, same_model=True)
+    found = await inquire(pair, ["all"], similarity="rouge_l", **learned)
     assert not found.outcome.unavailable
-    for method in INNER:
-        ours, theirs = found.outcome.estimates[method], expected.outcome.estimates[method]
-        np.testing.assert_allclose(ours.value, theirs.value)
-    assert found.outcome.scored == set(INNER)
+    ours, theirs = (
+        {name: estimate.value for name, estimate in answered.outcome.estimates.items()}
+        for answered in (found, expected)
+    )
+    assert ours == pytest.approx(theirs)
+    reading = {
+        name
+        for name, method in METHODS.items()
+        if any(need.asks & READING for need in method.needs)
+    }
+    assert reading > {"rauq", "attention_score", "eigenscore", "saplma", "uhead"}
+    assert found.outcome.scored == reading
     assert expected.outcome.scored == set()
     assert "states" not in kinds(engine)
     assert kinds(scorer) == {"states"}
