@@ -88,10 +88,8 @@ class UncertaintyOptions(BaseModel):
     )
     backend: Literal["engine", "scorer"] | None = Field(
         default=None,
-        description="Who reads prompt and answers once more, for methods that need it: the engine "
-        "that serves, or the scorer (--scorer), a second process that runs the model with "
-        "transformers. Other methods are not concerned. Default: the engine where it can, else "
-        "the scorer.",
+        description="Who reads prompt and answers once more, for methods that need it: the engine, "
+        "or a second process with transformers (--scorer). Default: the engine where it can.",
     )
     temperature: Annotated[float, Field(gt=0, le=2)] = Field(
         default=1.0, strict=False, description="Temperature of the samples."
