@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import SUPPRESS, ArgumentParser, Namespace
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
@@ -85,7 +85,7 @@ class ScorerSettings:
 
 
 def add_scorer_args(parser: ArgumentParser) -> None:
-    """Add the scorer's flags as a group of their own. Those that are not given are None."""
+    """Add the scorer's flags as a group of their own. Those that are not given are absent."""
     defaults = ScorerSettings()
     group = parser.add_argument_group(
         "Scorer", "A second process that reads texts where the engine cannot."
@@ -99,12 +99,14 @@ def add_scorer_args(parser: ArgumentParser) -> None:
     )
     group.add_argument(
         "--scorer-model",
+        default=SUPPRESS,
         metavar="PATH",
-        help="Another model for it. It gives attention_score and eigenscore of that model; all "
-        "other methods need the served model. Default: the served model.",
+        help="Another model for it. Then attention_score and eigenscore are of that model, and "
+        "whatever else has to be read has to be read by the engine. Default: the served model.",
     )
     group.add_argument(
         "--scorer-device",
+        default=SUPPRESS,
         metavar="DEVICE",
         help="cpu, cuda:N, or auto: the first GPU where there is one. On a GPU of the engine's, "
         "--gpu-memory-utilization is lowered by what the scorer needs unless it is given. Default: "
@@ -112,23 +114,27 @@ def add_scorer_args(parser: ArgumentParser) -> None:
     )
     group.add_argument(
         "--scorer-dtype",
+        default=SUPPRESS,
         choices=get_args(Dtype),
         help="Of its weights. auto: float32 on the CPU, on a GPU what the model's config says. "
         f"Default: {defaults.dtype}.",
     )
     group.add_argument(
         "--scorer-quantization",
+        default=SUPPRESS,
         choices=get_args(Quantization),
         help=f"Of its weights as they are loaded. Default: {defaults.quantization}.",
     )
     group.add_argument(
         "--scorer-mode",
+        default=SUPPRESS,
         choices=get_args(Mode),
         help="resident: it stays in memory beside the engine. swap, for taking turns with an "
         f"engine that sleeps, is not there yet. Default: {defaults.mode}.",
     )
     group.add_argument(
         "--scorer-max-queue",
+        default=SUPPRESS,
         metavar="N",
         type=int,
         help="Requests that it may have at a time, those that wait included; further ones get 503. "
