@@ -67,8 +67,8 @@ def running_scorer(
     same = scorer.runs(args.model)
     with Supervisor(options, scorer.max_queue, same_model=same) as running:
         if on_engine_gpu(args, scorer.device):
-            revision = args.revision if same else None
-            size = weights_bytes(options.model, revision, args.download_dir if same else None)
+            # By now the process has its files in the hub's own cache, wherever --download-dir is.
+            size = weights_bytes(options.model, options.revision, None)
             leave_room(args, size, current_platform.get_device_total_memory())
         yield running
 

@@ -11,6 +11,7 @@ import pytest
 
 from conf_server import scorer_start
 from conf_server.engine.weights import weights_bytes
+from conf_server.flags import make_parser
 from conf_server.scorer.scorer_options import ScorerSettings
 from conf_server.scorer_start import DefaultShare, check_scorer, leave_room, on_engine_gpu
 from conf_server.settings import ConfidenceSettings, SettingsError
@@ -84,6 +85,14 @@ def test_the_engine_leaves_room_for_the_scorer(caplog: pytest.LogCaptureFixture)
         leave_room(args, 10 * GIB, 100 * GIB)
     assert args.gpu_memory_utilization == pytest.approx(0.9 - 0.13)
     assert "lowered from 0.900 to 0.770" in caplog.text
+
+
+def test_a_share_that_was_given_is_told_from_the_default() -> None:
+    parser = make_parser()
+    default = parser.parse_args(["--model=x"]).gpu_memory_utilization
+    same = parser.parse_args(["--model=x", f"--gpu-memory-utilization={default}"])
+    assert isinstance(default, DefaultShare)
+    assert type(same.gpu_memory_utilization) is float
 
 
 @pytest.mark.parametrize(("share", "size"), [(0.9, 10 * GIB), (DefaultShare(0.9), None)])

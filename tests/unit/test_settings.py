@@ -79,6 +79,8 @@ def test_a_fit_wants_hidden_states() -> None:
     assert resolve().fitted is None
     with pytest.raises(SettingsError, match=r"^--fitted: .*--enable-hidden-states"):
         resolve("--fitted=/fits/smol")
+    beside = Namespace(scorer="transformers", fitted="/fits/smol")
+    assert ConfidenceSettings.from_args(beside, {}).fitted == "/fits/smol"
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "abc", "", "1.5", "1e3"])
