@@ -133,8 +133,8 @@ COMMON = {
 SEAM = ("served.py", "served_bodies.py", "served_rows.py", "served_tokens.py")
 """Modules of `backends` that are made of vLLM's handlers."""
 VLLM_SEAM = {
-    *("app", "chat", "completion", "deltas", "requests", "responses", "routes", "stock_routes"),
-    *("version", "vllm_host"),
+    *("answer_estimates", "app", "chat", "completion", "deltas", "requests", "responses", "routes"),
+    *("stock_routes", "version", "vllm_host"),
 }
 """Modules of `serving` that are made of vLLM's handlers and routes; all others need a `Backend`."""
 
