@@ -158,3 +158,30 @@ class TextForcing:
         context = texts[0].token_ids[: texts[0].num_context]
         async with self._label_tokens.spent(len(context) + 1):
             return await self._model.force_labels(context, ids, caller)
+
+
+class ReadsTexts:
+    """The part of a backend that reads texts which somebody else wrote, by a `TextForcing`."""
+
+    _forcing: TextForcing
+
+    async def prepare(self, items: Iterable[ForcingItem]) -> list[ForcingJob]:
+        return await self._forcing.prepare(items)
+
+    async def force(
+        self, jobs: Sequence[ForcingJob], wanted: WantedRows, caller: Caller
+    ) -> list[ForcedRows]:
+        return await self._forcing.force(jobs, wanted, caller)
+
+    async def states(
+        self, jobs: Sequence[ForcingJob], wanted: WantedStates, caller: Caller
+    ) -> list[ForcedStates]:
+        return await self._forcing.states(jobs, wanted, caller)
+
+    async def labels(
+        self,
+        questions: Iterable[Callable[[], LabelQuestion]],
+        caller: Caller,
+        advance: Callable[[], None] = lambda: None,
+    ) -> list[ForcedLabels]:
+        return await self._forcing.labels(questions, caller, advance)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -18,14 +18,11 @@ from conf_server.backends.base import (
     Ask,
     Caller,
     Chat,
-    ForcingItem,
-    ForcingJob,
-    LabelQuestion,
     Limits,
     Rendered,
     Turn,
 )
-from conf_server.backends.forcing import LABELS_IN_FLIGHT, TextForcing
+from conf_server.backends.forcing import LABELS_IN_FLIGHT, ReadsTexts, TextForcing
 from conf_server.backends.served_rows import (
     RowsChat,
     RowsChatRequest,
@@ -44,11 +41,7 @@ from conf_server.engine.lora import scoring_obstacle
 from conf_server.engine.states_support import NOT_ENABLED, StatesSupport
 from conf_server.settings import ConfidenceSettings
 from conf_server.stats.forced import (
-    ForcedLabels,
-    ForcedRows,
-    ForcedStates,
     WantedRows,
-    WantedStates,
 )
 
 QUEUE_SHARE: Final = 4
@@ -59,7 +52,7 @@ STEP_SHARE: Final = 2
 meanwhile has its first token after a step or two."""
 
 
-class ServedBackend:
+class ServedBackend(ReadsTexts):
     """Asks the engine that serves, through vLLM's own handlers where a client could."""
 
     def __init__(
@@ -207,29 +200,6 @@ class ServedBackend:
             return RowsCompletionRequest.make({**fields, "logprobs": 0}, wanted)
         except ValidationError as error:
             raise invalid(error) from error
-
-    # Texts that somebody else wrote.
-
-    async def prepare(self, items: Iterable[ForcingItem]) -> list[ForcingJob]:
-        return await self._forcing.prepare(items)
-
-    async def force(
-        self, jobs: Sequence[ForcingJob], wanted: WantedRows, caller: Caller
-    ) -> list[ForcedRows]:
-        return await self._forcing.force(jobs, wanted, caller)
-
-    async def states(
-        self, jobs: Sequence[ForcingJob], wanted: WantedStates, caller: Caller
-    ) -> list[ForcedStates]:
-        return await self._forcing.states(jobs, wanted, caller)
-
-    async def labels(
-        self,
-        questions: Iterable[Callable[[], LabelQuestion]],
-        caller: Caller,
-        advance: Callable[[], None] = lambda: None,
-    ) -> list[ForcedLabels]:
-        return await self._forcing.labels(questions, caller, advance)
 
     # Tokens and their texts.
 

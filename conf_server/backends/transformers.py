@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Final
@@ -32,13 +32,10 @@ from conf_server.backends.base import (
     Ask,
     Caller,
     Chat,
-    ForcingItem,
-    ForcingJob,
-    LabelQuestion,
     Limits,
     Rendered,
 )
-from conf_server.backends.forcing import TextForcing
+from conf_server.backends.forcing import ReadsTexts, TextForcing
 from conf_server.backends.streaming import Piece
 from conf_server.backends.template_rendering import turns
 from conf_server.backends.token_texts import TokenTexts
@@ -53,18 +50,14 @@ from conf_server.backends.transformers_tokens import TransformersTokens
 from conf_server.refusal import RefusalError, TooLongError
 from conf_server.settings import SettingsError
 from conf_server.stats.forced import (
-    ForcedLabels,
-    ForcedRows,
-    ForcedStates,
     WantedRows,
-    WantedStates,
 )
 
 _BATCH_TOKENS: Final = {"cpu": 1024, "cuda": 8192}
 """What a pass may read, unless the options say so: see `TransformersOptions.max_batch_tokens`."""
 
 
-class TransformersBackend:
+class TransformersBackend(ReadsTexts):
     """Asks a model in this process. It is a `StreamingBackend`.
 
     Attributes:
@@ -236,29 +229,6 @@ class TransformersBackend:
                     f"token id {token_id} is outside the vocabulary of {self._passes.vocab_size}.",
                 )
         return list(content)
-
-    # Texts that somebody else wrote.
-
-    async def prepare(self, items: Iterable[ForcingItem]) -> list[ForcingJob]:
-        return await self._forcing.prepare(items)
-
-    async def force(
-        self, jobs: Sequence[ForcingJob], wanted: WantedRows, caller: Caller
-    ) -> list[ForcedRows]:
-        return await self._forcing.force(jobs, wanted, caller)
-
-    async def states(
-        self, jobs: Sequence[ForcingJob], wanted: WantedStates, caller: Caller
-    ) -> list[ForcedStates]:
-        return await self._forcing.states(jobs, wanted, caller)
-
-    async def labels(
-        self,
-        questions: Iterable[Callable[[], LabelQuestion]],
-        caller: Caller,
-        advance: Callable[[], None] = lambda: None,
-    ) -> list[ForcedLabels]:
-        return await self._forcing.labels(questions, caller, advance)
 
     # Tokens and their texts.
 
