@@ -12,6 +12,7 @@ from types import FrameType
 from tqdm import tqdm
 
 from benchmarks import (
+    backends_table,
     chat_cost,
     concurrency_cost,
     model_shapes,
@@ -118,6 +119,13 @@ def measure(plan: Plan, report: Report, path: Path) -> None:
             case=plan.states_case,
             beside=plan.transformers,
         )
+        report.write_json(path)
+    if 7 in plan.tables and plan.transformers:
+        requests = 1 if report.trial else backends_table.REQUESTS
+        report.backends = {
+            setup.name: backends_table.measure(setup, plan.model, logs, requests)
+            for setup in backends_table.SETUPS
+        }
         report.write_json(path)
     if not plan.servers:
         return

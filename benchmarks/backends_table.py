@@ -71,8 +71,8 @@ class Found:
     peak_mb: float = 0.0
 
 
-def measure(setup: Setup, model: str, logs: Path) -> Found:
-    """Start the server of a set-up, and ask it for each method that it has."""
+def measure(setup: Setup, model: str, logs: Path, requests: int = REQUESTS) -> Found:
+    """Start the server of a set-up, and ask it for each method that it has so many times."""
     logs.mkdir(parents=True, exist_ok=True)
     flags = [f"--model={model}", f"--served-model-name={NAME}", *setup.flags]
     found = Found()
@@ -80,7 +80,7 @@ def measure(setup: Setup, model: str, logs: Path) -> Found:
     try:
         server.wait_until_healthy(START_S)
         for method in _methods(server, setup):
-            _ask(server, setup, method, found)
+            _ask(server, setup, method, found, requests)
             print(f"{setup.name}: {method}", file=sys.stderr, flush=True)
         found.peak_mb = _peak_mb(server.process.pid)
     finally:
@@ -101,7 +101,7 @@ def _methods(server: ServerProcess, setup: Setup) -> list[str]:
     ]
 
 
-def _ask(server: ServerProcess, setup: Setup, method: str, found: Found) -> None:
+def _ask(server: ServerProcess, setup: Setup, method: str, found: Found, requests: int) -> None:
     options: dict[str, Any] = {"methods": [method], "similarity": "rouge_l"}
     if setup.backend is not None:
         options["backend"] = setup.backend
@@ -112,7 +112,7 @@ def _ask(server: ServerProcess, setup: Setup, method: str, found: Found) -> None
         "uncertainty": options,
     }
     times = []
-    for _ in range(REQUESTS):
+    for _ in range(requests):
         start = time.perf_counter()
         try:
             answer = _json(f"{server.url}/v1/uncertainty", body)

@@ -31,6 +31,7 @@ TABLES = {
     4: "uncertainty",
     5: "kernels",
     6: "states",
+    7: "backends",
 }
 
 

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import psutil
 
 from benchmarks import chat_cost, scoring_cost, states_cost, uncertainty_cost
+from benchmarks.backends_table import Found
+from benchmarks.backends_table import table as backends_of
 from benchmarks.load_client import Label, Results, Sample
 from benchmarks.servers import CONF, PROCESSES, ROOT
 from benchmarks.states_cost import StatesCost
@@ -62,6 +64,7 @@ class Report:
     kernels: list[KernelTimes] = field(default_factory=list)
     score_difference: float | None = None
     states: StatesCost = field(default_factory=StatesCost)
+    backends: dict[str, Found] = field(default_factory=dict)
 
     def write_json(self, path: Path) -> None:
         """Write the raw samples, which every figure of the tables can be computed from."""
@@ -79,6 +82,7 @@ class Report:
             "kernels": [asdict(times) for times in self.kernels],
             "score_difference": self.score_difference,
             "states": _plain(self.states.results),
+            "backends": {name: asdict(found) for name, found in self.backends.items()},
             "states_peak_mb": [
                 {"label": label, "mb": peaks} for label, peaks in self.states.peak_mb.items()
             ],
@@ -114,6 +118,8 @@ class Report:
             results = self.states.results
             parts += ["### Hidden states and attention", _medians(results, _STATES_NOTE)]
             parts.append(_states_table(self.states))
+        if self.backends:
+            parts += ["### Three ways to read a text", backends_of(self.backends)]
         measured = self.chat or self.score or self.uncertainty or self.kernels
         if (measured or self.states.results) and not self.trial:
             parts += ["### Aims", self._aims_table()]

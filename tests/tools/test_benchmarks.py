@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import plan, scoring_cost, states_cost, uncertainty_cost
+from benchmarks.backends_table import Found
 from benchmarks.load_client import Sample
 from benchmarks.plan import arguments, planned
 from benchmarks.results import Report
@@ -44,7 +45,7 @@ def test_only_servers_that_the_tables_need_are_started(tables: str, servers: lis
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--tables", "7"], "--tables takes 1, 2, 3, 4, 5, 6"),
+        (["--tables", "8"], "--tables takes 1, 2, 3, 4, 5, 6, 7"),
         (["--rounds", "0"], "must be positive"),
         (["--shape", "1B", "--model", "x"], "--shape takes the place of --model"),
         (["--shape", "70B"], "invalid choice"),
@@ -91,6 +92,19 @@ def test_states_are_compared_with_a_plain_prefill_of_as_many_new_tokens() -> Non
     assert f"| {states_cost.DENSITY}, seconds, × plain prefill | ≤ 1.1 | 1.05 |" in text
     assert f"| {states_cost.DENSITY}, worker's memory, × | ≤ 1.05 | 1.10 |" in text
     assert f"× {states_cost.RAUQ} | ≥ 5.0 | 10.00 |" in text
+
+
+def test_values_of_three_backends_stand_side_by_side() -> None:
+    report = Report({})
+    report.backends = {
+        "engine": Found({"rauq": 1.9, "perplexity": 1.4}, {"rauq": 0.1, "perplexity": 0.1}, 4000),
+        "scorer": Found({"rauq": 1.90001}, {"rauq": 0.2}, 6000),
+        "transformers, int8": Found({"rauq": 1.8}, {"rauq": 0.3}, 1400),
+    }
+    text = report.markdown()
+    assert "| `rauq` | 1.90000 | 1.90001 | 1.80000 | 1.0e-05 | 0.100 | 0.200 | 0.300 |" in text
+    assert "| `perplexity` | 1.40000 | – | – | – | 0.100 | – | – |" in text
+    assert "| peak memory, MB | 4,000 | 6,000 | 1,400 |" in text
 
 
 def test_kernels_are_compared_with_the_quicker_of_vllms() -> None:
