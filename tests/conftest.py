@@ -1,9 +1,8 @@
-"""Fixtures for all tests: the model, and servers that a session shares."""
+"""Fixtures for all tests: the models, and what is written for them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,6 @@ from hypothesis import settings
 from tests.adapter import write_lora_adapter
 from tests.devices import HAS_CUDA
 from tests.reference import Reference
-from tests.server import Server
-from tests.trace_sink import TraceSink
 from tests.uheads import write_head
 
 REPOSITORY = Path(__file__).parent.parent
@@ -62,44 +59,3 @@ def lora_path(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def uhead_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an uncertainty head of the embedded model."""
     return write_head(tmp_path_factory.mktemp("uhead"), "claim")
-
-
-@pytest.fixture(scope="session")
-def traces() -> Iterator[TraceSink]:
-    """Where the shared server exports its traces to."""
-    with TraceSink() as sink:
-        yield sink
-
-
-@pytest.fixture(scope="session")
-def server(
-    model_path: Path,
-    lora_path: Path,
-    sentence_model_path: Path,
-    uhead_path: Path,
-    traces: TraceSink,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Server]:
-    """The server that most tests talk to."""
-    flags = [
-        "--served-model-name=smol",
-        "--api-key=secret",
-        "--max-model-len=2048",
-        "--enable-hidden-states",
-        f"--embedding-model={sentence_model_path}",
-        f"--uhead={uhead_path}",
-        "--max-score-items=64",
-        "--enable-auto-tool-choice",
-        "--tool-call-parser=hermes",
-        "--enable-lora",
-        "--max-lora-rank=8",
-        "--lora-target-modules=q_proj",
-        f"--lora-modules=adapter={lora_path}",
-        "--enable-prompt-tokens-details",
-        "--trust-request-chat-template",
-        f"--otlp-traces-endpoint={traces.endpoint}",
-    ]
-    environ = {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"}
-    log = tmp_path_factory.mktemp("server") / "log"
-    with Server(model_path, flags, log, api_key="secret", environ=environ) as server:
-        yield server

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final, Literal
 
 import httpx
 import openai
@@ -23,9 +23,20 @@ MEMORY_FLAGS = ("--kv-cache-memory-bytes=1G",)
 # What conf-server does by itself on a CPU: numbers are held against transformers in float32.
 CUDA_FLAGS = ("--dtype=float32", "--enforce-eager") if HAS_CUDA else ()
 
+Kind = Literal["vllm", "transformers"]
+KIND_FLAGS: Final[Mapping[Kind, Sequence[str]]] = {
+    "vllm": (*MEMORY_FLAGS, *CUDA_FLAGS),
+    "transformers": ("--backend=transformers", "--dtype=float32", "--device=cpu"),
+}
+"""What every server of a kind is started with, by what runs its model."""
+
 
 class Server(ServerProcess):
-    """Starts on entry, answers when entry returns, and is gone on exit."""
+    """Starts on entry, answers when entry returns, and is gone on exit.
+
+    Attributes:
+        kind: what runs its model.
+    """
 
     def __init__(
         self,
@@ -33,16 +44,18 @@ class Server(ServerProcess):
         flags: Sequence[str],
         log: Path,
         *,
+        kind: Kind = "vllm",
         api_key: str = "none",
         environ: Mapping[str, str] | None = None,
         module: Sequence[str] = ("conf_server",),
     ) -> None:
         super().__init__(
-            [f"--model={model}", *MEMORY_FLAGS, *CUDA_FLAGS, *flags],
+            [f"--model={model}", *KIND_FLAGS[kind], *flags],
             log,
             command=[sys.executable, "-m", *module],
             environ={**os.environ, **FLOAT32_PRODUCTS, **(environ or {})},
         )
+        self.kind = kind
         self.api_key = api_key
 
     def wait_until_healthy(self, timeout_s: float | None = START_TIMEOUT_S) -> None:

@@ -17,6 +17,8 @@ from benchmarks.attack_requests import Attack
 from tests.processes import until
 from tests.server import Server
 
+pytestmark = pytest.mark.only_vllm("an engine in a process of its own")
+
 MB = 1e6
 
 

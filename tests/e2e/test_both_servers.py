@@ -7,13 +7,10 @@ rounding of two implementations of the model.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conf_server.server_process import ServerProcess
 from tests.server import Server
 
 CHAT = {
@@ -31,29 +28,11 @@ UNLIKE = {"id", "created", "root", "timings", "prompt_tokens_details", "system_f
 """Members that are of another moment, another server, or a prefix cache."""
 
 
-@pytest.fixture(scope="module")
-def small(
-    model_path: Path,
-    sentence_model_path: Path,
-    uhead_path: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[ServerProcess]:
-    flags = [
-        *("--backend=transformers", f"--model={model_path}", "--served-model-name=smol"),
-        *("--dtype=float32", "--device=cpu", "--max-model-len=2048", "--enable-hidden-states"),
-        *(f"--embedding-model={sentence_model_path}", f"--uhead={uhead_path}"),
-    ]
-    log = tmp_path_factory.mktemp("small") / "log"
-    with ServerProcess(flags, log) as server:
-        yield server
-
-
-def answers(small: ServerProcess, server: Server, path: str, body: Any) -> tuple[Any, Any]:
-    """Of the small server, and of vLLM's."""
+def answers(ours: Server, theirs: Server, path: str, body: Any) -> tuple[Any, Any]:
+    """Of the two servers."""
     found = []
-    for url in (small.url, server.url):
-        with server.http() as http:
-            response = http.post(f"{url}{path}", json=body)
+    for server in (ours, theirs):
+        response = server.post(path, body)
         assert response.status_code == 200, response.text
         is_stream = response.headers["content-type"].startswith("text/event-stream")
         found.append(parts(response.text) if is_stream else response.json())
@@ -131,24 +110,25 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
     ids=lambda part: part if isinstance(part, str) else "",
 )
 def test_answers_are_alike(
-    small: ServerProcess, server: Server, path: str, body: dict[str, Any]
+    transformers_server: Server, vllm_server: Server, path: str, body: dict[str, Any]
 ) -> None:
-    ours, theirs = answers(small, server, path, body)
+    ours, theirs = answers(transformers_server, vllm_server, path, body)
     assert not differences(ours, theirs)
 
 
 @pytest.mark.parametrize("mode", ["per_token", "summary", "stats"])
-def test_streams_are_alike(small: ServerProcess, server: Server, mode: str) -> None:
+def test_streams_are_alike(transformers_server: Server, vllm_server: Server, mode: str) -> None:
     confidence = {"mode": mode, "metrics": METRICS}
     body = CHAT | {"stream": True, "stream_options": {"include_usage": True}}
     body |= {"logprobs": True, "top_logprobs": 2, "confidence": confidence}
-    ours, theirs = answers(small, server, "/v1/chat/completions", body)
+    ours, theirs = answers(transformers_server, vllm_server, "/v1/chat/completions", body)
     assert not differences(ours, theirs)
 
 
-def test_methods_and_models_are_alike(small: ServerProcess, server: Server) -> None:
-    for path in ("/v1/uncertainty/methods", "/v1/hidden_states"):
-        with server.http() as http:
-            ours, theirs = (http.get(f"{url}{path}").json() for url in (small.url, server.url))
-        if "error" not in theirs:
-            assert not differences(ours, theirs)
+def test_methods_and_models_are_alike(transformers_server: Server, vllm_server: Server) -> None:
+    for path in ("/v1/uncertainty/methods", "/v1/models/smol"):
+        found = []
+        for server in (transformers_server, vllm_server):
+            with server.http() as http:
+                found.append(http.get(path).json())
+        assert not differences(*found)

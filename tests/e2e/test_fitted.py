@@ -20,7 +20,7 @@ from conf_server.uncertainty.fitted import FITTABLE, Gaussian, LinearProbe, Rela
 from conf_server.uncertainty.fitted_file import FACTS, load_fitted
 from tests.e2e.test_uncertainty import ask, chat_ids
 from tests.reference import Reference
-from tests.server import Server
+from tests.server import KIND_FLAGS, Server
 
 WORDS = ["cat", "dog", "river", "stone", "cloud", "ship", "clock", "garden", "bread", "moon"]
 TASKS = ["Name a kind of", "Write a line about a", "Say what you know of the", "Draw a"]
@@ -55,12 +55,13 @@ def folder(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fitted(
-    model_path: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory
+    server: Server, model_path: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     flags = ["--max-model-len=512", "--enable-hidden-states", f"--fitted={folder}"]
     flags.append(f"--uhead={folder / 'uhead'}")
-    with Server(model_path, flags, tmp_path_factory.mktemp("fitted-server") / "log") as server:
-        yield server
+    log = tmp_path_factory.mktemp("fitted-server") / "log"
+    with Server(model_path, flags, log, kind=server.kind) as fitted:
+        yield fitted
 
 
 def test_every_method_is_there_and_says_what_it_was_fitted_on(fitted: Server) -> None:
@@ -168,7 +169,7 @@ def test_states_compare_texts_without_another_model(server: Server) -> None:
 
 @pytest.mark.parametrize("what", ["weights", "hidden_size", "flag"])
 def test_a_fit_that_is_of_no_use_is_refused_in_one_line(
-    model_path: Path, folder: Path, tmp_path: Path, what: str
+    server: Server, model_path: Path, folder: Path, tmp_path: Path, what: str
 ) -> None:
     for path in filter(Path.is_file, folder.iterdir()):
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -181,7 +182,7 @@ def test_a_fit_that_is_of_no_use_is_refused_in_one_line(
     ran = subprocess.run(
         [
             *(sys.executable, "-m", "conf_server", f"--model={model_path}", *flags),
-            *(f"--fitted={tmp_path}", "--max-model-len=512", "--kv-cache-memory-bytes=512M"),
+            *(f"--fitted={tmp_path}", "--max-model-len=512", *KIND_FLAGS[server.kind]),
         ],
         capture_output=True,
         text=True,

@@ -12,6 +12,8 @@ from schemathesis.checks import not_a_server_error
 from tests import mutator
 from tests.server import Server
 
+pytestmark = pytest.mark.only_vllm("fields that the other has not")
+
 ROUTES = {
     "/v1/chat/completions": "ConfidenceChatCompletionRequest",
     "/v1/completions": "ConfidenceCompletionRequest",

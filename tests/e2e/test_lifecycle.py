@@ -33,6 +33,8 @@ from conf_server.serving.routes import router, server_router
 from conf_server.stats.metrics import METRICS
 from tests.server import START_TIMEOUT_S, Server
 
+pytestmark = pytest.mark.only_vllm("processes, sockets, reasoning, the plugin")
+
 CHAT: dict[str, Any] = {
     "messages": [{"role": "user", "content": "Count to one hundred."}],
     "confidence": {"mode": "stats"},

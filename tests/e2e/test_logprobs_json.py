@@ -38,6 +38,7 @@ def same(ours: Any, other: Any) -> bool:
     return ours == (pytest.approx(other, abs=1e-4) if isinstance(other, float) else other)
 
 
+@pytest.mark.only_vllm("/invocations")
 @pytest.mark.parametrize(
     "fields",
     [
@@ -66,6 +67,7 @@ def members(answer: httpx.Response) -> list[str]:
     return list(answer.json()["choices"][0]["logprobs"]["content"][0])[:3]
 
 
+@pytest.mark.only_vllm("/invocations")
 @pytest.mark.parametrize(
     "fields",
     [

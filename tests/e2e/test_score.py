@@ -95,6 +95,7 @@ def test_statistics_are_those_of_the_whole_distribution(
         assert metric["value"] == pytest.approx(expected[name], rel=2e-3, abs=2e-3), name
 
 
+@pytest.mark.only_vllm("a prefix cache")
 def test_a_completion_cached_beyond_its_context_is_scored_in_one_run(server: Server) -> None:
     ids = list(range(20_000, 20_500))
     body = {"prompt": ids[:150], "completion": ids[150:], "mode": "per_token"}
@@ -112,6 +113,7 @@ def test_a_completion_cached_beyond_its_context_is_scored_in_one_run(server: Ser
     )
 
 
+@pytest.mark.only_vllm("a prefix cache")
 def test_the_prefix_cache_is_used_and_reported(server: Server) -> None:
     context = list(range(2000, 2900))
     completions = [[5000 + n] * 5 for n in range(4)]
@@ -260,6 +262,7 @@ def test_modes(server: Server) -> None:
     assert item["uncertainty"] == {"perplexity": {"value": item["perplexity"], "exact": True}}
 
 
+@pytest.mark.only_vllm("adapters")
 def test_an_adapter_scores_with_its_own_weights(
     server: Server, model_path: Path, lora_path: Path
 ) -> None:

@@ -25,6 +25,9 @@ def generated(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Any:
     sys.path.insert(0, str(folder))
     yield importlib.import_module("typed_client")
     sys.path.remove(str(folder))
+    # The next server's is another package of that name.
+    for name in [name for name in sys.modules if name.partition(".")[0] == "typed_client"]:
+        del sys.modules[name]
 
 
 def test_score_and_uncertainty(server: Server, generated: Any) -> None:

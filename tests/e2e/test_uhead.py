@@ -15,6 +15,7 @@ from conf_server.heads.features import ModelShape
 from conf_server.heads.loading import load_head
 from conf_server.stats.forced import ForcedAttention, ForcedStates, ForcedText, WantedStates
 from conf_server.uncertainty.evidence import HeadVerdict
+from tests.reference import Reference
 from tests.server import Server
 from tests.uheads import RECORDED, write_head
 
@@ -50,6 +51,7 @@ def test_the_servers_head_says_what_luh_says(server: Server, number: int) -> Non
         assert found["higher_is"] == "more uncertain"
 
 
+@pytest.mark.only_vllm("adapters")
 def test_an_adapter_has_no_head(server: Server) -> None:
     asked = {"model": "adapter", "prompt": "2 + 2 =", "uncertainty": {"methods": ["uhead"]}}
     response = server.post("/v1/uncertainty", asked)
@@ -104,11 +106,11 @@ async def verdict(
 @pytest.mark.parametrize("number", PROMPTS)
 @pytest.mark.parametrize("name", LUH["heads"])
 async def test_all_kinds_of_heads_say_what_luh_says(
-    server: Server, name: str, number: int, tmp_path: Path
+    server: Server, reference: Reference, name: str, number: int, tmp_path: Path
 ) -> None:
     of_head = LUH["heads"][name]
     case = of_head["cases"][number]
-    prompt = post(server, "/tokenize", prompt=LUH["prompts"][number])["tokens"]
+    prompt = reference.tokenizer(LUH["prompts"][number])["input_ids"]
     found = await verdict(server, name, prompt, case["answer"], tmp_path)
     assert found.of_tokens == of_head["of_tokens"]
     assert found.logits == pytest.approx(np.array(case["logits"]), rel=1e-4, abs=1e-4)

@@ -290,6 +290,7 @@ def test_what_methods_compare_is_counted_together(server: Server) -> None:
     assert "--max-judged-characters" in answer["unavailable"]["sar"]
 
 
+@pytest.mark.only_vllm("structured outputs")
 def test_a_grammars_log_probabilities_are_not_the_models(server: Server) -> None:
     """Statistics are taken before the mask, vLLM's log-probabilities after it."""
     answer = ask(
@@ -480,6 +481,7 @@ def test_the_stock_client_reaches_it(server: Server) -> None:
     assert answer["object"] == "uncertainty"
 
 
+@pytest.mark.only_vllm("adapters")
 def test_an_adapters_answer(server: Server) -> None:
     body = {"prompt": "Once upon a time", "answer": " there was", "model": "adapter"}
     adapted, base = ask(server, **body), ask(server, **body | {"model": "smol"})
@@ -570,6 +572,7 @@ def test_instructions_are_no_part_of_the_question(server: Server, reference: Ref
     assert details == {"p_true": pytest.approx(share, abs=1e-3)}
 
 
+@pytest.mark.only_vllm("traces")
 def test_work_in_the_engine_is_named_after_the_request(server: Server, traces: TraceSink) -> None:
     ask(
         server,
