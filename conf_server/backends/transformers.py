@@ -195,16 +195,17 @@ class TransformersBackend(ReadsTexts):
         is_chat = isinstance(ask.prompt, Chat)
         field = "messages" if is_chat else "prompt"
         ids = await self._prompt_ids(ask, field)
-        room = self._loaded.max_len - len(ids)
+        max_len = self._loaded.max_len
+        room = max_len - len(ids)
         if room < 1:
             raise TooLongError(
                 field,
                 f"{len(ids)} tokens leave no room for an answer: the model reads at most "
-                f"{self._loaded.max_len}.",
+                f"{max_len}.",
                 len(ids),
             )
         defaults = self._loaded.sampling_defaults
-        return ids, checked_sampling(ask, room, self._passes.vocab_size, defaults)
+        return ids, checked_sampling(ask, room, max_len, self._passes.vocab_size, defaults)
 
     async def _prompt_ids(self, ask: Ask, field: str) -> list[int]:
         if isinstance(ask.prompt, Chat):

@@ -87,16 +87,19 @@ class Sampling:
         return self.temperature < GREEDY_BELOW
 
 
-def checked_sampling(ask: Ask, room: int, vocab_size: int, defaults: Mapping[str, Any]) -> Sampling:
+def checked_sampling(
+    ask: Ask, room: int, max_len: int, vocab_size: int, defaults: Mapping[str, Any]
+) -> Sampling:
     """The options of an ask.
 
     Args:
-        room: tokens that fit behind the prompt; at least one.
+        room: tokens that fit behind the prompt; at least one. An answer has no more than these.
+        max_len: tokens of prompt and answer together.
         defaults: options where the ask says nothing.
 
     Raises:
         RefusalError: naming the first option that is unknown or has a value that cannot be meant.
-        TooLongError: `max_tokens` do not fit.
+        TooLongError: `max_tokens` are more than fit behind any prompt.
     """
     given = {name: value for name, value in ask.options.items() if value is not None}
     for name in given:
@@ -128,7 +131,7 @@ def checked_sampling(ask: Ask, room: int, vocab_size: int, defaults: Mapping[str
     sampling = Sampling(
         n=_whole("n", ask.n, 1),
         temperature=_number("temperature", ask.temperature, 0, math.inf),
-        max_tokens=_max_tokens(ask.max_tokens, room),
+        max_tokens=_max_tokens(ask.max_tokens, room, max_len),
         **made,
     )
     if sampling.min_tokens > sampling.max_tokens:
@@ -172,17 +175,18 @@ def _flag(name: str, value: Any) -> bool:
     return value
 
 
-def _max_tokens(value: int | None, room: int) -> int:
+def _max_tokens(value: int | None, room: int, max_len: int) -> int:
+    """As vLLM does since 0.32: what could never fit is a mistake, and the rest is cut to fit."""
     if value is None:
         return room
     wanted = _whole("max_tokens", value, 1)
-    if wanted > room:
+    if wanted > max_len:
         raise TooLongError(
             "max_tokens",
-            f"{wanted} tokens, but behind the prompt there is room for {room}.",
+            f"{wanted} tokens, but the model reads and writes at most {max_len} together.",
             wanted,
         )
-    return wanted
+    return min(wanted, room)
 
 
 def _stop(value: Any) -> tuple[str, ...]:

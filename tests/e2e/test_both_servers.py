@@ -24,7 +24,10 @@ COMPLETION = {
     "temperature": 0,
 }
 METRICS = ["perplexity", "mean_token_entropy", "self_certainty", "fisher_rao"]
-UNLIKE = {"id", "created", "root", "timings", "prompt_tokens_details", "system_fingerprint"}
+UNLIKE = {
+    *("id", "created", "root", "timings", "prompt_tokens_details", "system_fingerprint"),
+    *("owned_by", "permission"),
+}
 """Members that are of another moment, another server, or a prefix cache."""
 
 

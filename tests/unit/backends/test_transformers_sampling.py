@@ -18,11 +18,13 @@ from conf_server.backends.transformers_sampling import (
 from conf_server.refusal import RefusalError, TooLongError
 
 CPU = torch.device("cpu")
+MAX_LEN = 12
 
 
 def checked(room: int = 10, defaults: Any = None, **fields: Any) -> Sampling:
     options = fields.pop("options", {})
-    return checked_sampling(Ask(Plain("A"), options=options, **fields), room, 7, defaults or {})
+    ask = Ask(Plain("A"), options=options, **fields)
+    return checked_sampling(ask, room, MAX_LEN, 7, defaults or {})
 
 
 @pytest.mark.parametrize(
@@ -80,11 +82,13 @@ def test_what_is_unknown_is_said_to_be_unavailable() -> None:
         checked(options={"best_of": 2})
 
 
-def test_more_tokens_than_there_is_room_for_are_too_many() -> None:
-    with pytest.raises(TooLongError, match="room for 10") as refused:
-        checked(max_tokens=11)
-    assert refused.value.field == "max_tokens"
+def test_an_answer_has_the_room_that_is_left_at_most() -> None:
     assert checked().max_tokens == 10
+    assert checked(max_tokens=MAX_LEN).max_tokens == 10
+    assert checked(max_tokens=9).max_tokens == 9
+    with pytest.raises(TooLongError, match="at most 12 together") as refused:
+        checked(max_tokens=MAX_LEN + 1)
+    assert refused.value.field == "max_tokens"
 
 
 def test_options_that_are_null_are_not_given_and_defaults_stand_in() -> None:
