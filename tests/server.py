@@ -30,6 +30,15 @@ KIND_FLAGS: Final[Mapping[Kind, Sequence[str]]] = {
 }
 """What every server of a kind is started with, by what runs its model."""
 
+READ: Final[Mapping[Kind, Sequence[str]]] = {
+    "vllm": ("vllm:prompt_tokens_total",),
+    "transformers": ("conf_server_prompt_tokens_total", "conf_server_scored_tokens_total"),
+}
+UNFINISHED: Final[Mapping[Kind, Sequence[str]]] = {
+    "vllm": ("vllm:num_requests_running", "vllm:num_requests_waiting"),
+    "transformers": ("conf_server_requests_running",),
+}
+
 
 class Server(ServerProcess):
     """Starts on entry, answers when entry returns, and is gone on exit.
@@ -92,6 +101,14 @@ class Server(ServerProcess):
         content, headers = json.dumps(body), {"content-type": "application/json"}
         with self.http() as http:
             return http.post(path, content=content, headers=headers)
+
+    def tokens_read(self) -> float:
+        """Tokens of prompts, and of texts that were scored, since the server's start."""
+        return sum(map(self.metric, READ[self.kind]))
+
+    def unfinished(self) -> float:
+        """What there is still to do. With vLLM, one request may be several pieces of work."""
+        return sum(map(self.metric, UNFINISHED[self.kind]))
 
     def metric(self, name: str) -> float:
         """Sum of a Prometheus metric over its labels."""

@@ -14,6 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from conf_server import __version__
 
 _SECONDS: Final = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_UNCOUNTED: Final = frozenset({"/health", "/metrics", "/version"})
+"""What asks of the server's own state is no work of it: vLLM's server does not count it either."""
 _NO_ROUTE: Final = "none"
 """The handler of requests that no route has answered: clients make up paths without end."""
 
@@ -69,7 +71,7 @@ class CountedRequests:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"] in _UNCOUNTED:
             await self._app(scope, receive, send)
             return
         status = 500  # unless the app says otherwise

@@ -1,35 +1,37 @@
 """The servers that the end-to-end tests share: one with vLLM, and one without it.
 
-A test that takes `server` runs against each of them. What only the one with vLLM has, the mark
-`only_vllm` keeps from the other, and says what it is.
+A test that takes `server` runs against each of them. Where it asks for what only the one with
+vLLM has, the mark `only_vllm` says what that is, of the test or of one of its parameters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 import pytest
 
 from tests.server import KIND_FLAGS, Server
 from tests.trace_sink import TraceSink
 
-FIXTURES: Final = {kind: f"{kind}_server" for kind in KIND_FLAGS}
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Ask the server without vLLM for nothing that it has not."""
+    dropped = [item for item in items if _is_elsewhere(item)]
+    config.hook.pytest_deselected(items=dropped)
+    items[:] = [item for item in items if not _is_elsewhere(item)]
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Choose the servers of a test."""
-    if "server" in metafunc.fixturenames:
-        only_vllm = metafunc.definition.get_closest_marker("only_vllm")
-        kinds = ["vllm"] if only_vllm else list(FIXTURES)
-        metafunc.parametrize("server", kinds, indirect=True)
+def _is_elsewhere(item: pytest.Item) -> bool:
+    call = getattr(item, "callspec", None)  # only of tests with parameters
+    asks = None if call is None else call.params.get("server")
+    return asks == "transformers" and item.get_closest_marker("only_vllm") is not None
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", params=KIND_FLAGS)
 def server(request: pytest.FixtureRequest) -> Server:
-    """The server that most tests talk to, of the kind that the test is run with."""
-    found: Server = request.getfixturevalue(FIXTURES[request.param])
+    """The server that most tests talk to: one with vLLM, and one without."""
+    found: Server = request.getfixturevalue(f"{request.param}_server")
     return found
 
 

@@ -22,10 +22,6 @@ pytestmark = pytest.mark.only_vllm("an engine in a process of its own")
 MB = 1e6
 
 
-def unfinished(server: Server) -> float:
-    return sum(server.metric(f"vllm:num_requests_{state}") for state in ("running", "waiting"))
-
-
 @pytest.mark.parametrize(
     "make",
     [
@@ -58,7 +54,7 @@ async def test_nothing_is_left_of_an_attack(server: Server, make: Callable[[], A
                 assert len(answer.content) < 10_000
 
         await asyncio.gather(*(send(*request) for request in attack.requests))
-    await asyncio.to_thread(until, lambda: unfinished(server) == 0)
+    await asyncio.to_thread(until, lambda: server.unfinished() == 0)
     assert httpx.get(f"{server.url}/ready").json() == {"ready": True}
     assert api.memory_info().rss - memory < 300 * MB
     assert b"Traceback" not in server.log.read_bytes()[logged:]

@@ -27,11 +27,6 @@ WHOLE: dict[str, Any] = {
 STREAMS = {path: WHOLE[path] | {"stream": True} for path in WHOLE if path != "/v1/score"}
 
 
-def unfinished(server: Server) -> float:
-    """What the engine has still to do: several parts of some of the requests."""
-    return sum(server.metric(f"vllm:num_requests_{state}") for state in ("running", "waiting"))
-
-
 async def test_requests_that_outlast_a_drain_hear_it(model_path: Path, tmp_path: Path) -> None:
     """Whatever was asked for: an answer, a stream, scores, estimates."""
     flags = ["--max-model-len=1024", "--shutdown-timeout=2"]
@@ -43,7 +38,7 @@ async def test_requests_that_outlast_a_drain_hear_it(model_path: Path, tmp_path:
                 for path, body in bodies.items()
             ]
             count = len(requests)
-            await asyncio.to_thread(until, lambda: unfinished(server) > count)
+            await asyncio.to_thread(until, lambda: server.unfinished() > count)
             server.terminate()
             answers = await asyncio.gather(*requests)
         assert await asyncio.to_thread(server.process.wait, 60) == 0
@@ -82,7 +77,7 @@ async def test_where_one_api_process_dies_the_others_drain(
                 asyncio.create_task(client.post("/v1/completions", json=LONG | {"prompt": "One,"}))
                 for _ in range(8)
             ]
-            await asyncio.to_thread(until, lambda: unfinished(server) >= 8)
+            await asyncio.to_thread(until, lambda: server.unfinished() >= 8)
             first, *_ = processes(server, "APIServer")
             first.kill()
             answers = await asyncio.gather(*requests, return_exceptions=True)

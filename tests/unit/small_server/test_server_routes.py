@@ -65,7 +65,8 @@ def test_requests_and_tokens_are_counted(server: Server) -> None:
     assert found["conf_server_prompt_tokens_total", ()] == 2 * 3
     assert found["conf_server_generated_tokens_total", ()] == 8
     assert found["conf_server_scored_tokens_total", ()] == 2 + 3
-    assert found["conf_server_requests_running", ()] == 1  # this one
+    assert found["conf_server_requests_running", ()] == 0
+    assert not [labels for _, labels in found if "/metrics" in labels]
     assert found["conf_server_build_info", ("transformers", conf_server.__version__)] == 1
 
 
