@@ -186,16 +186,17 @@ def compare_numbers(got: Any, expected: Any) -> None:
 
 
 def test_every_choice_has_its_own_summary(server: Server) -> None:
-    answer = ask(server, {"mode": "summary"}, n=3, temperature=1.5, seed=7, max_tokens=12)
+    # Not so hot that there are bytes among the tokens that make no character.
+    answer = ask(server, {"mode": "summary"}, n=3, temperature=1.0, seed=7, max_tokens=12)
     summaries = set()
     for index, choice in enumerate(answer.choices):
         assert choice.index == index
         logprobs = choice_logprobs(answer, index)
         mean = np.mean([entry["confidence"] for entry in logprobs["content"]])
         assert logprobs["confidence_summary"]["mean_confidence"] == pytest.approx(mean, abs=1e-6)
-        # Bytes that make no character have no text among the tokens.
-        text = (choice.message.content or "").replace("�", "")
-        assert "".join(e["token"] for e in logprobs["content"]).startswith(text)
+        assert "".join(e["token"] for e in logprobs["content"]).startswith(
+            choice.message.content or ""
+        )
         summaries.add(round(float(mean), 6))
     assert len(summaries) == 3
 

@@ -38,6 +38,9 @@ def uncertainty(**options: Any) -> dict[str, Any]:
     return UNCERTAINTY | {"uncertainty": options}
 
 
+MANY = {"vllm": 64, "transformers": 20}
+"""Requests at once: more than transformers answers at a time, which is 16."""
+
 BAD_BODIES: list[Any] = [
     ("/v1/chat/completions", CHAT | {"confidence": {"mode": "all"}}, "confidence.mode"),
     ("/v1/chat/completions", CHAT | {"confidence": {"top_k": 0}}, "confidence.top_k"),
@@ -441,7 +444,8 @@ def test_a_cache_salt_keeps_a_cache_to_itself(server: Server) -> None:
         assert cached(salt) > 0
 
 
-async def test_64_at_once_each_get_their_own_answer(server: Server) -> None:
+async def test_many_at_once_each_get_their_own_answer(server: Server) -> None:
+    count = MANY[server.kind]
     async with server.async_client() as client:
 
         async def ask(number: int) -> str:
@@ -459,9 +463,9 @@ async def test_64_at_once_each_get_their_own_answer(server: Server) -> None:
             assert "".join(logprobs.tokens or ()) == answer.choices[0].text
             return answer.choices[0].text
 
-        answers = await asyncio.gather(*(ask(number) for number in range(64)))
+        answers = await asyncio.gather(*(ask(number) for number in range(count)))
     right = sum(str(number + 3) in answer for number, answer in enumerate(answers))
-    assert right >= 48  # a small model, but it can count
+    assert right >= 0.75 * count  # a small model, but it can count
     assert wait_until_idle(server, 10)
 
 

@@ -36,8 +36,8 @@ def line(number: int, question: str, answer: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def folder(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fit of all methods on 40 answers, made by the shared server."""
+def folder(vllm_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fit of all methods on 40 answers. Made with one server, it is of use to every other one."""
     folder = tmp_path_factory.mktemp("fit")
     train, background = folder / "train.jsonl", folder / "background.jsonl"
     lines = [line(number, *text) for number, text in enumerate(TEXTS)]
@@ -48,7 +48,7 @@ def folder(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     head.write_text(as_yaml(LuhConfig("claim", SMALL, usual_config().extractors)))
     words += ["--methods", ",".join((*FITTABLE, "uhead")), "--rde-components", "8"]
     words += ["--head-config", str(head)]
-    words += ["--url", server.url, "--api-key", server.api_key]
+    words += ["--url", vllm_server.url, "--api-key", vllm_server.api_key]
     assert command.main(words) == 0
     return folder / "fitted"
 
