@@ -35,7 +35,7 @@ def line(number: int, question: str, answer: str) -> dict[str, Any]:
     return {"messages": messages, "completion": answer, "correct": number % 2 == 0}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def folder(vllm_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fit of all methods on 40 answers. Made with one server, it is of use to every other one."""
     folder = tmp_path_factory.mktemp("fit")

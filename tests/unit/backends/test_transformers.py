@@ -91,7 +91,7 @@ async def test_what_cannot_be_asked_is_refused_before_any_work(
         (Ask(Plain((5,) * 512)), "prompt"),
         (Ask(Plain("a" * 1_000_000)), "prompt"),
         (Ask(Chat(({"role": "user", "content": "word " * 600},))), "messages"),
-        (Ask(Plain((5,) * 500), max_tokens=13), "max_tokens"),
+        (Ask(Plain((5,) * 500), max_tokens=513), "max_tokens"),
     ],
 )
 async def test_what_does_not_fit_is_too_long(
