@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
+
 DEADLINE_S = 60
 
 
@@ -24,3 +26,11 @@ def is_running(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def runs_scorer(process: psutil.Process) -> bool:
+    """Whether this is a scorer that has not ended."""
+    try:
+        return "conf_server.scorer" in process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return False

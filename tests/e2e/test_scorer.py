@@ -12,7 +12,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from conf_server.cli import main
-from tests.processes import is_running, until
+from tests.processes import is_running, runs_scorer, until
 from tests.server import Server
 
 INNER = ["rauq", "attention_score", "eigenscore"]
@@ -37,7 +37,7 @@ def scored(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 def scorers(server: Server) -> list[psutil.Process]:
     children = psutil.Process(server.process.pid).children(recursive=True)
-    return [child for child in children if "conf_server.scorer" in child.cmdline()]
+    return [child for child in children if runs_scorer(child)]
 
 
 def post(server: Server, methods: list[str], **options: Any) -> Any:

@@ -19,21 +19,24 @@ def options(model_path: Path) -> TransformersOptions:
     return TransformersOptions(str(model_path), dtype="float32", device="cpu", max_len=512)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def one_thread() -> Iterator[None]:
-    """Passes are so small that threads would wait for each other more than they work."""
+    """Passes are so small that threads would wait for each other more than they work.
+
+    It ends with this folder's tests: sums of others are rounded as their threads have it.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def loaded(options: TransformersOptions, one_thread: None) -> LoadedModel:
     return load(options)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def passes(loaded: LoadedModel) -> ForwardPasses:
     return ForwardPasses(loaded.model, loaded.device)
 

@@ -35,7 +35,7 @@ from conf_server.scorer.supervisor import RunningScorer, Supervisor
 from conf_server.scorer.wire import TO_SUPERVISOR, Hello, Start, frame
 from conf_server.settings import SettingsError
 from conf_server.stats.forced import WantedAttention, WantedRows, WantedStates
-from tests.processes import DEADLINE_S, is_running, until
+from tests.processes import DEADLINE_S, is_running, runs_scorer, until
 
 CALLER = Caller("request")
 ITEMS = [
@@ -77,7 +77,7 @@ def client_of(scorer: RunningScorer) -> ScorerBackend:
 def scorers(parent: int) -> list[int]:
     """Process ids of the scorers of a process."""
     children = psutil.Process(parent).children()
-    return [child.pid for child in children if "conf_server.scorer" in child.cmdline()]
+    return [child.pid for child in children if runs_scorer(child)]
 
 
 async def test_it_says_what_a_backend_in_this_process_says(
