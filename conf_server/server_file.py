@@ -117,7 +117,7 @@ def read_server_file(path: Path) -> ServerFile:
     notes = []
     for name, section in data.items():
         if name not in _SECTIONS:
-            raise _wrong(path, lines[name], name, "no such key", _SECTIONS)
+            raise _wrong(path, lines.get(str(name), 1), str(name), "no such key", _SECTIONS)
         if name == "fitted":
             if not isinstance(section, str):
                 raise _wrong(path, lines[name], name, "must be the name of a folder")
@@ -131,7 +131,7 @@ def read_server_file(path: Path) -> ServerFile:
                 del section[key]
             elif _SECTIONS[name] and key not in _SECTIONS[name]:
                 place = f"{name}.{key}"
-                raise _wrong(path, lines[place], place, "no such key", _SECTIONS[name])
+                raise _wrong(path, lines.get(place, 1), place, "no such key", _SECTIONS[name])
     return _checked(path, data, lines, notes)
 
 
@@ -187,7 +187,7 @@ def _method_entries(path: Path, line: int, methods: list[str]) -> list[Entry]:
 
 def _entry(lines: Mapping[str, int], section: str, key: str, flag: str, value: Any) -> Entry:
     path = f"{section}.{key}"
-    return Entry(path, lines[path], flag.replace("_", "-"), value)
+    return Entry(path, lines.get(path, 1), flag.replace("_", "-"), value)
 
 
 def _flag_words(entry: Entry, known: Collection[str]) -> list[str]:

@@ -28,6 +28,7 @@ class AnswerEstimates:
         """
         self._defaults = defaults
         self._prompts = request.prompts()
+        self._unrepeatable = request.unrepeatable()
         self._tracers = tracers
         self._n = getattr(request, "n", None) or 1
         fields: Any = request
@@ -50,9 +51,14 @@ class AnswerEstimates:
         place, number = divmod(index, self._n)
         token_ids = self._tracers[place].traces[number].all().token_ids.tolist()
         finished = choice["finish_reason"] == "stop" and choice.get("stop_reason") is None
-        found = await self._defaults.of(
-            self._prompts[place], token_ids, finished, self._caller.at(str(index))
-        )
+        if self._unrepeatable is not None:
+            # The numbers would be those of another prompt.
+            reason = f"the prompt holds what `{self._unrepeatable}` has made of it"
+            found = self._defaults.missing(reason)
+        else:
+            found = await self._defaults.of(
+                self._prompts[place], token_ids, finished, self._caller.at(str(index))
+            )
         logprobs["uncertainty"] = {**(logprobs.get("uncertainty") or {}), **found}
 
 

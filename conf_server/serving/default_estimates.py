@@ -73,11 +73,15 @@ class DefaultEstimates:
             work = await self._estimator.prepare(inquiry)
             outcome = await work.run(lambda *_: None)
         except RefusalError as error:
-            return {name: _missing(str(error)) for name in self.methods}
+            return self.missing(str(error))
         return {
             name: {"value": finite(found.value), "exact": found.exact}
             for name, found in outcome.estimates.items()
         } | {name: _missing(reason) for name, reason in outcome.unavailable.items()}
+
+    def missing(self, reason: str) -> Mapping[str, Any]:
+        """What an answer says that cannot be judged."""
+        return {name: _missing(reason) for name in self.methods}
 
 
 def _missing(reason: str) -> dict[str, Any]:

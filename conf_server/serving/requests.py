@@ -22,6 +22,12 @@ from conf_server.serving.fields import RequestId
 from conf_server.serving.splices import SplicedRequest
 from conf_server.settings import ConfidenceSettings
 
+_IN_PROMPT = (
+    *("tools", "documents", "reasoning_effort", "mm_processor_kwargs", "truncate_prompt_tokens"),
+    *("prompt_embeds", "suffix"),
+)
+"""Fields of vLLM's that change a prompt, beside those that a `Prompt` has."""
+
 
 class ConfidenceRequest(CheckedBody, SplicedRequest):
     """What both requests share. It is mixed in before vLLM's class."""
@@ -60,6 +66,10 @@ class ConfidenceRequest(CheckedBody, SplicedRequest):
     def prompts(self) -> list[Prompt]:
         """What the answers answer, one after the other."""
         raise NotImplementedError
+
+    def unrepeatable(self) -> str | None:
+        """The first field that has made more of the prompt than `prompts` says; None without."""
+        return next((name for name in _IN_PROMPT if getattr(self, name, None)), None)
 
     def preset_confidence(self, confidence: Confidence) -> None:
         """Decide what this request gets, whatever its fields say."""

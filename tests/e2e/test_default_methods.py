@@ -102,3 +102,13 @@ def test_what_a_request_names_counts_alone(server: Server) -> None:
     assert list(choice["logprobs"]["uncertainty"]) == ["perplexity"]
     (plain,) = answered(server, "/v1/chat/completions", CHAT)["choices"]
     assert plain["logprobs"] is None
+
+
+def test_a_prompt_with_tools_in_it_is_not_judged_as_another(server: Server) -> None:
+    tool = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
+    body = {**CHAT, "tools": [tool], "tool_choice": "none", "logprobs": True}
+    (choice,) = answered(server, "/v1/chat/completions", body)["choices"]
+    found = choice["logprobs"]["uncertainty"]
+    assert found["mean_token_entropy"]["exact"]
+    assert (found["rauq"]["value"], found["rauq"]["exact"]) == (None, False)
+    assert "`tools`" in found["rauq"]["reason"]

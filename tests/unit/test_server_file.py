@@ -105,6 +105,7 @@ def test_keys_of_old_do_nothing_and_that_is_said(path: Path) -> None:
         ),
         ("generator: {model: m}\nfitted: [a]", "line 2: fitted: must be the name of a folder"),
         ("generator: {model: m}\ngenerator: {model: n}", "line 2: generator: given twice, first"),
+        ("generator: {model: m}\non: 3", "line 1: True: no such key"),
         ("generator: {model: m}\nscorer: 3", "line 2: scorer: must hold keys of its own"),
     ],
 )
