@@ -25,6 +25,11 @@ FLOAT32_PRODUCTS = {"TRITON_F32_DEFAULT": "ieee"}
 """Triton's matrix products take TF32 for float32 unless told otherwise, which is 1e-3 off."""
 
 
+SMALL_SHARE = 0.05
+"""Of a GPU's memory. An engine starts only where its share is free, whatever its cache's size is
+set to, and several engines of the tests run on one GPU."""
+
+
 @dataclass(frozen=True)
 class TritonDevice:
     """Where Triton's kernels run, in a process of its own: a process has one way or the other.

@@ -14,14 +14,18 @@ import httpx
 import openai
 
 from conf_server.server_process import ServerProcess
-from tests.devices import FLOAT32_PRODUCTS, HAS_CUDA
+from tests.devices import FLOAT32_PRODUCTS, HAS_CUDA, SMALL_SHARE
 
 START_TIMEOUT_S = 240
 # A small cache is enough for every test. Its size is absolute: a share of the memory has to hold
 # the model's process as well, and may be too little for that on the test machine.
 MEMORY_FLAGS = ("--kv-cache-memory-bytes=1G",)
 # What conf-server does by itself on a CPU: numbers are held against transformers in float32.
-CUDA_FLAGS = ("--dtype=float32", "--enforce-eager") if HAS_CUDA else ()
+CUDA_FLAGS = (
+    ("--dtype=float32", "--enforce-eager", f"--gpu-memory-utilization={SMALL_SHARE}")
+    if HAS_CUDA
+    else ()
+)
 
 Kind = Literal["vllm", "transformers"]
 KIND_FLAGS: Final[Mapping[Kind, Sequence[str]]] = {

@@ -1,7 +1,8 @@
-"""A server on a GPU against transformers on the same GPU: an answer, and a given text.
+"""A server on a GPU against transformers on the same GPU: an answer, a given text, its attention.
 
 In float32 the numbers have to agree. In bfloat16, compiled and with CUDA graphs, which is how a
-GPU is used, they only have to be near those of transformers in float32.
+GPU is used, they only have to be near those of transformers in float32. The server without vLLM
+and the engine with a scorer beside it, on the same GPU, are held to the same numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from conf_server.stats.confidence import token_confidence
 from tests.reference import Reference
-from tests.server import Server
+from tests.server import Kind, Server
 
 pytestmark = pytest.mark.gpu
 
@@ -25,6 +26,8 @@ TOP_K = 20
 CONTEXT = "The capital of France is"
 COMPLETION = " Paris, a city on the Seine that more people visit than any other in Europe."
 QUESTION = "What is the capital of France?"
+RAUQ = 3.34861
+"""Of COMPLETION after CONTEXT, by transformers on a CPU: docs/backends.md compares all methods."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +36,31 @@ class Way:
 
     Attributes:
         tolerance: nats that a mean over tokens may be away from transformers'.
+        kind: what runs the model.
+        reads_attention: who says what the model attended to.
     """
 
     flags: tuple[str, ...]
     tolerance: float
+    kind: Kind = "vllm"
+    reads_attention: str | None = None
 
 
 WAYS = {
-    "float32": Way(("--dtype=float32", "--enforce-eager"), 1e-3),
+    "float32": Way(
+        ("--dtype=float32", "--enforce-eager", "--enable-hidden-states"),
+        1e-3,
+        reads_attention="engine",
+    ),
     "bfloat16": Way(("--dtype=bfloat16", "--no-enforce-eager"), 0.1),
+    "scorer": Way(
+        ("--dtype=float32", "--enforce-eager", "--scorer=transformers", "--scorer-device=cuda:0"),
+        1e-3,
+        reads_attention="scorer",
+    ),
+    "transformers": Way(
+        ("--device=cuda", "--enable-hidden-states"), 1e-3, "transformers", "engine"
+    ),
 }
 
 
@@ -56,7 +75,7 @@ def gpu_server(
 ) -> Iterator[Server]:
     flags = ["--served-model-name=smol", "--max-model-len=2048", *way.flags]
     log = tmp_path_factory.mktemp("gpu") / "log"
-    with Server(model_path, flags, log) as server:
+    with Server(model_path, flags, log, kind=way.kind) as server:
         yield server
 
 
@@ -100,3 +119,17 @@ def test_a_given_texts_numbers(gpu_server: Server, way: Way, reference: Referenc
     assert item["mean_logprob"] == pytest.approx(own.mean(), **near)
     got = item["confidence_summary"]["mean_confidence"]
     assert got == pytest.approx(mean_confidence(rows), **near)
+
+
+def test_what_it_attended_to(gpu_server: Server, way: Way, reference: Reference) -> None:
+    request = {
+        "prompt": CONTEXT,
+        "answer": {"text": COMPLETION, "finished": False},
+        "uncertainty": {"methods": ["rauq"]},
+    }
+    if way.reads_attention is None:
+        assert gpu_server.post("/v1/uncertainty", request).status_code == 400
+        return
+    got = post(gpu_server, "/v1/uncertainty", request)["estimates"]["rauq"]
+    assert got.get("backend", "engine") == way.reads_attention
+    assert got["value"] == pytest.approx(RAUQ, rel=1e-3)

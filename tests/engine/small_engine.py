@@ -15,6 +15,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from conf_server.engine.client.async_llm import ConfidenceAsyncLLM
 from conf_server.engine.core.scheduler import use_our_scheduler
 from conf_server.engine.exact_statistics import WORKER_EXTENSION
+from tests.devices import HAS_CUDA, SMALL_SHARE
 
 BLOCK = 32
 CHUNK = 48  # tokens a step: longer prompts are prefilled in chunks
@@ -40,6 +41,8 @@ async def small_engine(
         "max_num_seqs": 8,
         "worker_extension_cls": WORKER_EXTENSION,
     }
+    if HAS_CUDA:
+        arguments["gpu_memory_utilization"] = SMALL_SHARE
     config = AsyncEngineArgs(**arguments | given).create_engine_config()
     use_our_scheduler(config)
     engine = ConfidenceAsyncLLM.from_vllm_config(config)

@@ -20,10 +20,11 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from conf_server.stats.columns import NUM_TOKEN_STATISTICS
+from tests.server import KIND_FLAGS
 
 CHECK_S = 500  # 45 on two idle cores
 STOP_S = 60  # far less than what is left of the check
-FLAGS = ("--max-model-len=1024", "--kv-cache-memory-bytes=1G")
+FLAGS = ("--max-model-len=1024", *KIND_FLAGS["vllm"])
 DAMAGED = "model.layers.15.mlp.down_proj.weight"
 
 

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from conf_server.stats.confidence import token_confidence
-from tests.devices import TRITON_DEVICES, TritonDevice
+from tests.devices import SMALL_SHARE, TRITON_DEVICES, TritonDevice
 from tests.reference import Reference, token_statistics
 
 pytestmark = pytest.mark.skipif(
@@ -157,6 +157,7 @@ def run(
         "enforce_eager": True,
         "block_size": BLOCK,
         "kv_cache_memory_bytes": 2**28,
+        "gpu_memory_utilization": SMALL_SHARE if device.name == "cuda" else 0.5,
         "num_gpu_blocks_override": NUM_BLOCKS + 1,  # one is vLLM's own
         "max_model_len": 256,
         "max_num_batched_tokens": CHUNK,
