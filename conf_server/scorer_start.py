@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from vllm import envs
 from vllm.logger import init_logger
 from vllm.platforms import current_platform
 
@@ -41,12 +42,25 @@ def check_scorer(
     if args.headless:
         raise SettingsError("--scorer: no API server runs with --headless")
     if scorer.mode == "swap":
-        if not current_platform.is_sleep_mode_available():
-            raise SettingsError(
-                "--scorer-mode swap: it needs vLLM's sleep mode, which this platform does not have"
-            )
-        raise SettingsError("--scorer-mode swap: it is not there yet; resident is")
+        if obstacle := swap_obstacle(args, scorer):
+            raise SettingsError(f"--scorer-mode swap: {obstacle}")
+        args.enable_sleep_mode = True
     scorer.options(args, settings)
+
+
+def swap_obstacle(args: Namespace, scorer: ScorerSettings) -> str | None:
+    """Why engine and scorer cannot have a GPU in turn; None where they can."""
+    if not current_platform.is_sleep_mode_available():
+        return "it needs vLLM's sleep mode, which this platform does not have"
+    if not on_engine_gpu(args, scorer.device):
+        return f"the scorer on {scorer.device} shares no GPU with the engine: resident is for it"
+    if scorer.quantization != "none":
+        return "quantized weights cannot be moved: leave --scorer-quantization out"
+    if args.data_parallel_size > 1 or (args.api_server_count or 1) > 1:
+        return "one engine and one API process take turns, and no more"
+    if envs.VLLM_ALLOW_RUNTIME_LORA_UPDATING:
+        return "VLLM_ALLOW_RUNTIME_LORA_UPDATING would load adapters into an engine that sleeps"
+    return None
 
 
 @contextmanager
@@ -66,7 +80,9 @@ def running_scorer(
     options = scorer.options(args, settings)
     same = scorer.runs(args.model)
     with Supervisor(options, scorer.max_queue, same_model=same) as running:
-        if on_engine_gpu(args, scorer.device):
+        if options.parked:
+            logger.info("The scorer and the engine have the GPU in turn.")
+        elif on_engine_gpu(args, scorer.device):
             # By now the process has its files in the hub's own cache, wherever --download-dir is.
             size = weights_bytes(options.model, options.revision, None)
             leave_room(args, size, current_platform.get_device_total_memory())

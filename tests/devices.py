@@ -19,6 +19,9 @@ import pytest
 import torch
 
 HAS_CUDA = torch.cuda.is_available()
+if HAS_CUDA:
+    # A process that has asked for GPUs cannot be forked by one that is to use them.
+    os.environ["VLLM_WORKER_MULTIPROCESSING_METHOD"] = "spawn"
 TRITON_CPU = Path(__file__).parent / "triton_cpu"
 
 FLOAT32_PRODUCTS = {"TRITON_F32_DEFAULT": "ieee"}

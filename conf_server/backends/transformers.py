@@ -45,6 +45,7 @@ from conf_server.backends.transformers_generation import Decoding, DecodingModel
 from conf_server.backends.transformers_memory import in_halves
 from conf_server.backends.transformers_model import LoadedModel, load
 from conf_server.backends.transformers_options import TransformersOptions
+from conf_server.backends.transformers_parking import ParkedWeights
 from conf_server.backends.transformers_sampling import Sampling, checked_sampling
 from conf_server.backends.transformers_tokens import TransformersTokens
 from conf_server.refusal import RefusalError, TooLongError
@@ -106,6 +107,7 @@ class TransformersBackend(ReadsTexts):
         self._generations = asyncio.Semaphore(options.max_generations)
         self._texts = TokenTexts(loaded.tokenizer)
         self._special = frozenset(loaded.tokenizer.all_special_ids)
+        self._weights = ParkedWeights(loaded.model, loaded.device) if options.parked else None
         self._limits = self._found_limits()
 
     @classmethod
@@ -116,11 +118,20 @@ class TransformersBackend(ReadsTexts):
             SettingsError: an option that this machine or this model cannot meet.
         """
         loaded = load(options)
-        return cls(loaded, ForwardPasses(loaded.model, loaded.device), options)
+        return cls(loaded, ForwardPasses(loaded.model), options)
 
     def close(self) -> None:
         """Let the pass that runs end, and begin no other. Nothing can be asked afterwards."""
         self._thread.close()
+
+    async def move(self, on_device: bool) -> None:
+        """Bring the weights of a parked model onto its device, or take them away from it.
+
+        Raises:
+            RefusalError: the device has no room for them.
+        """
+        if self._weights is not None:
+            await self._thread.turn(partial(self._weights.move, on_device))
 
     def limits(self) -> Limits:
         return self._limits

@@ -52,17 +52,25 @@ class ForwardPasses:
         hidden_size: d, of a hidden state.
     """
 
-    def __init__(self, model: Any, device: torch.device) -> None:
+    def __init__(self, model: Any) -> None:
+        """
+        Args:
+            model: it reads a few tokens now, where its weights are. They may be elsewhere later.
+        """
         self.model = model
         self.body = body_of(model)
-        self.device = device
         self.layers = DecoderLayers(model)
         takes = inspect.signature(model.forward).parameters
         # Models of old do not know it, and compute the logits of all positions.
         self._last_logits = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
-        self._rows_at_once = _ROWS_AT_ONCE[device.type]
         self._head: Callable[[Tensor], Tensor] = self._whole_head
         self._probe_head()  # may find a shorter way
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = self.model.device
+        return device
 
     @torch.inference_mode()
     def forced(self, works: Sequence[ForcedWork]) -> list[ForcedRows | ForcedStates]:
@@ -194,10 +202,11 @@ class ForwardPasses:
             targets: (n,) int64, the tokens.
         """
         targets = targets.to(self.device)
+        size = _ROWS_AT_ONCE[self.device.type]
         parts = [
             made_rows(self.logits(before[block]), targets[block], wanted)
-            for start in range(0, max(1, len(before)), self._rows_at_once)
-            for block in [slice(start, start + self._rows_at_once)]
+            for start in range(0, max(1, len(before)), size)
+            for block in [slice(start, start + size)]
         ]
         return joined_rows(parts)
 

@@ -42,8 +42,9 @@ class LoadedModel:
     """A model that is ready to run.
 
     Attributes:
-        model: of transformers, in evaluation mode, on the device.
+        model: of transformers, in evaluation mode, on the device unless it is to be parked.
         tokenizer: of transformers.
+        device: where it runs.
         max_len: tokens of prompt and answer together.
         end_tokens: at which an answer ends: the tokenizer's own first.
         sampling_defaults: sampling options that the model's generation config names.
@@ -161,6 +162,8 @@ def _arguments(
         if dtype == "auto" and getattr(quantization, "load_in_8bit", False):
             # bitsandbytes computes in no other dtype, and warns at each product that it casts.
             arguments["dtype"] = torch.float16
+    if options.parked:
+        return arguments
     if (device.type == "cuda" or quantized) and find_spec("accelerate") is not None:
         # Weights go to the GPU one by one, and are never all in the machine's memory.
         arguments["device_map"] = {"": str(device)}
@@ -171,7 +174,7 @@ def _model(options: TransformersOptions, hub: dict[str, Any], device: torch.devi
     arguments = _arguments(options, hub, device)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(options.model, **arguments)
-        if "device_map" not in arguments:
+        if "device_map" not in arguments and not options.parked:
             model = model.to(device)
     except Exception as error:
         if is_out_of_memory(error):

@@ -49,6 +49,8 @@ class TransformersOptions:
             is a pass of its own.
         max_forced_tokens: that all texts of one request, with their contexts, may have together.
         trust_remote_code: whether code that comes with the model may run.
+        parked: the weights are loaded into the machine's memory, and are on the device only
+            between `move(True)` and `move(False)`.
 
     Raises:
         SettingsError: a value that cannot be meant; the message begins with the flag.
@@ -70,6 +72,7 @@ class TransformersOptions:
     max_attention_bytes: int = ConfidenceSettings.max_attention_bytes
     max_forced_tokens: int = ConfidenceSettings.max_forced_tokens
     trust_remote_code: bool = False
+    parked: bool = False
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -17,12 +17,14 @@ from conf_server.scorer.wire import (
     Answer,
     AskForce,
     AskLabels,
+    AskMove,
     AskPrepare,
     Cancel,
     Failed,
     FrameTooLargeError,
     Hello,
     Labels,
+    Moved,
     Prepared,
     Question,
     Refused,
@@ -33,19 +35,26 @@ from conf_server.scorer.wire import (
     unavailable,
 )
 
+Move = Callable[[bool], Awaitable[None]]
+
 logger = logging.getLogger("vllm.conf_server.scorer")
 
 
 class Connections:
     """Answers whoever connects. Work ends with the connection that it came from."""
 
-    def __init__(self, backend: ForcingBackend, hello: Hello, max_queue: int) -> None:
+    def __init__(
+        self, backend: ForcingBackend, hello: Hello, max_queue: int, move: Move | None = None
+    ) -> None:
         """
         Args:
             hello: what a client is told first.
             max_queue: requests that may be at work or wait, of all clients together. What is asked
                 for one request counts once.
+            move: brings the backend's weights onto the GPU, or takes them away; None for a backend
+                that keeps them where they are.
         """
+        self._move = move
         self._backend = backend
         self._hello = hello
         self._max_queue = max_queue
@@ -97,6 +106,10 @@ class Connections:
         backend, number = self._backend, question.number
         if isinstance(question, AskPrepare):
             return Prepared(number, await backend.prepare(item.item() for item in question.items))
+        if isinstance(question, AskMove):
+            if self._move is not None:
+                await self._move(question.on_device)
+            return Moved(number, None)
         with self._admitted(question.caller):
             if isinstance(question, AskForce):
                 rows = await backend.force(question.jobs, question.wanted, question.caller)

@@ -76,6 +76,7 @@ async def _serve(start: Start, supervisor: socket.socket) -> None:
 
     backend = TransformersBackend.load(start.options)
     hello = Hello(backend.limits(), start.options.model)
-    server = await Connections(backend, hello, start.max_queue).listen(start.path)
+    connections = Connections(backend, hello, start.max_queue, backend.move)
+    server = await connections.listen(start.path)
     supervisor.sendall(frame(hello))
     await server.serve_forever()

@@ -16,6 +16,7 @@ from conf_server.scorer.wire import (
     Answer,
     AskForce,
     AskLabels,
+    AskMove,
     AskPrepare,
     AskStates,
     Cancel,
@@ -109,6 +110,22 @@ class ScorerBackend:
 
         await together(*(work() for _ in range(LABELS_IN_FLIGHT)))
         return [found[place] for place in range(len(found))]
+
+    async def reach(self) -> None:
+        """Make sure that there is a process to ask.
+
+        Raises:
+            RefusalError: there is none, status 503.
+        """
+        await self._connected()
+
+    async def move(self, on_device: bool) -> None:
+        """Let a parked scorer bring its weights onto the GPU, or take them away from it.
+
+        Raises:
+            RefusalError: there is no room for them, status 503.
+        """
+        await self._ask(AskMove, on_device)
 
     async def close(self) -> None:
         """Leave the process. A question that is asked afterwards connects again."""

@@ -21,7 +21,7 @@ class ScorerSettings:
     Attributes:
         model: a folder, or a name on a hub; None for the served model.
         device, dtype, quantization: as in `TransformersOptions`.
-        mode: resident keeps the model beside the engine; swap would take turns with it.
+        mode: resident keeps the model beside the engine; swap gives each the GPU in turn.
         max_queue: requests that it may have at a time.
     """
 
@@ -78,6 +78,7 @@ class ScorerSettings:
                 max_attention_bytes=settings.max_attention_bytes,
                 max_forced_tokens=settings.max_forced_tokens,
                 trust_remote_code=args.trust_remote_code,
+                parked=self.mode == "swap",
                 **same,
             )
         except SettingsError as error:
@@ -129,8 +130,9 @@ def add_scorer_args(parser: ArgumentParser) -> None:
         "--scorer-mode",
         default=SUPPRESS,
         choices=get_args(Mode),
-        help="resident: it stays in memory beside the engine. swap, for taking turns with an "
-        f"engine that sleeps, is not there yet. Default: {defaults.mode}.",
+        help="resident: it stays in memory beside the engine. swap: the two have the GPU in turn; "
+        "while the scorer reads, the engine sleeps, and its requests wait. Default: "
+        f"{defaults.mode}.",
     )
     group.add_argument(
         "--scorer-max-queue",

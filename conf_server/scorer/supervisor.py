@@ -43,11 +43,13 @@ class RunningScorer:
         path: of its socket; a process that is started later listens there too.
         hello: what it has said of itself.
         same_model: it runs the served model.
+        in_turn: it has the GPU in turn with the engine: `ScorerInTurn`.
     """
 
     path: str
     hello: Hello
     same_model: bool = True
+    in_turn: bool = False
 
 
 class Supervisor:
@@ -88,7 +90,8 @@ class Supervisor:
         """
         self._thread.start()
         try:
-            return RunningScorer(self._path, self._said.result(), self._same_model)
+            hello = self._said.result()
+            return RunningScorer(self._path, hello, self._same_model, self._options.parked)
         except BaseException:  # a signal to the server comes as an exception, too
             self.stop()
             raise

@@ -171,13 +171,20 @@ class AskLabels(_Message, frozen=True):
         return LabelQuestion(self.prompt.prompt(), self.labels)
 
 
+class AskMove(_Message, frozen=True):
+    """Bring the weights onto the GPU, or take them away; only for a scorer that is parked."""
+
+    number: int
+    on_device: bool
+
+
 class Cancel(_Message, frozen=True):
     """Nobody waits for the answer any more."""
 
     number: int
 
 
-Question = AskPrepare | AskForce | AskStates | AskLabels
+Question = AskPrepare | AskForce | AskStates | AskLabels | AskMove
 
 
 # To a client.
@@ -186,6 +193,11 @@ Question = AskPrepare | AskForce | AskStates | AskLabels
 class Prepared(_Message, frozen=True):
     number: int
     result: list[ForcingJob]
+
+
+class Moved(_Message, frozen=True):
+    number: int
+    result: None
 
 
 class Rows(_Message, frozen=True):
@@ -234,7 +246,7 @@ class Failed(_Message, frozen=True):
     message: str
 
 
-Answer = Prepared | Rows | States | Labels | Refused | Failed
+Answer = Prepared | Rows | States | Labels | Moved | Refused | Failed
 
 
 def _unfold(value: object) -> Any:

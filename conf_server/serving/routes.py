@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from copy import copy
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
@@ -23,15 +24,17 @@ from vllm.logger import init_logger
 from vllm.version import __version__ as vllm_version
 
 from conf_server import __version__
-from conf_server.backends.base import Backend
+from conf_server.backends.base import Backend, ForcingBackend
 from conf_server.backends.paired import PairedBackend, Side, readers_of, side_of
 from conf_server.backends.served import ServedBackend, max_candidates
 from conf_server.engine.client.readiness import obstacle
+from conf_server.engine.client.sleeper import EngineSleeper
 from conf_server.engine.states_support import NOT_ENABLED, StatesSupport
 from conf_server.gathering.estimation import Estimator
 from conf_server.judges.models import all_judges, load_models
 from conf_server.scorer.scorer_backend import ScorerBackend
 from conf_server.scorer.supervisor import RunningScorer
+from conf_server.scorer.turns import ScorerInTurn
 from conf_server.serving.chat import ConfidenceServingChat
 from conf_server.serving.completion import ConfidenceServingCompletion
 from conf_server.serving.cut_requests import RETRY_AFTER_S
@@ -200,7 +203,7 @@ def init_confidence_state(
     host = VllmHost(chat)
     state.conf_server_score = ServingScore(host, backend, settings)
     # Estimates may be read by a scorer, too; other routes are the engine's.
-    reading = _beside_scorer(backend, scorer)
+    reading = _beside_scorer(backend, scorer, chat.engine_client)
     choice = readers_of(reading).choose(lambda limits: limits.states)
     identity = fitted = None
     if choice.side is not None:
@@ -218,9 +221,12 @@ def init_confidence_state(
     chat.default_estimates = completion.default_estimates = defaults
 
 
-def _beside_scorer(backend: Backend, scorer: RunningScorer | None) -> Backend:
-    """The backend, with the scorer beside it if there is one."""
+def _beside_scorer(backend: Backend, scorer: RunningScorer | None, engine: Any) -> Backend:
+    """The engine's backend, with the scorer beside it if there is one."""
     if scorer is None:
         return backend
-    asked = ScorerBackend(scorer.path, scorer.hello)
+    process = ScorerBackend(scorer.path, scorer.hello)
+    asked: ForcingBackend = process
+    if scorer.in_turn:
+        asked = ScorerInTurn(process, EngineSleeper(engine))
     return PairedBackend(backend, asked, same_model=scorer.same_model)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from conf_server.fit import command
 from conf_server.heads.luh_config import LuhConfig, as_yaml, usual_config
@@ -88,9 +87,7 @@ def test_estimates_are_what_transformers_states_give(
     assert set(values) == set(FITTABLE)
     context = chat_ids(reference, QUESTION)
     ids = [*context, *reference.tokenizer.encode(ANSWER, add_special_tokens=False)]
-    with torch.inference_mode():
-        states = reference.model(torch.tensor([ids]), output_hidden_states=True).hidden_states
-    last = states[-1][0].double().numpy()
+    last = reference.hidden_states(ids, [30], 0)[0].astype(np.float64)
     methods = load_fitted(folder).methods
     for name, state in (
         ("mahalanobis_distance", last.mean(axis=0)),

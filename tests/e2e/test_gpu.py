@@ -2,12 +2,14 @@
 
 In float32 the numbers have to agree. In bfloat16, compiled and with CUDA graphs, which is how a
 GPU is used, they only have to be near those of transformers in float32. The server without vLLM
-and the engine with a scorer beside it, on the same GPU, are held to the same numbers.
+and the engine with a scorer beside it or in turn with it on the same GPU, are held to the same
+numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,14 @@ WAYS = {
     "bfloat16": Way(("--dtype=bfloat16", "--no-enforce-eager"), 0.1),
     "scorer": Way(
         ("--dtype=float32", "--enforce-eager", "--scorer=transformers", "--scorer-device=cuda:0"),
+        1e-3,
+        reads_attention="scorer",
+    ),
+    "swap": Way(
+        (
+            *("--dtype=float32", "--enforce-eager", "--scorer=transformers"),
+            *("--scorer-device=cuda:0", "--scorer-mode=swap"),
+        ),
         1e-3,
         reads_attention="scorer",
     ),
@@ -133,3 +143,26 @@ def test_what_it_attended_to(gpu_server: Server, way: Way, reference: Reference)
     got = post(gpu_server, "/v1/uncertainty", request)["estimates"]["rauq"]
     assert got.get("backend", "engine") == way.reads_attention
     assert got["value"] == pytest.approx(RAUQ, rel=1e-3)
+
+
+def test_everything_at_once(gpu_server: Server, way: Way) -> None:
+    """Whoever takes turns takes several here, and nobody is lost or told something else."""
+    chat = {
+        "messages": [{"role": "user", "content": QUESTION}],
+        "max_tokens": 32,
+        "temperature": 0,
+        "confidence": {"mode": "summary"},
+        "logprobs": True,
+    }
+    estimate = {
+        "prompt": CONTEXT,
+        "answer": {"text": COMPLETION, "finished": False},
+        "uncertainty": {"methods": ["perplexity" if way.reads_attention is None else "rauq"]},
+    }
+    work = [("/v1/chat/completions", chat), ("/v1/uncertainty", estimate)] * 8
+    with ThreadPoolExecutor(len(work)) as pool:
+        found = list(pool.map(lambda one: post(gpu_server, *one), work))
+    texts = {answer["choices"][0]["message"]["content"] for answer in found[::2]}
+    assert all("Paris" in text for text in texts)
+    values = [value["value"] for answer in found[1::2] for value in answer["estimates"].values()]
+    assert values == pytest.approx([values[0]] * 8, rel=1e-2)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load
 
@@ -20,9 +19,7 @@ CHAT = [{"role": "user", "content": "What is the capital of France?"}]
 
 
 def expected(reference: Reference, ids: list[int]) -> NDArray[np.float32]:
-    with torch.inference_mode():
-        output = reference.model(torch.tensor([ids]), output_hidden_states=True)
-    return torch.stack([output.hidden_states[layer][0] for layer in LAYERS]).numpy()
+    return reference.hidden_states(ids, LAYERS, 0)
 
 
 def read(server: Server, **body: Any) -> list[NDArray[np.float32]]:

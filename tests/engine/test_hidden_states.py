@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from prometheus_client import REGISTRY
 from vllm.sampling_params import SamplingParams
@@ -40,12 +39,10 @@ def expected(
     reference: Reference, text: list[int], pooling: Pooling = "none", first: int = 0
 ) -> NDArray[np.float32]:
     """(layers, n, d) of transformers in float32."""
-    with torch.inference_mode():
-        output = reference.model(torch.tensor([text]), output_hidden_states=True)
-    states = torch.stack([output.hidden_states[layer][0] for layer in LAYERS])[:, first:]
+    states = reference.hidden_states(text, LAYERS, first)
     if pooling == "mean":
-        states = states.double().mean(1, keepdim=True).float()
-    return (states[:, -1:] if pooling == "last" else states).numpy()
+        return states.mean(1, keepdims=True, dtype=np.float64).astype(np.float32)
+    return states[:, -1:] if pooling == "last" else states
 
 
 def assert_close(found: ForcedStates, right: NDArray[np.float32]) -> None:

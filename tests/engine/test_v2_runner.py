@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from conf_server.stats.confidence import token_confidence
@@ -286,9 +285,7 @@ def test_no_row_is_left_when_only_the_last_token_is_new(run: Run) -> None:
 
 def inner_states(reference: Reference, prompt: list[int]) -> NDArray[np.float32]:
     """(layers, n, d) of transformers."""
-    with torch.inference_mode():
-        output = reference.model(torch.tensor([prompt]), output_hidden_states=True)
-    return torch.stack([output.hidden_states[layer][0] for layer in LAYERS]).numpy()
+    return reference.hidden_states(prompt, LAYERS, 0)
 
 
 def assert_same_states(taken: dict[str, Any], expected: NDArray[np.float32], scale: Any) -> None:

@@ -44,15 +44,54 @@ def flags(**given: Any) -> Namespace:
         "pipeline_parallel_size": 1,
         "data_parallel_size": 1,
         "data_parallel_size_local": None,
+        "api_server_count": None,
+        "model": "model",
+        "revision": None,
+        "tokenizer": None,
+        "trust_remote_code": False,
     }
     return Namespace(**defaults | given)
 
 
-def test_taking_turns_is_refused_in_words(has_gpu: bool) -> None:
-    with pytest.raises(SettingsError, match=r"^--scorer-mode swap: ") as refused:
+def test_engine_and_scorer_take_turns_where_the_engine_can_sleep(has_gpu: bool) -> None:
+    args = flags()
+    if has_gpu:
+        check_scorer(args, ScorerSettings(mode="swap"), ConfidenceSettings())
+        assert args.enable_sleep_mode
+        return
+    with pytest.raises(SettingsError, match=r"^--scorer-mode swap: .* this platform does not"):
+        check_scorer(args, ScorerSettings(mode="swap"), ConfidenceSettings())
+
+
+@pytest.mark.parametrize(
+    ("given", "scorer", "reason"),
+    [
+        ({}, {"device": "cpu"}, "shares no GPU with the engine"),
+        ({}, {"device": "cuda:1"}, "shares no GPU with the engine"),
+        ({}, {"quantization": "int8"}, "--scorer-quantization"),
+        ({"data_parallel_size": 2}, {}, "one engine"),
+        ({"api_server_count": 2}, {}, "one API process"),
+    ],
+)
+def test_turns_that_cannot_be_taken_are_refused_in_words(
+    given: dict[str, int],
+    scorer: dict[str, str],
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scorer_start, "current_platform", Platform(has_gpu=True))
+    settings = ScorerSettings(mode="swap", **scorer)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match=f"^--scorer-mode swap: .*{reason}"):
+        check_scorer(flags(**given), settings, ConfidenceSettings())
+
+
+def test_adapters_are_not_loaded_into_an_engine_that_sleeps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scorer_start, "current_platform", Platform(has_gpu=True))
+    monkeypatch.setenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "1")
+    with pytest.raises(SettingsError, match="VLLM_ALLOW_RUNTIME_LORA_UPDATING"):
         check_scorer(flags(), ScorerSettings(mode="swap"), ConfidenceSettings())
-    reason = "not there yet" if has_gpu else "sleep mode, which this platform does not have"
-    assert reason in str(refused.value)
 
 
 def test_a_host_without_an_api_server_has_no_scorer() -> None:

@@ -8,7 +8,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.inputs import split_enc_dec_input
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
-from vllm.v1.engine import EngineCoreRequest
+from vllm.v1.engine import EngineCoreRequest, PauseMode
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from conf_server.engine.adoption import adopt
@@ -20,6 +20,8 @@ _CHECKED: Final = ("lora_request", "data_parallel_rank")
 
 class ConfidenceAsyncLLM(AsyncLLM):
     """An AsyncLLM in which marked requests receive their log-probabilities as arrays."""
+
+    _asleep = False
 
     def _run_output_handler(self) -> None:
         # AsyncLLM calls this at the end of __init__. The handler that it starts keeps a
@@ -64,11 +66,26 @@ class ConfidenceAsyncLLM(AsyncLLM):
             await self.abort(request.request_id, internal=True)
             raise
 
+    async def sleep(self, level: int = 1, mode: PauseMode = "abort") -> None:
+        """AsyncLLM's. Until it wakes up, the engine's silence means nothing."""
+        await super().sleep(level, mode)
+        self._asleep = True
+
+    async def wake_up(self, tags: list[str] | None = None) -> Any:
+        """AsyncLLM's."""
+        result = await super().wake_up(tags)
+        processor: Any = self.output_processor
+        processor.heard_at = time.monotonic()
+        self._asleep = tags is not None and await self.is_sleeping()
+        return result
+
     @property
     def silence_s(self) -> float:
-        """Seconds since the engine was last heard of; 0 while it has nothing to do."""
+        """Seconds since the engine was last heard of; 0 while it sleeps or has nothing to do."""
         processor: Any = self.output_processor
-        return time.monotonic() - processor.heard_at if processor.request_states else 0.0
+        if self._asleep or not processor.request_states:
+            return 0.0
+        return time.monotonic() - processor.heard_at
 
     def check_params(self, sampling_params: SamplingParams) -> None:
         """Refuse now what `generate` would refuse, as far as it does not depend on the prompt.

@@ -38,7 +38,7 @@ def loaded(options: TransformersOptions, one_thread: None) -> LoadedModel:
 
 @pytest.fixture(scope="package")
 def passes(loaded: LoadedModel) -> ForwardPasses:
-    return ForwardPasses(loaded.model, loaded.device)
+    return ForwardPasses(loaded.model)
 
 
 @pytest.fixture

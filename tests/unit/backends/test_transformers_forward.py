@@ -236,7 +236,7 @@ def gemma2() -> Any:
 @pytest.mark.parametrize("make", [bloom, gemma2])
 def test_other_architectures(make: Any) -> None:
     model = make()
-    passes = ForwardPasses(model, torch.device("cpu"))
+    passes = ForwardPasses(model)
     count = model.config.num_hidden_layers
     assert passes.layers.states is None
     assert passes.layers.attention == (None,) * count
@@ -279,7 +279,7 @@ def test_layers_without_weights_say_so() -> None:
         num_key_value_heads=2,
         layer_types=["conv", "full_attention", "conv"],
     )
-    passes = ForwardPasses(Lfm2ForCausalLM(config).eval(), torch.device("cpu"))
+    passes = ForwardPasses(Lfm2ForCausalLM(config).eval())
     first, second, third = passes.layers.attention
     assert second is None
     assert first is not None

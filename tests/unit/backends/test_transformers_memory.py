@@ -78,7 +78,7 @@ from conf_server.stats.forced import ForcedText, WantedRows
 torch.set_num_threads(1)
 sizes = {"hidden_size": 64, "intermediate_size": 16384, "num_hidden_layers": 1}
 config = LlamaConfig(vocab_size=64, num_attention_heads=2, **sizes)
-passes = ForwardPasses(LlamaForCausalLM(config).eval(), torch.device("cpu"))
+passes = ForwardPasses(LlamaForCausalLM(config).eval())
 batches = []
 
 def run(works):

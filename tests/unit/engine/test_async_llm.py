@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from vllm import AsyncEngineArgs
 from vllm.exceptions import VLLMValidationError
 from vllm.inputs import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.input_processor import InputProcessor
 
 from conf_server.engine.client.async_llm import ConfidenceAsyncLLM
@@ -55,3 +58,31 @@ def test_a_right_stream_is_not(engine: ConfidenceAsyncLLM) -> None:
     grammar = StructuredOutputsParams(json={"type": "object"})
     for _ in range(2):  # as vLLM checks it once more
         ask(engine, structured_outputs=grammar)
+
+
+async def test_the_silence_of_an_engine_that_sleeps_means_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = ConfidenceAsyncLLM.__new__(ConfidenceAsyncLLM)
+    processor = SimpleNamespace(heard_at=time.monotonic() - 60, request_states={"one": None})
+    engine.output_processor = processor  # type: ignore[assignment]
+    awake = set()
+
+    async def sleep(self: AsyncLLM, level: int, mode: str) -> None:
+        awake.clear()
+
+    async def wake_up(self: AsyncLLM, tags: list[str] | None) -> None:
+        awake.update(tags or ["weights", "kv_cache"])
+
+    async def is_sleeping(self: AsyncLLM) -> bool:
+        return len(awake) < 2
+
+    for name, replaced in (("sleep", sleep), ("wake_up", wake_up), ("is_sleeping", is_sleeping)):
+        monkeypatch.setattr(AsyncLLM, name, replaced)
+    assert engine.silence_s >= 60
+    await engine.sleep(1, "wait")
+    assert engine.silence_s == 0
+    await engine.wake_up(["weights"])
+    assert engine.silence_s == 0
+    await engine.wake_up(["kv_cache"])
+    assert 0 < engine.silence_s < 50

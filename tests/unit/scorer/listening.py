@@ -10,7 +10,7 @@ from pathlib import Path
 
 from conf_server.backends.base import Caller, ForcingJob
 from conf_server.backends.dummy import DummyBackend
-from conf_server.scorer.connections import Connections
+from conf_server.scorer.connections import Connections, Move
 from conf_server.scorer.scorer_backend import ScorerBackend
 from conf_server.scorer.wire import Hello
 from conf_server.stats.forced import ForcedRows, WantedRows
@@ -38,11 +38,11 @@ class WaitingBackend(DummyBackend):
 
 @asynccontextmanager
 async def listening(
-    backend: DummyBackend, path: Path, max_queue: int = 10
+    backend: DummyBackend, path: Path, max_queue: int = 10, move: Move | None = None
 ) -> AsyncIterator[ScorerBackend]:
     """A client of a backend that answers in this process, over a socket all the same."""
     hello = Hello(backend.limits(), "dummy")
-    server = await Connections(backend, hello, max_queue).listen(str(path))
+    server = await Connections(backend, hello, max_queue, move).listen(str(path))
     client = ScorerBackend(str(path), hello)
     try:
         yield client
