@@ -21,7 +21,7 @@ import torch
 HAS_CUDA = torch.cuda.is_available()
 if HAS_CUDA:
     # A process that has asked for GPUs cannot be forked by one that is to use them.
-    os.environ["VLLM_WORKER_MULTIPROCESSING_METHOD"] = "spawn"
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
 TRITON_CPU = Path(__file__).parent / "triton_cpu"
 
 FLOAT32_PRODUCTS = {"TRITON_F32_DEFAULT": "ieee"}

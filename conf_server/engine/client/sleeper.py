@@ -8,8 +8,13 @@ from vllm.v1.engine.async_llm import AsyncLLM
 class EngineSleeper:
     """Puts the one engine to sleep and wakes it up. It is a `scorer.turns.Sleeper`."""
 
-    def __init__(self, engine: AsyncLLM) -> None:
+    def __init__(self, engine: AsyncLLM, level: int = 1) -> None:
+        """
+        Args:
+            level: vLLM's. 1 gives the memory back; 0 only stops, which a CPU can do, too.
+        """
         self._engine = engine
+        self._level = level
 
     async def sleep(self) -> None:
         """Let the requests that have begun end and keep those that come, then give back the GPU.
@@ -17,7 +22,7 @@ class EngineSleeper:
         Weights go to the machine's memory. The cache of keys and values is dropped, and with it
         the prefix cache.
         """
-        await self._engine.sleep(level=1, mode="wait")
+        await self._engine.sleep(level=self._level, mode="wait")
 
     async def wake_up(self) -> None:
         """Take the memory again, and go on with what has come meanwhile."""

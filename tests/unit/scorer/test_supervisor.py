@@ -34,10 +34,12 @@ from conf_server.scorer.scorer_backend import ScorerBackend
 from conf_server.scorer.supervisor import RunningScorer, Supervisor
 from conf_server.scorer.wire import TO_SUPERVISOR, Hello, Start, frame
 from conf_server.settings import SettingsError
-from conf_server.stats.forced import WantedAttention, WantedRows, WantedStates
+from conf_server.stats.forced import ForcedText, WantedAttention, WantedRows, WantedStates
 from tests.processes import DEADLINE_S, is_running, runs_scorer, until
 
 CALLER = Caller("request")
+ROWS = WantedRows(1, 0, statistics=True)
+JOBS = [ForcingJob(ForcedText([0, 1, 2], 1), 0, "a")]
 ITEMS = [
     ForcingItem(
         Chat(({"role": "user", "content": "What is the capital of France?"},)),
@@ -186,6 +188,28 @@ async def test_killed_it_is_started_again(
     (record,) = (record for record in caplog.records if record.levelname == "ERROR")
     assert "started again in 1 s: the process ended with status -9" in record.message
     await client.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of the address space")
+async def test_what_its_memory_does_not_hold_is_refused_and_the_next_is_not(
+    options: TransformersOptions,
+) -> None:
+    with Supervisor(replace(options, max_len=8192), max_queue=8) as running:
+        (pid,) = scorers(os.getpid())
+        client = client_of(running)
+        # Its passes have made their threads and buffers, and what is new is the long text's.
+        await client.force(JOBS, ROWS, CALLER)
+        process = psutil.Process(pid)
+        limit = process.memory_info().vms + 300 * 2**20
+        process.rlimit(psutil.RLIMIT_AS, (limit, limit))
+        long = [ForcingJob(ForcedText([1000] * 8000, 7990), 0, "long")]
+        with pytest.raises(RefusalError, match="no memory") as refused:
+            await client.force(long, ROWS, CALLER)
+        assert refused.value.status == 503
+        (forced,) = await client.force(JOBS, ROWS, CALLER)
+        assert len(forced.rows) == 2
+        assert scorers(os.getpid()) == [pid]
+        await client.close()
 
 
 def test_a_model_that_is_not_there_ends_the_start_in_one_line(
