@@ -159,7 +159,11 @@ async def build_confidence_app(
         states = NOT_ENABLED
         if settings.enable_hidden_states:
             states = await install_hidden_states(engine, obstacle, settings.max_attention_bytes)
-        settings = replace(settings, statistics_obstacle=obstacle)
+        settings = replace(
+            settings,
+            statistics_obstacle=obstacle,
+            early_stop_obstacle="--scheduler-cls is taken." if args.scheduler_cls else None,
+        )
         init_confidence_state(app.state, settings, states, scorer)
     return app
 

@@ -103,6 +103,7 @@ class ConfidenceSettings:
     nli_model: str | None = None
     similarity_device: str = "cpu"
     statistics_obstacle: str | None = "the workers have not been asked for them"
+    early_stop_obstacle: str | None = None
 
     @property
     def engine_statistics(self) -> bool:

@@ -12,9 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from conf_server.backends import base
-from conf_server.backends.dummy_numbers import LIMITS, made_up_labels, made_up_rows, made_up_states
+from conf_server.backends.dummy_numbers import (
+    CONFIDENCE,
+    LIMITS,
+    made_up_labels,
+    made_up_rows,
+    made_up_states,
+)
 from conf_server.backends.streaming import Piece
 from conf_server.stats import forced
+from conf_server.stats.early_stop import STOP_REASON, ConfidenceWindow, EarlyStop
 
 
 @dataclass
@@ -46,19 +53,28 @@ class DummyBackend:
         return base.Answers(made, "dummy", len(self.ids(prompt)), sum(map(len, rows)))
 
     async def stream(
-        self, ask: base.Ask, wanted: forced.WantedRows, caller: base.Caller
+        self,
+        ask: base.Ask,
+        wanted: forced.WantedRows,
+        caller: base.Caller,
+        early_stop: EarlyStop | None = None,
     ) -> AsyncGenerator[Piece, None]:
         """A piece for each word; the answers take turns."""
         self.asked.append(("stream", caller.request_id, ask))
         prompt = str(_content(ask.prompt))
         answers = [self.ids(self.answer(prompt, number)) for number in range(ask.n)]
+        windows = [ConfidenceWindow(early_stop) if early_stop else None for _ in answers]
         for place in range(max(map(len, answers))):
-            for index, ids in enumerate(answers):
-                if place < len(ids):
-                    rows = made_up_rows(ids[place : place + 1], wanted)
-                    reason = "stop" if place + 1 == len(ids) else None
-                    yield Piece(index, self.words[ids[place]], rows, reason)
-                    await asyncio.sleep(0)
+            for index, (ids, window) in enumerate(zip(answers, windows, strict=True)):
+                if place >= len(ids):
+                    continue
+                rows = made_up_rows(ids[place : place + 1], wanted)
+                ends, early = place + 1 == len(ids), None
+                if window is not None and window.push(CONFIDENCE) and not ends:
+                    ends, early = True, STOP_REASON
+                    del ids[place + 1 :]
+                yield Piece(index, self.words[ids[place]], rows, "stop" if ends else None, early)
+                await asyncio.sleep(0)
 
     async def prepare(self, items: Iterable[base.ForcingItem]) -> list[base.ForcingJob]:
         jobs = []

@@ -22,6 +22,8 @@ from conf_server.stats.forced import (
 from conf_server.stats.trace import TraceRows
 
 NUM_HEADS: Final = 2
+CONFIDENCE: Final = 1.0
+"""Of every token, and so is every other statistic."""
 LIMITS: Final = Limits(
     max_len=64,
     vocab_size=1000,
@@ -38,7 +40,7 @@ LIMITS: Final = Limits(
 def made_up_rows(ids: Sequence[int], wanted: WantedRows) -> TraceRows:
     """Token i has the log-probability -(i + 1) / 10 wherever it stands."""
     table = np.array([[i, *range(wanted.width)] for i in ids], np.int32)
-    ones = np.ones((len(table), NUM_TOKEN_STATISTICS), np.float32)
+    ones = np.full((len(table), NUM_TOKEN_STATISTICS), CONFIDENCE, np.float32)
     return TraceRows(table, -(table + 1) / 10, table[:, 0], ones if wanted.statistics else None)
 
 

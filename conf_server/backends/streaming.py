@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from conf_server.backends.base import Ask, Backend, Caller
+from conf_server.stats.early_stop import EarlyStop
 from conf_server.stats.forced import WantedRows
 from conf_server.stats.trace import TraceRows
 
@@ -26,7 +27,7 @@ class Piece:
         rows: one row for each new token, the end token included; there may be none.
         finish_reason: "stop" or "length" in the answer's last piece, None before it.
         stop_reason: what ended the answer as vLLM says it: the stop string, or the token id of
-            `stop_token_ids`; None for the model's own end token and for "length".
+            `stop_token_ids`, or `STOP_REASON`; None for the model's own end token and for "length".
     """
 
     index: int
@@ -39,11 +40,20 @@ class Piece:
 class StreamingBackend(Backend, Protocol):
     """A backend that can hand out an answer while it is made."""
 
-    def stream(self, ask: Ask, wanted: WantedRows, caller: Caller) -> AsyncGenerator[Piece, None]:
+    def stream(
+        self,
+        ask: Ask,
+        wanted: WantedRows,
+        caller: Caller,
+        early_stop: EarlyStop | None = None,
+    ) -> AsyncGenerator[Piece, None]:
         """Answer a prompt; pieces of several answers come interleaved, as they are made.
 
         What `check` would refuse is raised before the first piece. Closing the generator, or
         cancelling who waits for it, ends the work.
+
+        Args:
+            early_stop: when an answer is ended; its rows are to have statistics then.
 
         Raises:
             RefusalError, TooLongError: as `Backend.generate`. With status 503 also between pieces:

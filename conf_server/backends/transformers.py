@@ -50,6 +50,7 @@ from conf_server.backends.transformers_sampling import Sampling, checked_samplin
 from conf_server.backends.transformers_tokens import TransformersTokens
 from conf_server.refusal import RefusalError, TooLongError
 from conf_server.settings import SettingsError
+from conf_server.stats.early_stop import EarlyStop
 from conf_server.stats.forced import (
     WantedRows,
 )
@@ -180,19 +181,27 @@ class TransformersBackend(ReadsTexts):
         )
 
     async def stream(
-        self, ask: Ask, wanted: WantedRows, caller: Caller
+        self,
+        ask: Ask,
+        wanted: WantedRows,
+        caller: Caller,
+        early_stop: EarlyStop | None = None,
     ) -> AsyncGenerator[Piece, None]:
         ids, sampling = await self._checked(ask)
-        async with aclosing(self._pieces(ids, sampling, wanted)) as pieces:
+        async with aclosing(self._pieces(ids, sampling, wanted, early_stop)) as pieces:
             async for piece in pieces:
                 yield piece
 
     async def _pieces(
-        self, ids: list[int], sampling: Sampling, wanted: WantedRows
+        self,
+        ids: list[int],
+        sampling: Sampling,
+        wanted: WantedRows,
+        early_stop: EarlyStop | None = None,
     ) -> AsyncGenerator[Piece, None]:
         """Answers as they are made. Each step is a turn of its own in the model's thread."""
         async with self._generations:
-            decoding = Decoding(self._decoding, ids, sampling, wanted)
+            decoding = Decoding(self._decoding, ids, sampling, wanted, early_stop)
             while not decoding.is_done:
                 for piece in await self._thread.turn(decoding.step):
                     yield piece

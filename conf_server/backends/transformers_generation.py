@@ -20,7 +20,10 @@ from conf_server.backends.transformers_sampling import (
     seeded_generators,
     unless_it_fails,
 )
+from conf_server.stats.columns import TokenStatistic
+from conf_server.stats.early_stop import STOP_REASON, ConfidenceWindow, EarlyStop
 from conf_server.stats.forced import WantedRows
+from conf_server.stats.trace import TraceRows
 
 NO_MEMORY_FOR: Final = "an answer"
 
@@ -31,12 +34,14 @@ class _Sample:
 
     Attributes:
         tokens: so far.
+        window: its last confidences, where it may be ended early.
     """
 
     index: int
     generator: torch.Generator
     text: AnswerText
     tokens: list[int] = field(default_factory=list)
+    window: ConfidenceWindow | None = None
 
 
 @dataclass(frozen=True)
@@ -130,8 +135,17 @@ class Decoding:
     """The answers to one prompt while they are made. To be used by the model's thread."""
 
     def __init__(
-        self, model: DecodingModel, prompt: Sequence[int], sampling: Sampling, wanted: WantedRows
+        self,
+        model: DecodingModel,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        wanted: WantedRows,
+        early_stop: EarlyStop | None = None,
     ) -> None:
+        """
+        Args:
+            early_stop: when an answer is ended; the rows have statistics then.
+        """
         self._model = model
         self._prompt = list(prompt)
         self._sampling = sampling
@@ -140,7 +154,12 @@ class Decoding:
         device = model.passes.device
         self._chooser = TokenChooser(sampling, len(prompt), model.end_tokens, device)
         samples = [
-            _Sample(index, generator, self._text(prompt))
+            _Sample(
+                index,
+                generator,
+                self._text(prompt),
+                window=None if early_stop is None else ConfidenceWindow(early_stop),
+            )
             for index, generator in enumerate(seeded_generators(sampling, device))
         ]
         self._waiting = [samples]
@@ -200,8 +219,11 @@ class Decoding:
             rows = made_rows(logits, chosen, self._wanted)
         pieces, staying = [], []
         for place, (sample, token) in enumerate(zip(running, chosen.tolist(), strict=True)):
-            text, finish_reason, stop_reason = self._taken(sample, token)
             own = rows.part(place, place + 1)
+            text, finish_reason, stop_reason = self._taken(sample, token)
+            if self._is_unsure(sample, own) and finish_reason is None:
+                text += sample.text.finish()
+                finish_reason, stop_reason = "stop", STOP_REASON
             pieces.append(Piece(sample.index, text, own, finish_reason, stop_reason))
             if finish_reason is None:
                 staying.append(place)
@@ -211,6 +233,13 @@ class Decoding:
         if not staying or not group.go_on(chosen, staying):
             self._group = None
         return pieces
+
+    def _is_unsure(self, sample: _Sample, row: TraceRows) -> bool:
+        """Whether an answer is to end with its last token, whose row this is."""
+        if sample.window is None or row.statistics is None:
+            return False
+        is_unsure = sample.window.push(float(row.statistics[0, TokenStatistic.CONFIDENCE]))
+        return is_unsure and len(sample.tokens) >= self._sampling.min_tokens
 
     def _taken(self, sample: _Sample, token: int) -> tuple[str, str | None, str | int | None]:
         """Take over an answer's next token: its text, and why the answer ends with it, if so."""

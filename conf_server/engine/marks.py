@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 from vllm.sampling_params import SamplingParams
 
+from conf_server.stats.early_stop import EarlyStop
 from conf_server.stats.forced import Pooling
 from conf_server.stats.row_layout import ColumnGroup, RowLayout
 
@@ -25,10 +26,12 @@ class SamplesMark(msgspec.Struct, frozen=True, tag="samples"):
             columns of `TokenStatistic`, with the confidence over that many candidates.
         deferred: whether the rows may travel together at the end of the answer, because
             nobody reads them before.
+        early_stop: when the scheduler ends the answer; the rows have statistics then.
     """
 
     statistics_top_k: int = 0
     deferred: bool = False
+    early_stop: EarlyStop | None = None
 
     def layout(self, logprobs: int) -> RowLayout:
         """The columns of the request's rows.
@@ -116,18 +119,24 @@ def set_mark(params: SamplingParams, mark: Mark) -> None:
     params.extra_args = {**(params.extra_args or {}), _ARG: msgspec.json.encode(mark)}
 
 
-def ask_for_rows(params: SamplingParams, width: int, statistics_top_k: int, at_end: bool) -> None:
+def ask_for_rows(
+    params: SamplingParams,
+    width: int,
+    statistics_top_k: int,
+    at_end: bool,
+    early_stop: EarlyStop | None = None,
+) -> None:
     """Make a request for generated text ask for rows of its tokens.
 
     Args:
         width: likeliest candidates that a row names.
-        statistics_top_k: as in `SamplesMark`.
+        statistics_top_k, early_stop: as in `SamplesMark`.
         at_end: nobody looks at a row before the answer's end.
     """
     params.logprobs = width
     # A stop string ends an answer in the API process, and the engine would not know the end.
     deferred = at_end and not params.stop
-    set_mark(params, SamplesMark(statistics_top_k=statistics_top_k, deferred=deferred))
+    set_mark(params, SamplesMark(statistics_top_k, deferred, early_stop))
 
 
 def mark_of(params: SamplingParams | None) -> Mark | None:

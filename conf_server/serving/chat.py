@@ -32,6 +32,7 @@ from conf_server.serving.answer_estimates import (
 from conf_server.serving.confidence import by_token, finite
 from conf_server.serving.default_estimates import DefaultEstimates
 from conf_server.serving.deltas import DeltaTracer, request_tracers, traced_outputs
+from conf_server.serving.early_stops import early_stops_for
 from conf_server.serving.fragments import utf8
 from conf_server.serving.requests import ConfidenceChatCompletionRequest
 from conf_server.serving.tokens import ShownToken, shown_tokens
@@ -80,6 +81,8 @@ class ConfidenceServingChat(OpenAIServingChat):
         chunks = super().chat_completion_stream_generator(request, results, *args, **kwargs)
         if (estimates := estimates_for(self.default_estimates, request, tracers)) is not None:
             chunks = with_estimates(chunks, estimates)
+        if (early_stops := early_stops_for(request, tracers)) is not None:
+            chunks = early_stops.add_to_chunks(chunks)
         return summaries_in_deltas(chunks)
 
     async def chat_completion_full_generator(
@@ -95,6 +98,8 @@ class ConfidenceServingChat(OpenAIServingChat):
         if isinstance(made, ChatCompletionResponse):
             estimates = estimates_for(self.default_estimates, request, tracers)
             await add_estimates(made.choices, estimates)
+            if (early_stops := early_stops_for(request, tracers)) is not None:
+                early_stops.add(made.choices)
         return made
 
     def _create_chat_logprobs(

@@ -24,6 +24,7 @@ from conf_server.serving.answer_estimates import add_estimates, estimates_for, w
 from conf_server.serving.confidence import by_token, finite, finite_all
 from conf_server.serving.default_estimates import DefaultEstimates
 from conf_server.serving.deltas import request_tracers, traced_prompt_outputs
+from conf_server.serving.early_stops import early_stops_for
 from conf_server.serving.requests import ConfidenceCompletionRequest
 from conf_server.serving.splices import Splices
 from conf_server.serving.tokens import ShownToken, likeliest_by_text, shown_tokens
@@ -58,6 +59,8 @@ class ConfidenceServingCompletion(OpenAIServingCompletion):
         if isinstance(made, CompletionResponse):
             estimates = estimates_for(self.default_estimates, request, request.whole_tracers)
             await add_estimates(made.choices, estimates)
+            if (early_stops := early_stops_for(request, request.whole_tracers)) is not None:
+                early_stops.add(made.choices)
         return made
 
     def completion_stream_generator(
@@ -75,6 +78,8 @@ class ConfidenceServingCompletion(OpenAIServingCompletion):
         )
         if (estimates := estimates_for(self.default_estimates, request, tracers)) is not None:
             chunks = with_estimates(chunks, estimates)
+        if (early_stops := early_stops_for(request, tracers)) is not None:
+            chunks = early_stops.add_to_chunks(chunks)
         return chunks
 
     def request_output_to_completion_response(

@@ -14,6 +14,7 @@ from conf_server.refusal import RefusalError
 from conf_server.settings import MAX_WINDOW, ConfidenceSettings, Mode
 from conf_server.stats.columns import TokenStatistic
 from conf_server.stats.confidence import confidence_summary, token_confidence
+from conf_server.stats.early_stop import STOP_REASON, EarlyStop
 from conf_server.stats.metrics import LOGPROB_METRICS, METRICS, MetricValues, metric_values
 from conf_server.stats.trace import TraceRows
 
@@ -28,6 +29,44 @@ MetricName = Literal[
     "probability_gap",
     "boosted_prob_sequence",
 ]
+
+
+class EarlyStopOptions(BaseModel):
+    """When an answer is ended: with the first full window whose mean confidence is too low."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    below: float = Field(
+        allow_inf_nan=False,
+        description="Nats; a window with a smaller mean confidence ends the answer.",
+    )
+    window: Annotated[int, Field(ge=1, le=MAX_WINDOW)] | None = Field(
+        default=None, description="Tokens of a window. Default: `confidence.window`."
+    )
+    min_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="Tokens that an answer has at least, not less than the window. "
+        "Default: the window.",
+    )
+
+    def resolved(self, window: int) -> EarlyStop:
+        """The rule, with what the request leaves out.
+
+        Args:
+            window: of the request's summary.
+
+        Raises:
+            RefusalError: an answer would be ended before a window is full.
+        """
+        window = self.window or window
+        least = window if self.min_tokens is None else self.min_tokens
+        if least < window:
+            raise RefusalError(
+                "confidence.early_stop.min_tokens",
+                f"must be at least the window, {window}, got {least}.",
+                least,
+            )
+        return EarlyStop(self.below, window, least)
 
 
 class ConfidenceOptions(BaseModel):
@@ -51,6 +90,14 @@ class ConfidenceOptions(BaseModel):
     )
 
 
+class AnswerConfidenceOptions(ConfidenceOptions):
+    """The same of a text that is still to be made."""
+
+    early_stop: EarlyStopOptions | None = Field(
+        default=None, description="End the answer where its confidence becomes low."
+    )
+
+
 @dataclass(frozen=True)
 class Confidence:
     """The options of one request with the server's defaults filled in.
@@ -63,6 +110,7 @@ class Confidence:
             statistics, are then of what it allows, and not of what the model thinks.
         takes_defaults: the request names no metrics, so that it gets what the server has by
             default.
+        early_stop: when the answer is ended; None for never.
     """
 
     mode: Mode
@@ -73,6 +121,7 @@ class Confidence:
     vocab_size: int
     masked: bool = False
     takes_defaults: bool = True
+    early_stop: EarlyStop | None = None
 
     @classmethod
     def resolve(
@@ -88,7 +137,8 @@ class Confidence:
             candidates: most of the likeliest tokens that a row can name.
 
         Raises:
-            RefusalError: `top_k` is above what the engine may be asked for.
+            RefusalError: `top_k` is above what the engine may be asked for, or answers cannot be
+                ended early.
         """
         given = options or ConfidenceOptions()
         top_k = given.top_k or settings.top_k
@@ -98,14 +148,19 @@ class Confidence:
                 f"must be at most {candidates} (--max-logprobs), got {top_k}.",
                 top_k,
             )
+        mode, window = given.mode or settings.mode, given.window or settings.window
+        early = given.early_stop if isinstance(given, AnswerConfidenceOptions) else None
+        if early is not None and (obstacle := _no_early_stop(mode, settings)):
+            raise RefusalError("confidence.early_stop", obstacle)
         return cls(
-            mode=given.mode or settings.mode,
+            mode=mode,
             top_k=top_k,
-            window=given.window or settings.window,
+            window=window,
             metrics=tuple(dict.fromkeys(_default_metrics(settings, given.metrics))),
             engine_statistics=settings.engine_statistics,
             vocab_size=vocab_size,
             takes_defaults=given.metrics is None,
+            early_stop=None if early is None else early.resolved(window),
         )
 
     def width(self, shown: int) -> int:
@@ -154,6 +209,26 @@ class Confidence:
         if self.metrics:
             extras["uncertainty"] = self.uncertainty(rows)
         return extras
+
+
+def _no_early_stop(mode: Mode, settings: ConfidenceSettings) -> str | None:
+    """Why no answer can be ended early; None where it can."""
+    if mode == "empty":
+        return "mode `empty` computes no confidence."
+    if (reason := settings.statistics_obstacle) is not None:
+        return f"it needs exact token statistics, and there are none: {reason}."
+    return settings.early_stop_obstacle
+
+
+def check_stop_strings(confidence: Confidence, stop: str | Sequence[str] | None) -> None:
+    """Refuse a stop string that could not be told from an early stop.
+
+    Raises:
+        RefusalError: naming the field.
+    """
+    strings = [stop] if isinstance(stop, str) else stop or ()
+    if confidence.early_stop is not None and STOP_REASON in strings:
+        raise RefusalError("stop", f"{STOP_REASON!r} is the stop_reason of an early stop.")
 
 
 def check_shown(shown: int, field: str, candidates: int, vocab_size: int) -> None:

@@ -22,6 +22,8 @@ class DeltaTracer:
 
     Attributes:
         traces: by the output's index, its tokens so far; none in mode `empty`.
+        early_stops: by the output's index, what is told of where it was ended early; None where it
+            has ended otherwise. Empty where the request names no rule.
     """
 
     def __init__(self, confidence: Confidence, width: int, splices: Splices | None) -> None:
@@ -30,6 +32,7 @@ class DeltaTracer:
         self._width = width
         self._seen: dict[int, int] = {}
         self.traces: dict[int, TokenTrace] = {}
+        self.early_stops: dict[int, dict[str, Any] | None] = {}
 
     def annotate(self, result: RequestOutput) -> None:
         """Put a `TraceDelta` into the place of every output's log-probabilities."""
@@ -37,7 +40,7 @@ class DeltaTracer:
             start = self._seen.get(output.index, 0)
             stop = self._seen[output.index] = start + len(output.token_ids)
             trace = None if self._confidence.mode == "empty" else self._trace(output)
-            delta: Any = TraceDelta(
+            delta = TraceDelta(
                 self._confidence,
                 trace,
                 start,
@@ -45,7 +48,10 @@ class DeltaTracer:
                 output.finish_reason is not None,
                 self._splices,
             )
-            output.logprobs = delta
+            logprobs: Any = delta
+            output.logprobs = logprobs
+            if delta.finished and self._confidence.early_stop is not None:
+                self.early_stops[output.index] = delta.early_stop(output.stop_reason)
 
     def _trace(self, output: CompletionOutput) -> TokenTrace:
         rows: Any = output.logprobs

@@ -17,7 +17,12 @@ from conf_server.backends.served import max_candidates
 from conf_server.backends.served_bodies import CheckedBody
 from conf_server.engine.marks import ask_for_rows
 from conf_server.refusal import RefusalError
-from conf_server.serving.confidence import Confidence, ConfidenceOptions, check_shown
+from conf_server.serving.confidence import (
+    AnswerConfidenceOptions,
+    Confidence,
+    check_shown,
+    check_stop_strings,
+)
 from conf_server.serving.fields import RequestId
 from conf_server.serving.splices import SplicedRequest
 from conf_server.settings import ConfidenceSettings
@@ -34,7 +39,7 @@ class ConfidenceRequest(CheckedBody, SplicedRequest):
 
     request_id: RequestId
 
-    confidence: ConfidenceOptions | None = Field(
+    confidence: AnswerConfidenceOptions | None = Field(
         default=None,
         description="Confidence of the answer: token by token, as a summary, or both. Without it, "
         "an answer with log-probabilities carries what the server's own options say.",
@@ -101,6 +106,7 @@ class ConfidenceRequest(CheckedBody, SplicedRequest):
             max_candidates(model_config),
             model_config.get_vocab_size(),
         )
+        check_stop_strings(self._resolved, getattr(self, "stop", None))
         self._ask_for_logprobs()
 
     def to_sampling_params(self, *args: Any, **kwargs: Any) -> SamplingParams:
@@ -139,7 +145,7 @@ def _ask_engine(params: SamplingParams, confidence: Confidence, shown: int) -> N
         return
     at_end = confidence.mode == "stats" or params.output_kind == RequestOutputKind.FINAL_ONLY
     top_k = confidence.top_k if confidence.engine_statistics else 0
-    ask_for_rows(params, confidence.width(shown), top_k, at_end)
+    ask_for_rows(params, confidence.width(shown), top_k, at_end, confidence.early_stop)
 
 
 class ConfidenceChatCompletionRequest(ConfidenceRequest, ChatCompletionRequest):

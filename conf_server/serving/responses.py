@@ -19,7 +19,7 @@ from vllm.entrypoints.openai.completion.protocol import (
     CompletionResponseChoice,
 )
 
-from conf_server.serving.summaries import WithSummary
+from conf_server.serving.summaries import WithEarlyStop, WithSummary
 
 
 class ConfidenceToken(ChatCompletionLogProbsContent):
@@ -41,7 +41,7 @@ class ConfidenceChatLogProbs(WithSummary, ChatCompletionLogProbs):
     )
 
 
-class ConfidenceChatChoice(ChatCompletionResponseChoice):
+class ConfidenceChatChoice(WithEarlyStop, ChatCompletionResponseChoice):
     """A chat's choice."""
 
     logprobs: ConfidenceChatLogProbs | None = Field(
@@ -100,7 +100,7 @@ class ConfidenceCompletionLogProbs(WithSummary, CompletionLogProbs):
     )
 
 
-class ConfidenceCompletionChoice(CompletionResponseChoice):
+class ConfidenceCompletionChoice(WithEarlyStop, CompletionResponseChoice):
     """A completion's choice."""
 
     logprobs: ConfidenceCompletionLogProbs | None = Field(

@@ -17,6 +17,25 @@ class SequenceMetric(BaseModel):
     )
 
 
+class EarlyStopped(BaseModel):
+    """Where an answer was ended for its low confidence."""
+
+    token: int = Field(description="Tokens that the answer has.")
+    value: float = Field(description="Nats: mean confidence of the window that has ended it.")
+    below: float = Field(description="The request's threshold.")
+    window: int = Field(description="Tokens of the window.")
+
+
+class WithEarlyStop(BaseModel):
+    """What a choice gains where the request has `confidence.early_stop`."""
+
+    early_stop: EarlyStopped | None = Field(
+        default=None,
+        description="Null where the answer has ended otherwise. If it was ended, `finish_reason` "
+        "is `stop` and `stop_reason` is `confidence`.",
+    )
+
+
 class WithSummary(BaseModel):
     """What an answer gains at its end."""
 

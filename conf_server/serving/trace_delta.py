@@ -12,6 +12,7 @@ from conf_server.serving.confidence import Confidence
 from conf_server.serving.fragments import Vocabulary
 from conf_server.serving.logprobs_encoder import EncodedTokens
 from conf_server.serving.splices import Splices
+from conf_server.stats.early_stop import STOP_REASON, early_stop
 from conf_server.stats.split_characters import CONTEXT_TOKENS
 from conf_server.stats.trace import TokenTrace, TraceRows
 
@@ -73,6 +74,18 @@ class TraceDelta:
         if self.estimates:
             extras["uncertainty"] = {**extras.get("uncertainty", {}), **self.estimates}
         return extras
+
+    def early_stop(self, stop_reason: str | int | None) -> dict[str, float | None] | None:
+        """Where the answer was ended early; None where it has ended otherwise.
+
+        Args:
+            stop_reason: of the answer, which ends with this delta.
+        """
+        rule = self.confidence.early_stop
+        if rule is None or stop_reason != STOP_REASON or self.trace is None:
+            return None
+        confidences = self.confidence.confidences(self.trace.rows(0, self.stop))
+        return early_stop(rule, confidences)
 
     def columns(self) -> dict[str, NDArray[np.floating]]:
         """Numbers of each token that an entry has beside OpenAI's."""

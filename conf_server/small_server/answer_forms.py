@@ -62,7 +62,7 @@ class AnswerForm:
             if self.generation.confidence is not None:
                 delta = choice.delta(self.generation.confidence, 0)
                 logprobs = msgspec.Raw(await joined(self.logprobs(delta, choice)))
-            fields = self.choice(choice, logprobs)
+            fields = self.choice(choice, logprobs) | self._early_stop(choice)
             if self.shows_ids:
                 fields |= {"token_ids": choice.token_ids, **self.prompt_ids_of(choice)}
             made.append(fields)
@@ -89,6 +89,8 @@ class AnswerForm:
             logprobs = msgspec.Raw(await joined(self.logprobs(delta, choice)))
             extras = delta.extras()
         fields = self.part(choice, text, logprobs, extras)
+        if choice.finish_reason is not None:
+            fields |= self._early_stop(choice)
         if self.shows_ids:
             fields["token_ids"] = choice.token_ids[start:]
             if not start:
@@ -127,6 +129,14 @@ class AnswerForm:
             extras: what the answer gains where it ends.
         """
         raise NotImplementedError
+
+    def _early_stop(self, choice: Choice) -> dict[str, Any]:
+        """Where an answer was ended early, if the request names a rule."""
+        confidence = self.generation.confidence
+        if confidence is None or confidence.early_stop is None:
+            return {}
+        delta = choice.delta(confidence, choice.num_tokens)
+        return {"early_stop": delta.early_stop(choice.stop_reason)}
 
     def prompt_ids(self) -> dict[str, Any]:
         """The prompt's tokens, where vLLM's server has them beside the answers."""

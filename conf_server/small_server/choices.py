@@ -13,6 +13,7 @@ from conf_server.backends.streaming import Piece, StreamingBackend
 from conf_server.concurrency import cancel_all
 from conf_server.serving.confidence import Confidence
 from conf_server.serving.trace_delta import TraceDelta
+from conf_server.stats.early_stop import EarlyStop
 from conf_server.stats.forced import WantedRows
 from conf_server.stats.row_layout import ColumnGroup
 from conf_server.stats.trace import TokenTrace
@@ -44,6 +45,11 @@ class Generation:
             return UNTOLD
         width = confidence.width(self.shown)
         return WantedRows(confidence.top_k, width, confidence.engine_statistics)
+
+    @property
+    def early_stop(self) -> EarlyStop | None:
+        """When an answer is ended; None for never."""
+        return None if self.confidence is None else self.confidence.early_stop
 
     @property
     def prompt_tokens(self) -> int:
@@ -113,7 +119,8 @@ async def pieces(backend: StreamingBackend, generation: Generation) -> AsyncGene
     """
     if len(generation.asks) == 1:
         (ask, _), wanted = generation.asks[0], generation.wanted
-        async with aclosing(backend.stream(ask, wanted, generation.caller)) as alone:
+        stream = backend.stream(ask, wanted, generation.caller, generation.early_stop)
+        async with aclosing(stream) as alone:
             async for piece in alone:
                 yield piece
         return
@@ -133,8 +140,9 @@ async def _merged(
 
     async def one(number: int, ask: Ask) -> None:
         caller = replace(generation.caller, request_id=f"{generation.caller.request_id}-{number}")
-        async with aclosing(backend.stream(ask, generation.wanted, caller)) as stream:
-            async for piece in stream:
+        stream = backend.stream(ask, generation.wanted, caller, generation.early_stop)
+        async with aclosing(stream) as pieces_of_one:
+            async for piece in pieces_of_one:
                 await queue.put(replace(piece, index=number * ask.n + piece.index))
 
     async def all_of_them() -> None:

@@ -23,6 +23,7 @@ from conf_server.backends.streaming import Piece, StreamingBackend
 from conf_server.refusal import RefusalError
 from conf_server.settings import HIDDEN_STATES_OFF
 from conf_server.small_server.request_metrics import TokenCounters
+from conf_server.stats.early_stop import EarlyStop
 from conf_server.stats.forced import (
     ForcedLabels,
     ForcedRows,
@@ -73,10 +74,14 @@ class FrontBackend:
         return replace(made, model=self._name)
 
     async def stream(
-        self, ask: Ask, wanted: WantedRows, caller: Caller
+        self,
+        ask: Ask,
+        wanted: WantedRows,
+        caller: Caller,
+        early_stop: EarlyStop | None = None,
     ) -> AsyncGenerator[Piece, None]:
         self._check_template(ask.prompt, "")
-        async with aclosing(self._backend.stream(ask, wanted, caller)) as pieces:
+        async with aclosing(self._backend.stream(ask, wanted, caller, early_stop)) as pieces:
             async for piece in pieces:
                 self._counters.generated.inc(len(piece.rows))
                 yield piece

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from conf_server.serving.summaries import WithSummary
+from conf_server.serving.summaries import WithEarlyStop, WithSummary
 
 
 class Usage(BaseModel):
@@ -54,7 +54,7 @@ class Message(BaseModel):
     refusal: None = Field(default=None, description="There are none.")
 
 
-class AnswerChoice(BaseModel):
+class AnswerChoice(WithEarlyStop):
     """What both routes say of an answer."""
 
     index: int = Field(description="Its number.")

@@ -14,7 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from conf_server.backends.base import Ask, Plain, Prompt
 from conf_server.backends.served_bodies import CheckedBody
 from conf_server.refusal import RefusalError
-from conf_server.serving.confidence import Confidence, ConfidenceOptions, check_shown
+from conf_server.serving.confidence import (
+    AnswerConfidenceOptions,
+    Confidence,
+    check_shown,
+    check_stop_strings,
+)
 from conf_server.serving.fields import Priority, RequestId
 from conf_server.serving.given_texts import Messages, Text, TokenIds, chat_of
 from conf_server.settings import ConfidenceSettings
@@ -103,7 +108,7 @@ class GenerationRequest(CheckedBody):
     stream_options: StreamOptions | None = Field(
         default=None, description="What a stream holds beside the answer."
     )
-    confidence: ConfidenceOptions | None = Field(
+    confidence: AnswerConfidenceOptions | None = Field(
         default=None,
         description="Confidence of the answer: token by token, as a summary, or both. Without it, "
         "an answer with log-probabilities carries what the server's own options say.",
@@ -161,6 +166,7 @@ class GenerationRequest(CheckedBody):
             return None
         resolved = Confidence.resolve(self.confidence, settings, candidates, vocab_size)
         check_shown(self.shown_candidates, self.shown_field, candidates, vocab_size)
+        check_stop_strings(resolved, self.stop)
         return resolved
 
     def ask(self, prompt: Prompt, temperature: float, max_tokens: int | None) -> Ask:

@@ -13,5 +13,5 @@ from conf_server.engine.core.scheduler import ConfidenceScheduler
 
 class TellingScheduler(ConfidenceScheduler):
     def reset_prefix_cache(self, *args: Any, **kwargs: Any) -> bool:
-        """Say whether no rows are kept. This call is one that a client can make."""
-        return not self._deferred_rows
+        """Say whether nothing is kept of a request. This call is one that a client can make."""
+        return not self._deferred_rows and not self._early_stops

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from vllm.exceptions import VLLMValidationError
 from vllm.inputs import tokens_input
+from vllm.outputs import CompletionOutput
 from vllm.sampling_params import SamplingParams
 
 from conf_server.engine.client.async_llm import ConfidenceAsyncLLM
 from conf_server.engine.client.teacher_forcing import ForcedText, WantedRows, teacher_force
 from conf_server.engine.marks import SamplesMark, set_mark
+from conf_server.stats.early_stop import STOP_REASON, EarlyStop
 from conf_server.stats.trace import TokenTrace
 from tests.engine.small_engine import CHUNK, answer, small_engine
 from tests.engine.telling_scheduler import TellingScheduler
@@ -24,6 +26,8 @@ PROMPT = list(range(1000, 1020))
 TEXT = list(range(2000, 2000 + 5 * CHUNK))
 EXTENSION = "tests.engine.telling_extension.TellingExtension"
 MANY = 200  # tokens: an answer that is not over when its client leaves
+NEVER = EarlyStop(-1.0, 4, 4)
+ALWAYS = EarlyStop(1000.0, 4, 4)
 
 
 @dataclass
@@ -48,10 +52,17 @@ def traces() -> int:
     return sum(isinstance(thing, TokenTrace) for thing in gc.get_objects())
 
 
-async def generate(engine: ConfidenceAsyncLLM, name: str, max_tokens: int) -> None:
+async def generate(
+    engine: ConfidenceAsyncLLM, name: str, max_tokens: int, early_stop: EarlyStop | None = NEVER
+) -> CompletionOutput:
     params = SamplingParams(max_tokens=max_tokens, temperature=0, ignore_eos=True, logprobs=2)
-    set_mark(params, SamplesMark(3, deferred=True))
-    await answer(engine, name, PROMPT, params)
+    set_mark(params, SamplesMark(3, deferred=True, early_stop=early_stop))
+    return await answer(engine, name, PROMPT, params)
+
+
+async def stop_early(engine: ConfidenceAsyncLLM, name: str) -> None:
+    output = await generate(engine, name, MANY, ALWAYS)
+    assert (output.stop_reason, len(output.token_ids)) == (STOP_REASON, 4)
 
 
 async def force(engine: ConfidenceAsyncLLM, name: str) -> None:
@@ -87,6 +98,8 @@ async def run(model: Path, how: str) -> Left:
         before = traces()
         if how == "finished":
             await asyncio.gather(generate(engine, "a", 5), force(engine, "b"))
+        elif how == "stopped":
+            await asyncio.gather(*(stop_early(engine, f"{n}") for n in range(20)))
         elif how == "refused":
             for name in ("one", "two"):
                 await refuse(engine, name, priority=10**30)
@@ -106,6 +119,6 @@ async def run(model: Path, how: str) -> Left:
         )
 
 
-@pytest.mark.parametrize("how", ["finished", "aborted", "refused"])
+@pytest.mark.parametrize("how", ["finished", "stopped", "aborted", "refused"])
 def test_nothing_is_left_of_requests_that_have_ended(model_path: Path, how: str) -> None:
     assert asyncio.run(run(model_path, how)) == Left(0, 0, True, [])

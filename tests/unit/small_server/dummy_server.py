@@ -13,6 +13,7 @@ from conf_server.backends.dummy import DummyBackend
 from conf_server.backends.streaming import Piece
 from conf_server.small_server.server_options import parse_options
 from conf_server.small_server.small_start import run
+from conf_server.stats.early_stop import EarlyStop
 from conf_server.stats.forced import WantedRows
 
 
@@ -22,9 +23,13 @@ class SlowBackend(DummyBackend):
     tokenizer: Any = None
 
     async def stream(
-        self, ask: Ask, wanted: WantedRows, caller: Caller
+        self,
+        ask: Ask,
+        wanted: WantedRows,
+        caller: Caller,
+        early_stop: EarlyStop | None = None,
     ) -> AsyncGenerator[Piece, None]:
-        async for piece in super().stream(ask, wanted, caller):
+        async for piece in super().stream(ask, wanted, caller, early_stop):
             await asyncio.sleep(0.1)
             yield piece
 

@@ -13,6 +13,7 @@ from conf_server.backends.dummy import DummyBackend
 from conf_server.backends.streaming import Piece
 from conf_server.refusal import RefusalError
 from conf_server.settings import ConfidenceSettings
+from conf_server.stats.early_stop import EarlyStop
 from conf_server.stats.forced import WantedRows
 from tests.unit.small_server.conftest import MESSAGES, Server, answered, error_of, events
 
@@ -148,9 +149,13 @@ class Failing(DummyBackend):
     error: Exception = RuntimeError("/srv/model/weights.bin is broken")
 
     async def stream(
-        self, ask: Ask, wanted: WantedRows, caller: Caller
+        self,
+        ask: Ask,
+        wanted: WantedRows,
+        caller: Caller,
+        early_stop: EarlyStop | None = None,
     ) -> AsyncGenerator[Piece, None]:
-        async for piece in super().stream(ask, wanted, caller):
+        async for piece in super().stream(ask, wanted, caller, early_stop):
             yield piece
             raise self.error
 

@@ -192,9 +192,9 @@ def test_only_what_is_told_is_asked_for(server: Server) -> None:
     wanted = []
     stream = server.backend.stream
 
-    def noting(ask: Any, rows: Any, caller: Any) -> Any:
+    def noting(ask: Any, rows: Any, *more: Any) -> Any:
         wanted.append(rows)
-        return stream(ask, rows, caller)
+        return stream(ask, rows, *more)
 
     server.backend.stream = noting  # type: ignore[method-assign]
     answered(server.chat())

@@ -15,6 +15,7 @@ from conf_server.backends.base import Ask, Caller
 from conf_server.backends.dummy import DummyBackend
 from conf_server.backends.streaming import Piece
 from conf_server.settings import ConfidenceSettings, SettingsError
+from conf_server.stats.early_stop import EarlyStop
 from conf_server.stats.forced import WantedRows
 from tests.unit.small_server.conftest import MESSAGES, Server, answered, error_of, small_server
 
@@ -98,10 +99,14 @@ class Endless(DummyBackend):
     ended: bool = False
 
     async def stream(
-        self, ask: Ask, wanted: WantedRows, caller: Caller
+        self,
+        ask: Ask,
+        wanted: WantedRows,
+        caller: Caller,
+        early_stop: EarlyStop | None = None,
     ) -> AsyncGenerator[Piece, None]:
         try:
-            async for piece in super().stream(ask, wanted, caller):
+            async for piece in super().stream(ask, wanted, caller, early_stop):
                 yield piece
                 self.begun.set()
                 await asyncio.Event().wait()

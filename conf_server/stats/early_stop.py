@@ -1,0 +1,92 @@
+"""Ending an answer whose confidence has become low (DeepConf, arXiv 2508.15260, section 3.2).
+
+An answer ends with the token that fills a window of W tokens whose mean confidence is below a
+threshold. Windows are full ones only: an answer of fewer than W tokens is never ended. Tokens
+without a finite confidence stand in no window, as in the summary of an answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+STOP_REASON: Final = "confidence"
+"""`stop_reason` of an answer that was ended so."""
+
+_NEAR: Final = 1e-6
+"""Nats between a window's sum and the threshold's, below which the running sum is not trusted."""
+
+
+@dataclass(frozen=True)
+class EarlyStop:
+    """When an answer is ended.
+
+    Attributes:
+        below: nats; a full window whose mean confidence is smaller ends the answer.
+        window: W, tokens of a window.
+        min_tokens: tokens that an answer has at least.
+    """
+
+    below: float
+    window: int
+    min_tokens: int
+
+
+class ConfidenceWindow:
+    """The last W confidences of an answer that is being made."""
+
+    def __init__(self, rule: EarlyStop) -> None:
+        self._rule = rule
+        self._limit = rule.below * rule.window
+        self._last: deque[float] = deque(maxlen=rule.window)
+        self._sum = 0.0
+        self._tokens = 0
+
+    def push(self, confidence: float) -> bool:
+        """Take in the next token's confidence, in nats. Returns whether the answer ends with it."""
+        self._tokens += 1
+        if math.isfinite(confidence):
+            if len(self._last) == self._rule.window:
+                self._sum -= self._last[0]
+            self._last.append(confidence)
+            self._sum += confidence
+        if len(self._last) < self._rule.window or self._tokens < self._rule.min_tokens:
+            return False
+        if abs(self._sum - self._limit) > _NEAR:
+            return self._sum < self._limit
+        return window_mean(self._last) < self._rule.below
+
+
+def window_mean(confidences: ArrayLike) -> float:
+    """Mean of a window's confidences, the same whatever came before: the exact sum, rounded once.
+
+    Args:
+        confidences: (W,) finite nats.
+    """
+    values = np.asarray(confidences, dtype=np.float64).tolist()
+    return math.fsum(values) / len(values)
+
+
+def early_stop(rule: EarlyStop, confidences: ArrayLike) -> dict[str, Any]:
+    """What is told of an answer that `rule` has ended.
+
+    Args:
+        confidences: (n,) nats, of all its tokens.
+
+    Returns:
+        `token`, how many tokens the answer has; `value`, the mean of the window that has ended it;
+        `below` and `window`, of the rule.
+    """
+    values = np.asarray(confidences, dtype=np.float64)
+    finite = values[np.isfinite(values)]
+    return {
+        "token": len(values),
+        "value": window_mean(finite[-rule.window :]),
+        "below": rule.below,
+        "window": rule.window,
+    }
