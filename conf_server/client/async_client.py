@@ -180,7 +180,7 @@ class AsyncClient:
         body = await self._with_model({"messages": messages, **options, "stream": True})
         async with self._connection.lines("POST", path, encoded(body)) as lines:
             async for line in lines:
-                event = event_of(line, self._connection.url + path)
+                event = event_of(line, self._connection.url_of(path))
                 if event is not None:
                     yield chat_of(event)
 
@@ -196,19 +196,19 @@ class AsyncClient:
         async with self._looking:
             if self._model is None:
                 body = await self._connection.ask("GET", MODELS, None)
-                self._model = served_model_of(body, self._name, self._connection.url + MODELS)
+                self._model = served_model_of(body, self._name, self._connection.url_of(MODELS))
         return self._model
 
     async def get(self, path: str) -> Json:
         """As `Client.get`."""
         return any_object(
-            await self._connection.ask("GET", path, None), self._connection.url + path
+            await self._connection.ask("GET", path, None), self._connection.url_of(path)
         )
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Json:
         """As `Client.post`."""
         return any_object(
-            await self._connection.ask("POST", path, encoded(body)), self._connection.url + path
+            await self._connection.ask("POST", path, encoded(body)), self._connection.url_of(path)
         )
 
     async def _with_model(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -225,7 +225,7 @@ class AsyncClient:
         try:
             payload = encoded(await self._with_model(part.body))
             body = await self._connection.ask("POST", call.path, payload)
-            answer = object_of(body, call.kind, self._connection.url + call.path)
+            answer = object_of(body, call.kind, self._connection.url_of(call.path))
         except ServerError as error:
             if len(call.parts) > 1:
                 error.add_note(part.place)

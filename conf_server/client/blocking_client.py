@@ -231,7 +231,7 @@ class Client:
         body = self._with_model({"messages": messages, **options, "stream": True})
         with self._connection.lines("POST", path, encoded(body)) as lines:
             for line in lines:
-                event = event_of(line, self._connection.url + path)
+                event = event_of(line, self._connection.url_of(path))
                 if event is not None:
                     yield chat_of(event)
 
@@ -264,7 +264,7 @@ class Client:
         with self._looking:
             if self._model is None:
                 body = self._connection.ask("GET", MODELS, None)
-                self._model = served_model_of(body, self._name, self._connection.url + MODELS)
+                self._model = served_model_of(body, self._name, self._connection.url_of(MODELS))
         return self._model
 
     def get(self, path: str) -> Json:
@@ -273,7 +273,8 @@ class Client:
         Raises:
             ServerError, UnavailableError: as `score`.
         """
-        return any_object(self._connection.ask("GET", path, None), self._connection.url + path)
+        body = self._connection.ask("GET", path, None)
+        return any_object(body, self._connection.url_of(path))
 
     def post(self, path: str, body: Mapping[str, Any]) -> Json:
         """Post an object to any route that answers with one, such as `/v1/completions`.
@@ -285,7 +286,7 @@ class Client:
             ServerError, UnavailableError: as `score`.
         """
         return any_object(
-            self._connection.ask("POST", path, encoded(body)), self._connection.url + path
+            self._connection.ask("POST", path, encoded(body)), self._connection.url_of(path)
         )
 
     def _with_model(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -320,7 +321,7 @@ class Client:
         try:
             payload = encoded(self._with_model(part.body))
             body = self._connection.ask("POST", call.path, payload, stopping)
-            return object_of(body, call.kind, self._connection.url + call.path)
+            return object_of(body, call.kind, self._connection.url_of(call.path))
         except ServerError as error:
             if len(call.parts) > 1:
                 error.add_note(part.place)

@@ -80,7 +80,7 @@ class Connection:
 
     def __init__(self, options: ConnectionOptions) -> None:
         self.options = options
-        self.url = options.url
+        self._url = options.url
         self._room = threading.BoundedSemaphore(options.concurrency)
         self._http = httpx.Client(
             headers=dict(options.headers),
@@ -89,6 +89,10 @@ class Connection:
             follow_redirects=True,
             trust_env=False,
         )
+
+    def url_of(self, path: str) -> str:
+        """The address of a route."""
+        return self._url + path
 
     def close(self) -> None:
         """Close all connections."""
@@ -106,7 +110,7 @@ class Connection:
             ServerError: the server refuses, or does not answer in time.
             UnavailableError: it is away or busy.
         """
-        url = self.url + path
+        url = self.url_of(path)
 
         def once() -> bytes:
             response = self._opened(method, url, body)
@@ -123,7 +127,7 @@ class Connection:
         Raises:
             ServerError, UnavailableError: as `ask`, and where the answer breaks off.
         """
-        url = self.url + path
+        url = self.url_of(path)
         with self._room:
             response = self._tried(lambda: self._opened(method, url, body), threading.Event())
             with transport_errors(url, self.options.timeout), contextlib.closing(response):
@@ -159,7 +163,7 @@ class AsyncConnection:
             stopping: once it is set, no request is sent again.
         """
         self.options = options
-        self.url = options.url
+        self._url = options.url
         self._stopping = stopping or asyncio.Event()
         self._room = asyncio.BoundedSemaphore(options.concurrency)
         self._http = httpx.AsyncClient(
@@ -170,13 +174,17 @@ class AsyncConnection:
             trust_env=False,
         )
 
+    def url_of(self, path: str) -> str:
+        """The address of a route."""
+        return self._url + path
+
     async def aclose(self) -> None:
         """Close all connections."""
         await self._http.aclose()
 
     async def ask(self, method: str, path: str, body: bytes | None) -> bytes:
         """As `Connection.ask`."""
-        url, timeout = self.url + path, self.options.timeout
+        url, timeout = self.url_of(path), self.options.timeout
 
         async def once() -> bytes:
             with transport_errors(url, timeout):
@@ -191,7 +199,7 @@ class AsyncConnection:
     @contextlib.asynccontextmanager
     async def lines(self, method: str, path: str, body: bytes) -> AsyncIterator[AsyncIterator[str]]:
         """As `Connection.lines`."""
-        url = self.url + path
+        url = self.url_of(path)
         async with self._room:
             response = await self._tried(lambda: self._opened(method, url, body))
             with transport_errors(url, self.options.timeout):
@@ -205,8 +213,9 @@ class AsyncConnection:
                 return await once()
             except UnavailableError as error:
                 last = error
+            delay = retries.delay_after(last)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), retries.delay_after(last))
+                await asyncio.wait_for(self._stopping.wait(), delay)
             if self._stopping.is_set():
                 raise last
 

@@ -1,83 +1,129 @@
-"""Connections of which each has a pool of its own."""
+"""Connections of which each is looked at only when it is its turn."""
 
 from __future__ import annotations
 
 import functools
 import ssl
-from collections.abc import AsyncIterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Final
 
+import httpcore
 import httpx
 
-_ONE: Final = httpx.Limits(max_connections=1, max_keepalive_connections=1)
+from conf_server.client.asyncio_network import AsyncioNetwork
+
+_KEPT_S: Final = 4.0
+"""How long an idle connection is used again. uvicorn closes one after 5 s."""
+
+_PORTS: Final = {b"http": 80, b"https": 443}
 
 
 class LaneTransport(httpx.AsyncBaseTransport):
     """Sends each request over the connection that was freed last, or over a new one.
 
-    One pool of httpcore's looks at all its connections whenever a request begins or ends, and
-    asks the kernel about each that is idle. With 32 connections that took five times as long as
-    the rest of a small request. Here each connection is a pool of one.
+    A pool of httpcore's looks at all its connections whenever a request begins or ends, and asks
+    the kernel about each that is idle. With 32 connections that took four times as long as the
+    rest of a small request.
 
     There are as many connections as there were requests at once: whoever sends them bounds them.
     """
 
     def __init__(self) -> None:
-        self._lanes: list[httpx.AsyncHTTPTransport] = []
-        self._free: list[httpx.AsyncHTTPTransport] = []
+        self._network = AsyncioNetwork()
+        self._free: dict[str, list[httpcore.AsyncHTTPConnection]] = defaultdict(list)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request. Its connection is free again when the response is closed."""
-        lane = self._free.pop() if self._free else self._new()
+        url = request.url
+        port = url.port or _PORTS[url.raw_scheme]
+        origin = httpcore.Origin(url.raw_scheme, url.raw_host, port)
+        lane = await self._lane(origin)
         try:
-            response = await lane.handle_async_request(request)
+            with _httpx_errors():
+                response = await lane.handle_async_request(
+                    httpcore.Request(
+                        request.method.encode(),
+                        httpcore.URL(
+                            scheme=url.raw_scheme, host=url.raw_host, port=port, target=url.raw_path
+                        ),
+                        headers=request.headers.raw,
+                        content=request.stream,
+                        extensions=request.extensions,
+                    )
+                )
         except BaseException:
-            self._free.append(lane)
+            await lane.aclose()
             raise
-        assert isinstance(response.stream, httpx.AsyncByteStream)
         return httpx.Response(
-            response.status_code,
+            response.status,
             headers=response.headers,
-            stream=_LaneStream(response.stream, lane, self._free),
+            stream=_LaneStream(response, lane, self._free[str(origin)]),
             extensions=response.extensions,
         )
 
-    def _new(self) -> httpx.AsyncHTTPTransport:
-        lane = httpx.AsyncHTTPTransport(verify=ssl_context(), trust_env=False, limits=_ONE)
-        self._lanes.append(lane)
-        return lane
+    async def _lane(self, origin: httpcore.Origin) -> httpcore.AsyncHTTPConnection:
+        free = self._free[str(origin)]
+        while free:
+            lane = free.pop()
+            if lane.is_available() and not lane.has_expired():
+                return lane
+            await lane.aclose()
+        return httpcore.AsyncHTTPConnection(
+            origin,
+            ssl_context=ssl_context() if origin.scheme == b"https" else None,
+            keepalive_expiry=_KEPT_S,
+            network_backend=self._network,
+        )
 
     async def aclose(self) -> None:
-        """Close all connections."""
-        for lane in self._lanes:
-            await lane.aclose()
+        """Close the connections that are free."""
+        for lanes in self._free.values():
+            while lanes:
+                await lanes.pop().aclose()
 
 
 class _LaneStream(httpx.AsyncByteStream):
-    """The body of a response, which holds its lane until it is closed."""
+    """The body of a response, which holds its connection until it is closed."""
 
     def __init__(
         self,
-        body: httpx.AsyncByteStream,
-        lane: httpx.AsyncHTTPTransport,
-        free: list[httpx.AsyncHTTPTransport],
+        response: httpcore.Response,
+        lane: httpcore.AsyncHTTPConnection,
+        free: list[httpcore.AsyncHTTPConnection],
     ) -> None:
-        self._body = body
+        self._response = response
         self._lane = lane
         self._free = free
         self._is_open = True
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for part in self._body:
-            yield part
+        with _httpx_errors():
+            async for part in self._response.aiter_stream():
+                yield part
 
     async def aclose(self) -> None:
-        try:
-            await self._body.aclose()
-        finally:
-            if self._is_open:
-                self._is_open = False
-                self._free.append(self._lane)
+        if not self._is_open:
+            return
+        self._is_open = False
+        await self._response.aclose()
+        if self._lane.is_available():
+            self._free.append(self._lane)
+        else:
+            await self._lane.aclose()
+
+
+@contextmanager
+def _httpx_errors() -> Iterator[None]:
+    """httpx has an exception of the same name for each of httpcore's."""
+    try:
+        yield
+    except Exception as error:
+        kind = getattr(httpx, type(error).__name__, None)
+        if not type(error).__module__.startswith("httpcore") or kind is None:
+            raise
+        raise kind(str(error)) from error
 
 
 @functools.cache
