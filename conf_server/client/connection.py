@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 import httpx
 
 from conf_server.client.base_url import server_url
-from conf_server.client.lanes import LaneTransport, ssl_context
+from conf_server.client.lanes import KEPT_S, LaneTransport, ssl_context
 from conf_server.client.retries import OnRetry, Retries
 from conf_server.client.server_error import UnavailableError, error_of, transport_errors
 
@@ -82,9 +82,14 @@ class Connection:
         self.options = options
         self._url = options.url
         self._room = threading.BoundedSemaphore(options.concurrency)
+        limits = httpx.Limits(
+            max_connections=options.concurrency,
+            max_keepalive_connections=options.concurrency,
+            keepalive_expiry=KEPT_S,
+        )
         self._http = httpx.Client(
             headers=dict(options.headers),
-            transport=httpx.HTTPTransport(verify=ssl_context(), trust_env=False),
+            transport=httpx.HTTPTransport(verify=ssl_context(), trust_env=False, limits=limits),
             timeout=options.timeouts,
             follow_redirects=True,
             trust_env=False,

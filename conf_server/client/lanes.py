@@ -14,7 +14,7 @@ import httpx
 
 from conf_server.client.asyncio_network import AsyncioNetwork
 
-_KEPT_S: Final = 4.0
+KEPT_S: Final = 4.0
 """How long an idle connection is used again. uvicorn closes one after 5 s."""
 
 _PORTS: Final = {b"http": 80, b"https": 443}
@@ -73,7 +73,7 @@ class LaneTransport(httpx.AsyncBaseTransport):
         return httpcore.AsyncHTTPConnection(
             origin,
             ssl_context=ssl_context() if origin.scheme == b"https" else None,
-            keepalive_expiry=_KEPT_S,
+            keepalive_expiry=KEPT_S,
             network_backend=self._network,
         )
 

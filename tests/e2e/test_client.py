@@ -116,8 +116,8 @@ def test_hidden_states(client: Client) -> None:
 
 def test_errors(client: Client, server: Server) -> None:
     with pytest.raises(ServerError) as caught:
-        client.score(prompt="p", completion="c", mode="nothing")
-    assert (caught.value.status, caught.value.param) == (400, "mode")
+        client.score(prompt="p", completions=[])
+    assert (caught.value.status, caught.value.param) == (400, "completions")
     with pytest.raises(ServerError) as caught:
         Client(server.url, api_key="wrong").methods()
     assert caught.value.status == 401
