@@ -144,7 +144,7 @@ class AsyncClient:
     async def uncertainty(
         self,
         *,
-        prompt: Sequence[str],
+        prompt: Sequence[str] | Sequence[Sequence[int]],
         methods: Sequence[str] | None = None,
         progress: Progress = None,
         **options: Any,

@@ -169,7 +169,7 @@ class Client:
     def uncertainty(
         self,
         *,
-        prompt: Sequence[str],
+        prompt: Sequence[str] | Sequence[Sequence[int]],
         methods: Sequence[str] | None = None,
         progress: Progress = None,
         **options: Any,
@@ -192,7 +192,7 @@ class Client:
 
         Args:
             messages: a chat. Or
-            prompt: a text or token ids; or a list of texts, which gives a list. Or
+            prompt: a text or token ids; or a list of such, which gives a list. Or
             items: many requests, each a mapping with what is its own of all these arguments.
             methods, n_samples, similarity, relevance, backend, temperature, rauq_alpha,
                 return_samples: what to estimate and from what; these stand in the object

@@ -174,7 +174,9 @@ def _given(fields: Mapping[str, Any], optional: Sequence[str]) -> dict[str, Any]
 
 
 def _is_list_of_texts(prompt: Any) -> bool:
-    return isinstance(prompt, list | tuple) and not all(isinstance(one, int) for one in prompt)
+    """Whether it is several prompts, and not the token ids of one."""
+    is_list = isinstance(prompt, list | tuple) and bool(prompt)
+    return is_list and isinstance(prompt[0], str | list | tuple)
 
 
 def _uncertainty_body(fields: Mapping[str, Any]) -> dict[str, Any]:

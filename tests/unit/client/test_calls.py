@@ -141,7 +141,13 @@ def test_an_uncertainty_and_its_options(client: Any, server: AnsweringServer) ->
 def test_a_list_of_prompts_gives_a_list(client: Any, server: AnsweringServer) -> None:
     found = client.uncertainty(prompt=["a", "b", "c"], methods=["fast"])
     assert [one.answer.text for one in found] == ["a", "b", "c"]
-    assert client.uncertainty(prompt=[1, 2]).answer.text == "[1, 2]"
+    found = client.uncertainty(prompt=[[1, 2], [3]])
+    assert [one.answer.text for one in found] == ["[1, 2]", "[3]"]
+
+
+@pytest.mark.parametrize("ids", [[1, 2], [np.int64(1), np.int64(2)], np.array([1, 2])])
+def test_a_list_of_token_ids_is_one_prompt(client: Any, ids: Any) -> None:
+    assert client.uncertainty(prompt=ids).answer.text == "[1, 2]"
 
 
 def test_items_have_what_is_their_own(client: Any, server: AnsweringServer) -> None:
