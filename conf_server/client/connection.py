@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,13 +15,20 @@ from typing import Final, TypeVar
 import httpx
 
 from conf_server.client.base_url import server_url
-from conf_server.client.lanes import KEPT_S, LaneTransport, ssl_context
 from conf_server.client.retries import OnRetry, Retries
 from conf_server.client.server_error import UnavailableError, error_of, transport_errors
 
 T = TypeVar("T")
 
 CONNECT_TIMEOUT_S: Final = 30.0
+KEPT_S: Final = 4.0
+"""How long an idle connection is used again. uvicorn closes one after 5 s."""
+
+
+@functools.cache
+def ssl_context() -> ssl.SSLContext:
+    """The system's certificates. Loading them takes some 20 ms, so all connections share them."""
+    return ssl.create_default_context()
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,15 @@ class ConnectionOptions:
         return headers
 
     @property
+    def limits(self) -> httpx.Limits:
+        """A connection for each request under way, kept for the next one."""
+        return httpx.Limits(
+            max_connections=self.concurrency,
+            max_keepalive_connections=self.concurrency,
+            keepalive_expiry=KEPT_S,
+        )
+
+    @property
     def timeouts(self) -> httpx.Timeout:
         """Of connecting, and of waiting for what the server says next."""
         return httpx.Timeout(self.timeout, connect=min(self.timeout, CONNECT_TIMEOUT_S), pool=None)
@@ -82,14 +100,11 @@ class Connection:
         self.options = options
         self._url = options.url
         self._room = threading.BoundedSemaphore(options.concurrency)
-        limits = httpx.Limits(
-            max_connections=options.concurrency,
-            max_keepalive_connections=options.concurrency,
-            keepalive_expiry=KEPT_S,
-        )
         self._http = httpx.Client(
             headers=dict(options.headers),
-            transport=httpx.HTTPTransport(verify=ssl_context(), trust_env=False, limits=limits),
+            transport=httpx.HTTPTransport(
+                verify=ssl_context(), trust_env=False, limits=options.limits
+            ),
             timeout=options.timeouts,
             follow_redirects=True,
             trust_env=False,
@@ -173,7 +188,9 @@ class AsyncConnection:
         self._room = asyncio.BoundedSemaphore(options.concurrency)
         self._http = httpx.AsyncClient(
             headers=dict(options.headers),
-            transport=LaneTransport(),
+            transport=httpx.AsyncHTTPTransport(
+                verify=ssl_context(), trust_env=False, limits=options.limits
+            ),
             timeout=options.timeouts,
             follow_redirects=True,
             trust_env=False,

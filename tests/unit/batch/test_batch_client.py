@@ -107,7 +107,7 @@ def greet_as_ssh(listener: socket.socket) -> None:
     peer, _ = listener.accept()
     with peer:
         peer.recv(1)
-        peer.sendall(b"SSH-2.0-OpenSSH_9\r\n")
+        peer.sendall(b"SSH-2.0-OpenSSH_9\r\n\r\n")
 
 
 def test_https_where_http_is_spoken(

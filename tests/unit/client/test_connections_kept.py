@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from conf_server.client import AsyncClient, Client, UnavailableError
-from conf_server.client.lanes import ssl_context
+from conf_server.client.connection import ssl_context
 
 ANSWER = b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{"a": 1}'
 
