@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from conf_server.batch.client import Client
+from conf_server.batch.batch_client import BatchClient
 from conf_server.batch.endpoint import SCORE, UNCERTAINTY, Endpoint
 from conf_server.batch.file_job import FileJob
 from conf_server.batch.options import (
@@ -71,8 +71,8 @@ async def _run(options: BatchOptions, signals: Signals, counts: Counts) -> None:
         counts.there = job.num_answered
 
         async def work(url: str) -> None:
-            async with Client.session(options) as session:
-                await job.run(Client(session, url, options), counts, signals)
+            async with BatchClient(url, options) as client:
+                await job.run(client, counts, signals)
 
         await with_server(options, work)
 

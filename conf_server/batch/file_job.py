@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from conf_server.batch.client import Client
+from conf_server.batch.batch_client import BatchClient
 from conf_server.batch.options import BatchOptions
 from conf_server.batch.output import Output, open_output
 from conf_server.batch.resume import NumberedLine, chained, require_server, unanswered
@@ -62,7 +62,7 @@ class FileJob:
         """Lines that an earlier run has answered."""
         return self._output.found.count
 
-    async def run(self, client: Client, counts: Counts, signals: Signals) -> None:
+    async def run(self, client: BatchClient, counts: Counts, signals: Signals) -> None:
         """Send the lines until there are no more, or until a signal stops the run.
 
         Raises:

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from conf_server.batch.endpoint import Endpoint
+from conf_server.client import base_url
 from conf_server.settings import ENV_MODE, ENV_TOP_K
 
 STANDARD_STREAM: Final = "-"
@@ -183,17 +183,9 @@ def server_url(parser: argparse.ArgumentParser, url: str) -> str:
         SystemExit: with 2 for what is no such address.
     """
     try:
-        parts = urlsplit(url)
-        host, _ = (parts.hostname or "").encode("idna"), parts.port
+        return base_url.server_url(url)
     except ValueError as error:
         parser.error(f"--url {url}: {error}")
-    if parts.scheme not in ("http", "https"):
-        parser.error(f"--url {url}: must begin with http:// or https://")
-    if not host:
-        parser.error(f"--url {url}: names no host")
-    if parts.query or parts.fragment:
-        parser.error(f"--url {url}: must be the server's address alone")
-    return url.rstrip("/").removesuffix("/v1")
 
 
 def served_model(model: str, flags: Sequence[str]) -> str:

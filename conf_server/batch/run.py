@@ -11,10 +11,11 @@ from typing import Any, Final
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from conf_server import terminal
-from conf_server.batch.client import Client, RefusedError
+from conf_server.batch.batch_client import BatchClient
 from conf_server.batch.options import BatchOptions, StopRunError
 from conf_server.batch.output import Output
 from conf_server.batch.records import LineError, Record, parse_record
+from conf_server.client.server_error import ServerError
 from conf_server.concurrency import cancel_all
 from conf_server.signals import Signals
 
@@ -43,7 +44,7 @@ class Run:
     def __init__(
         self,
         options: BatchOptions,
-        client: Client,
+        client: BatchClient,
         output: Output,
         bar: tqdm,
         counts: Counts,
@@ -128,7 +129,7 @@ class Run:
     async def _answer(self, record: Record) -> None:
         try:
             result = await self._client.post(record.payload)
-        except RefusedError as error:
+        except ServerError as error:
             self._fail(record.line, record.kept, error.error)
         else:
             if not record.names_model and result.get("model") != self._model:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from conf_server.batch.client import Client
+from conf_server.batch.batch_client import BatchClient
 from conf_server.batch.file_job import FileJob
 from conf_server.batch.options import StopRunError, UsageError
 from conf_server.batch.own_server import with_server
@@ -95,8 +95,8 @@ async def collect(options: FitOptions, signals: Signals, counts: Counts) -> Coll
     done: list[Collected] = []
 
     async def work(url: str) -> None:
-        async with Client.session(options.batch) as session:
-            said = await Client(session, url, options.batch).get(ASKING.path)
+        async with BatchClient(url, options.batch) as client:
+            said = await client.get(ASKING.path)
             model, heads = _identity(said), said.get("num_heads")
             layers = {name: options.layer(name, model.num_layers) for name in options.methods}
             folder = options.folder / STATES
@@ -107,7 +107,7 @@ async def collect(options: FitOptions, signals: Signals, counts: Counts) -> Coll
                 asked += head_passes(features_of(options, model, heads))
             for one in asked:
                 path = folder / one.file_name
-                await _answered(options, one, path, session, url, signals, counts)
+                await _answered(options, one, path, url, signals, counts)
                 files.append((one, path))
             done.append(Collected(model, layers, files, heads))
 
@@ -120,7 +120,6 @@ async def _answered(
     options: FitOptions,
     one: Pass,
     path: Path,
-    session: Any,
     url: str,
     signals: Signals,
     counts: Counts,
@@ -131,7 +130,8 @@ async def _answered(
     with ExitStack() as stack:
         job = await FileJob.opened(batch, stack)
         counts.there += job.num_answered
-        await job.run(Client(session, url, batch), counts, signals)
+        async with BatchClient(url, batch) as client:
+            await job.run(client, counts, signals)
     if signals.received:
         raise asyncio.CancelledError
 

@@ -103,7 +103,7 @@ def conf_server(python: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_environment_has_neither_vllm_nor_torch_nor_matplotlib(python: Path) -> None:
-    for name in ("vllm", "torch", "matplotlib", "fastapi", "transformers", "yaml"):
+    for name in ("vllm", "torch", "matplotlib", "fastapi", "transformers", "yaml", "aiohttp"):
         code = f"import {name}"
         done = subprocess.run([python, "-c", code], capture_output=True, cwd=python.parent)
         assert b"ModuleNotFoundError" in done.stderr, name
@@ -137,6 +137,14 @@ def test_requests_are_sent_to_a_server(
     assert done.returncode == 0, done.stderr
     assert done.stderr == f"conf-server {command}: 2 answered, 0 failed: {answers}\n"
     assert len(answers.read_text().splitlines()) == 2
+
+
+def test_the_client_asks_a_server(python: Path, server: FakeServer) -> None:
+    code = (
+        f"from conf_server.client import Client; print(Client({server.url!r}).served_model().root)"
+    )
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=python.parent)
+    assert done.stdout == "/models/m\n", done.stderr
 
 
 def test_a_model_cannot_be_served_and_the_run_says_why(python: Path, tmp_path: Path) -> None:

@@ -121,7 +121,8 @@ ROOMS = {
         *("draining", "flags", "systemd"),
     },
     "report": {"uncertainty", "stats"},
-    "batch": {"report"},
+    "client": set(),
+    "batch": {"client", "report"},
     "fit": {"batch", "heads", "report", "uncertainty", "stats"},
 }
 """Each room, and those that it may look into."""
@@ -204,6 +205,18 @@ def test_importing_our_own_handlers_loads_no_vllm() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     assert "vllm" not in loaded
+
+
+def test_the_client_loads_nothing_that_a_bare_install_has_not() -> None:
+    loaded = loaded_with("conf_server.client")
+    absent = {"vllm", "torch", "transformers", "pydantic", "fastapi", "pandas", "aiohttp"}
+    assert "httpx" in loaded
+    assert not absent & loaded
+
+
+def test_there_is_one_http_client() -> None:
+    others = [path for path in modules() if path.parent.name != "client"]
+    assert not offences(iter(others), "httpx", "httpcore", "aiohttp", "requests")
 
 
 def test_http_bodies_stay_in_serving() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conf_server.batch import client
+from conf_server.client import retries
 from tests.unit.batch.fake_server import FakeServer
 from tests.unit.batch.runs import Files
 
@@ -20,7 +20,7 @@ def server() -> Iterator[FakeServer]:
 
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr(retries, "FIRST_DELAY_S", 0.001)
     monkeypatch.delenv("VLLM_API_KEY", raising=False)
 
 

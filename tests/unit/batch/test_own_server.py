@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conf_server import server_process
-from conf_server.batch import client, command, own_server
+from conf_server.batch import command, own_server
 from tests.processes import is_running, until
 from tests.unit.batch.runs import Files, expected, prompts
 
@@ -84,7 +84,7 @@ def test_a_server_that_dies_ends_the_run(
     monkeypatch: pytest.MonkeyPatch,
     retries: str,
 ) -> None:
-    monkeypatch.setattr(client, "retry_delay", lambda *_: 1000.0)
+    monkeypatch.setattr("conf_server.client.retries.retry_delay", lambda *_: 1000.0)
     plain.write(*prompts(9))
     words = [str(plain.input), "-o", str(plain.output), "--model", "m", "--dying"]
     assert command.score([*words, "--concurrency", "1", "--retries", retries]) == 1

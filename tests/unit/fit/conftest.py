@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conf_server.batch import client
+from conf_server.client import retries
 from tests.unit.fit.states_server import Fit, StatesServer
 
 
@@ -19,6 +19,6 @@ def server() -> Iterator[StatesServer]:
 
 @pytest.fixture
 def fitting(server: StatesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fit:
-    monkeypatch.setattr(client, "FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr(retries, "FIRST_DELAY_S", 0.001)
     monkeypatch.delenv("VLLM_API_KEY", raising=False)
     return Fit(tmp_path, server)
