@@ -127,6 +127,7 @@ ROOMS = {
 """Each room, and those that it may look into."""
 COMMON = {
     *("settings", "refusal", "concurrency", "server_process", "signals", "standard_output"),
+    "nearest",
     "terminal",
 }
 """Modules that every room may use; they use none."""
