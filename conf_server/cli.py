@@ -67,8 +67,7 @@ def serve(arguments: list[str]) -> int:
     except SettingsError as error:  # Some are found out while starting: a model without weights.
         return _refuse(str(error))
     except StartError as error:
-        say(f"conf-server: error: {error}")
-        return 1
+        return _refuse(str(error), 1)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return 0
@@ -94,9 +93,10 @@ def _serve_without_vllm(flags: list[str]) -> None:
     run(options)
 
 
-def _refuse(reason: str) -> int:
-    say(f"conf-server: error: {reason}")
-    return 2
+def _refuse(reason: str, status: int = 2) -> int:
+    """Say why in one line: a library's message may have several."""
+    say(f"conf-server: error: {' '.join(reason.splitlines())}")
+    return status
 
 
 if __name__ == "__main__":

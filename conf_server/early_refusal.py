@@ -29,6 +29,8 @@ _NUMBER: Final = re.compile(r"-\d+|-\d*\.\d+")
 
 _HELP: Final = ("-h", "--help")
 _CONFIG_ELSEWHERE: Final = ("--hf-config-path", "--config-format", "--load-format", "--config")
+_SEVERAL_PROCESSES: Final = ("--api-s", "--data-", "-dp", "-asc")
+"""Beginnings of flags with which several API processes may share the port, as others may too."""
 _NO_ADDRESS: Final = ("--headless", "--grpc", "--config")
 
 
@@ -174,5 +176,5 @@ def _check_address(words: Sequence[str]) -> None:
         return
     port = _value(words, "--port") or str(DEFAULT_PORT)
     if port.isascii() and port.isdecimal():
-        # Several API processes share their port: another server that shares its own is no obstacle.
-        socket_at(_value(words, "--host") or "", int(port), reuse_port=True).close()
+        shares = any(word.startswith(_SEVERAL_PROCESSES) for word in words)
+        socket_at(_value(words, "--host") or "", int(port), reuse_port=shares).close()

@@ -25,7 +25,6 @@ import uvloop
 import vllm.envs as envs
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from vllm import AsyncEngineArgs
 from vllm.entrypoints.launchers import launcher as vllm_launcher
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
@@ -40,7 +39,6 @@ from conf_server.before_start import cannot_listen
 from conf_server.draining import CUT_S
 from conf_server.engine.api_processes import (
     import_parser_plugins,
-    propagate_frontend_flags,
     start_api_processes,
 )
 from conf_server.engine.client.async_llm import ConfidenceAsyncLLM
@@ -48,6 +46,7 @@ from conf_server.engine.client.probe import generates
 from conf_server.engine.client.start import (
     ENGINE_STOP_TIMEOUT_S,
     Shutdown,
+    engine_arguments,
     engine_client,
     engine_config,
 )
@@ -258,8 +257,7 @@ def run_api_processes(
     setup_multiprocess_prometheus()
     signals = _ParentSignals()
     address, sock = _listening(args, reuse_port=True)
-    engine_args = AsyncEngineArgs.from_cli_args(args)
-    propagate_frontend_flags(args, engine_args)
+    engine_args = engine_arguments(args)
     engine_args._api_process_count = args.api_server_count
     engine_args._api_process_rank = -1
     vllm_config = engine_config(engine_args)

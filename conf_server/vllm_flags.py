@@ -2,9 +2,9 @@
 
 Importing vLLM takes about ten seconds; reading the two files that define its flags takes 50 ms.
 What is read is used for one thing: to refuse a flag at once that neither vLLM nor we have. It can
-hold more names than vLLM's parser has, and must never lack one: `tests/tools/test_vllm_flags.py`
-compares it with the parser of every supported release that is at hand. Everything else, and all
-of it where the installed release is none of those, is left to vLLM's parser.
+hold more names than vLLM's parser has, and must never lack one: the tests compare it with the
+parser of every supported release. Everything else, and all of it where the installed release is
+none of those, is left to vLLM's parser.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ _FRONTEND: Final = "FrontendArgs"
 
 _FLAG: Final = re.compile(r"--?[A-Za-z][A-Za-z0-9-]*")
 _VERSION: Final = re.compile(r"^__version__ = version = '(\d+\.\d+)\.", re.MULTILINE)
+
+_TRANSLATED: Final = "-O"
+"""vLLM's parser writes `-O3` as `--optimization-level 3` before it looks at flags."""
 
 _OPPOSITES: Final = ("no-", "enable-", "disable-")
 """A switch may have an opposite, which is not written out: `--no-X`, or since vLLM 0.33
@@ -88,6 +91,8 @@ def may_be_flag(word: str, flags: frozenset[str]) -> bool:
     Args:
         word: without its value and without what follows a point.
     """
+    if word.startswith(_TRANSLATED):
+        return True
     if not word.startswith("--"):
         short = [flag for flag in flags if not flag.startswith("--")]
         return any(word.startswith(flag) or flag.startswith(word) for flag in short)

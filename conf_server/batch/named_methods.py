@@ -1,4 +1,4 @@
-"""The names of --methods, held once against what the server has, before any line is sent."""
+"""--methods and --similarity, held once against what the server has, before any line is sent."""
 
 from __future__ import annotations
 
@@ -37,16 +37,23 @@ async def require_methods(client: Client, options: BatchOptions) -> None:
         UsageError: naming the first one, and why the server cannot do it.
         StopRunError: there is no server, it wants another key, or it is no conf-server.
     """
-    named = _named(options)
-    if not named:
+    named, similarity = _named(options), options.defaults.get("similarity")
+    if not named and similarity is None:
         return
-    match await client.get(PATH):
+    said = await client.get(PATH)
+    match said:
         case {"data": list(methods), "groups": dict(groups)}:
             there = {one["name"]: one for one in methods}
             _require_names(named, {*there, *groups})
             for name in named:
                 if name in there:
                     _require_available(there[name])
+    judges = said.get("similarities")
+    if similarity is not None and isinstance(judges, list) and similarity not in judges:
+        raise UsageError(
+            f"--similarity: nothing named {similarity!r} compares texts on this server, only "
+            f"{', '.join(judges)}"
+        )
 
 
 def _named(options: BatchOptions) -> Sequence[str]:

@@ -126,7 +126,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of all flags."""
     parser = _Parser(
         prog="conf-server",
-        usage="conf-server COMMAND ... | conf-server --backend transformers MODEL [flags]",
+        usage="conf-server --backend transformers MODEL [flags]",
         description=overview(SERVING, installation.has_vllm()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

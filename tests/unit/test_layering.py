@@ -119,10 +119,11 @@ ROOMS = {
     "small_server": {
         *("serving", "gathering", "judges", "heads", "backends", "uncertainty", "engine", "stats"),
         *("draining", "flags", "systemd"),
+        *("before_start", "commands", "installation", "vllm_flags"),
     },
     "report": {"uncertainty", "stats"},
-    "batch": {"report"},
-    "fit": {"batch", "heads", "report", "uncertainty", "stats"},
+    "batch": {"report", "uncertainty", "stats", "command_parser", "early_refusal"},
+    "fit": {"batch", "command_parser", "heads", "report", "uncertainty", "stats"},
 }
 """Each room, and those that it may look into."""
 COMMON = {

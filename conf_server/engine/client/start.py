@@ -8,6 +8,7 @@ from argparse import Namespace
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+from pydantic import ValidationError
 from vllm import AsyncEngineArgs
 from vllm.logger import init_logger
 from vllm.usage.usage_lib import UsageContext
@@ -50,6 +51,18 @@ class Shutdown:
         return 0 if self.forced else ENGINE_STOP_TIMEOUT_S
 
 
+def engine_arguments(args: Namespace) -> AsyncEngineArgs:
+    """The engine's arguments among the server's flags; offline, the model is looked up for them.
+
+    Raises:
+        SettingsError, StartError: as `configuring`.
+    """
+    with configuring(args.model):
+        engine_args = AsyncEngineArgs.from_cli_args(args)
+    propagate_frontend_flags(args, engine_args)
+    return engine_args
+
+
 def engine_config(engine_args: AsyncEngineArgs) -> Any:
     """The engine's configuration, with our scheduler. Nothing is started yet.
 
@@ -84,10 +97,12 @@ def configuring(model: str) -> Iterator[None]:
 
 def first_reason(error: Exception) -> str:
     """What an error of vLLM's configuration says, in one line: pydantic adds the input to it."""
-    errors = getattr(error, "errors", None)
-    messages = [str(one["msg"]) for one in errors()] if callable(errors) else [str(error)]
-    text = " ".join("; ".join(messages).split()).removeprefix("Value error, ")
-    return shortened(text, LONGEST_REASON)
+    text = str(error)
+    if isinstance(error, ValidationError):
+        one = error.errors()[0]
+        field = ".".join(map(str, one["loc"]))
+        text = f"{field}: {one['msg']}" if field else one["msg"].removeprefix("Value error, ")
+    return shortened(" ".join(text.split()), LONGEST_REASON)
 
 
 def _is_missing(error: OSError) -> bool:
@@ -115,8 +130,7 @@ async def engine_client(
     Raises:
         SettingsError, StartError: as `configuring`.
     """
-    engine_args = AsyncEngineArgs.from_cli_args(args)
-    propagate_frontend_flags(args, engine_args)
+    engine_args = engine_arguments(args)
     if client_config:
         engine_args._api_process_count = client_config.get("client_count", 1)
         engine_args._api_process_rank = client_config.get("client_index", 0)
