@@ -63,7 +63,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "fit": Command(
         "conf_server.fit.command:main",
         "conf_server.fit.options:make_parser",
-        "IN -o DIR",
+        "TRAIN -o DIR",
         "learn what /v1/uncertainty's fitted methods want",
     ),
     "check": Command(
