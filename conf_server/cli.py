@@ -10,73 +10,64 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from pkgutil import resolve_name
 from typing import Final
 
 from conf_server import installation
+from conf_server.commands import COMMANDS, SERVE, mistyped, overview
+from conf_server.early_refusal import TRANSFORMERS, chosen_backend, refuse_early
 from conf_server.flags import check_flags, parse_args
 from conf_server.server_file_command import with_server_file
-from conf_server.settings import ConfidenceSettings, SettingsError
+from conf_server.settings import ConfidenceSettings, SettingsError, StartError
 from conf_server.standard_output import print_result
 from conf_server.terminal import say
 
-COMMANDS: Final = {
-    "check": "conf_server.check.command:main",
-    "config": "conf_server.server_file_command:main",
-    "fit": "conf_server.fit.command:main",
-    "report": "conf_server.report.command:main",
-    "score": "conf_server.batch.command:score",
-    "uncertainty": "conf_server.batch.command:uncertainty",
-}
-"""By its first word, the function that runs a command. It gets the other words of the command
-line, and returns the exit status."""
+SERVING_WITHOUT_VLLM: Final = f"""\
+  conf-server --backend transformers MODEL [flags]
+      with transformers; conf-server --backend transformers --help lists the flags
+  conf-server MODEL [flags]
+      not yet: {installation.NO_VLLM}.
+      Without it this help cannot list the server's flags.
 
-TRANSFORMERS: Final = "transformers"
-BACKENDS: Final = ("vllm", TRANSFORMERS)
-"""What can run a model; the first where nothing is said."""
+score, uncertainty and fit ask a running server with --url URL. With --model they start
+one, which needs vLLM unless --backend transformers stands beside it."""
 
-HELP_WITHOUT_VLLM: Final = f"""\
-usage: conf-server --model PATH [any flag of vllm serve]
-       conf-server COMMAND ... [--help]
-
-{installation.NO_VLLM}.
-Without it this help cannot list the server's flags. What works:
-
-  conf-server --backend transformers ...        serve a model with transformers instead; see
-                                                conf-server --backend transformers --help
-  conf-server score IN -o OUT --url URL         POST /v1/score for every line of a file
-  conf-server uncertainty IN -o OUT --url URL   POST /v1/uncertainty for every line of a file
-  conf-server fit IN -o DIR --methods M --url URL   learn what /v1/uncertainty's fitted methods want
-  conf-server config FILE                       check a conf-server.yaml
-  conf-server report FILE                       which method tells wrong answers from right ones?
-  conf-server --version"""
+VERSION: Final = ("-V", "--version")
+HELP: Final = ("-h", "--help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what the command line asks for. Returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments == ["--version"]:
+    first = arguments[0] if arguments else ""
+    if len(arguments) == 1 and first in VERSION:
         print_result(installation.versions())
         return 0
-    if arguments and (name := COMMANDS.get(arguments[0])):
-        status: int = resolve_name(name)(arguments[1:])
-        return status
-    return serve(arguments[1:] if arguments[:1] == ["serve"] else arguments)
+    if command := COMMANDS.get(first):
+        return command.run(arguments[1:])
+    if first == SERVE:
+        return serve(arguments[1:])
+    if first and not first.startswith("-") and (problem := mistyped(first)):
+        return _refuse(problem)
+    return serve(arguments)
 
 
 def serve(arguments: list[str]) -> int:
     """Parse, check, serve. Returns the exit status."""
-    if arguments in (["--help"], ["-h"]) and not installation.has_vllm():
-        print_result(HELP_WITHOUT_VLLM)
+    if len(arguments) == 1 and arguments[0] in HELP and not installation.has_vllm():
+        print_result(overview(SERVING_WITHOUT_VLLM, has_vllm=False))
         return 0
     try:
-        backend, flags = chosen_backend(with_server_file(arguments))
+        words = with_server_file(arguments)
+        backend, flags = chosen_backend(words)
         if backend == TRANSFORMERS:
             _serve_without_vllm(flags)
         else:
+            refuse_early(words, os.environ)
             _serve_with_vllm(flags)
     except SettingsError as error:  # Some are found out while starting: a model without weights.
         return _refuse(str(error))
+    except StartError as error:
+        return _refuse(str(error), 1)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return 0
@@ -102,27 +93,10 @@ def _serve_without_vllm(flags: list[str]) -> None:
     run(options)
 
 
-def chosen_backend(arguments: list[str]) -> tuple[str, list[str]]:
-    """What runs the model, and the other words of the command line.
-
-    Raises:
-        SettingsError: there is no such backend.
-    """
-    chosen, rest, words = BACKENDS[0], list[str](), iter(arguments)
-    for word in words:
-        flag, equals, value = word.partition("=")
-        if flag != "--backend":
-            rest.append(word)
-            continue
-        chosen = value if equals else next(words, "")
-        if chosen not in BACKENDS:
-            raise SettingsError(f"--backend: must be one of {', '.join(BACKENDS)}, got {chosen!r}")
-    return chosen, rest
-
-
-def _refuse(reason: str) -> int:
-    say(f"conf-server: error: {reason}")
-    return 2
+def _refuse(reason: str, status: int = 2) -> int:
+    """Say why in one line: a library's message may have several."""
+    say(f"conf-server: error: {' '.join(reason.splitlines())}")
+    return status
 
 
 if __name__ == "__main__":

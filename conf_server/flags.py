@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from conf_server.commands import overview
 from conf_server.installation import engine_problem
 from conf_server.scorer.scorer_options import ScorerSettings, add_scorer_args
 from conf_server.settings import ConfidenceSettings, SettingsError, add_cli_args
@@ -17,12 +18,16 @@ from conf_server.uncertainty.registry import MethodError, load_entry_points
 DRAIN_S = 30
 """Default of --shutdown-timeout: how long SIGTERM waits for running requests."""
 
-DESCRIPTION = (
-    "vLLM's OpenAI server with confidence built in: conf-server --model PATH takes every flag "
-    "of vllm serve. Look further with --help=all, --help=GROUP or --help=FLAG. With --backend "
-    "transformers a model is served without vLLM, and the flags are others. Other commands: "
-    "conf-server check, fit, report, score and uncertainty, each with a --help of its own."
-)
+SERVING = """\
+  conf-server MODEL [flags]
+      with vLLM; the same as conf-server serve MODEL and conf-server --model MODEL
+  conf-server --backend transformers MODEL [flags]
+      without vLLM; with --help in place of MODEL it lists its flags, which are others
+  conf-server --config FILE
+      model and flags from a file, see docs/one-file.md
+
+Flags of vllm serve are all taken. --help=all lists them, --help=GROUP and --help=FLAG
+some of them."""
 
 
 def make_parser() -> Any:
@@ -35,8 +40,8 @@ def make_parser() -> Any:
 
     parser = ConfServerArgumentParser(
         prog="conf-server",
-        usage="conf-server [--model PATH | PATH] [options]",
-        description=DESCRIPTION,
+        usage="conf-server COMMAND ... | conf-server MODEL [flags]",
+        description=overview(SERVING),
     )
     add_cli_args(parser)
     add_scorer_args(parser)
@@ -55,8 +60,8 @@ def parse_args(arguments: list[str]) -> Namespace:
     """Parse as `vllm serve` does: positional model, --config, dashes and underscores alike.
 
     Raises:
-        SettingsError: no engine can be started here, a config file cannot be read, or there is
-            no model.
+        SettingsError: no engine can be started here, a config file cannot be read, a flag is
+            wrong, or there is no model.
     """
     if problem := engine_problem():
         raise SettingsError(problem)
@@ -68,6 +73,8 @@ def parse_args(arguments: list[str]) -> Namespace:
     cli_env_setup()
     try:
         args: Namespace = make_parser().parse_args(_separate_config(arguments))
+    except SettingsError:
+        raise
     except (OSError, ValueError, AttributeError, AssertionError, yaml.YAMLError) as error:
         # vLLM's parser reads the file before argparse looks at anything.
         raise SettingsError(f"--config: {error}") from error
@@ -249,16 +256,19 @@ def check_uhead(args: Namespace, settings: ConfidenceSettings) -> None:
     """Find out now whether the head of --uhead is one of the model that is about to be loaded.
 
     Raises:
-        SettingsError: saying why it is not.
+        SettingsError: saying why it is not, or that there is no model.
+        StartError: the model cannot be looked up now.
     """
     if settings.uhead is None or args.headless:
         return
     from vllm import AsyncEngineArgs
 
+    from conf_server.engine.client.start import configuring
     from conf_server.serving.served_head import check_served_head
     from conf_server.serving.vllm_host import model_shape
 
-    model_config = AsyncEngineArgs.from_cli_args(args).create_model_config()
+    with configuring(args.model):
+        model_config = AsyncEngineArgs.from_cli_args(args).create_model_config()
     check_served_head(settings, model_shape(model_config))
 
 

@@ -25,28 +25,31 @@ import uvloop
 import vllm.envs as envs
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from vllm import AsyncEngineArgs
 from vllm.entrypoints.launchers import launcher as vllm_launcher
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.utils.ssl import SSLCertRefresher
 from vllm.entrypoints.serve import create_error_response
 from vllm.logger import init_logger
-from vllm.usage.usage_lib import UsageContext
 from vllm.utils.system_utils import decorate_logs, set_process_title
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.executor import Executor
 
+from conf_server.before_start import cannot_listen
 from conf_server.draining import CUT_S
 from conf_server.engine.api_processes import (
     import_parser_plugins,
-    propagate_frontend_flags,
     start_api_processes,
 )
 from conf_server.engine.client.async_llm import ConfidenceAsyncLLM
 from conf_server.engine.client.probe import generates
-from conf_server.engine.client.start import ENGINE_STOP_TIMEOUT_S, Shutdown, engine_client
-from conf_server.engine.core.scheduler import use_our_scheduler
+from conf_server.engine.client.start import (
+    ENGINE_STOP_TIMEOUT_S,
+    Shutdown,
+    engine_arguments,
+    engine_client,
+    engine_config,
+)
 from conf_server.engine.exact_statistics import install_token_statistics
 from conf_server.engine.states_support import NOT_ENABLED, install_hidden_states
 from conf_server.http_server import DrainingServer, handle_signals, uvicorn_config
@@ -93,8 +96,24 @@ async def _run_one(
 ) -> None:
     decorate_logs("APIServer", skip_if_decorated=True)
     _stop_start_up_on_sigterm()
-    address, sock = vllm_launcher.setup_server(args, reuse_port=False)
+    address, sock = _listening(args, reuse_port=False)
     await run_api_server(address, sock, args, settings, scorer=scorer)
+
+
+def _listening(args: Namespace, reuse_port: bool) -> tuple[str, socket.socket]:
+    """The server's address and the socket that has it.
+
+    Raises:
+        SettingsError: the address is not to be had, or there is no parser of that name.
+    """
+    try:
+        address: tuple[str, socket.socket] = vllm_launcher.setup_server(args, reuse_port=reuse_port)
+    except (OSError, OverflowError) as error:
+        where = args.uds or f"{args.host or '0.0.0.0'}:{args.port}"
+        raise cannot_listen(where, error) from error
+    except KeyError as error:
+        raise SettingsError(str(error.args[0])) from error
+    return address
 
 
 def _stop_start_up_on_sigterm() -> None:
@@ -241,13 +260,11 @@ def run_api_processes(
         raise ValueError("VLLM_ALLOW_RUNTIME_LORA_UPDATING cannot be used with several API servers")
     setup_multiprocess_prometheus()
     signals = _ParentSignals()
-    address, sock = vllm_launcher.setup_server(args, reuse_port=True)
-    engine_args = AsyncEngineArgs.from_cli_args(args)
-    propagate_frontend_flags(args, engine_args)
+    address, sock = _listening(args, reuse_port=True)
+    engine_args = engine_arguments(args)
     engine_args._api_process_count = args.api_server_count
     engine_args._api_process_rank = -1
-    vllm_config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
-    use_our_scheduler(vllm_config)
+    vllm_config = engine_config(engine_args)
     processes = start_api_processes(
         vllm_config=vllm_config,
         executor_class=Executor.get_class(vllm_config),

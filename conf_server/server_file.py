@@ -14,11 +14,11 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
 from conf_server.flags import load_methods
+from conf_server.nearest import did_you_mean
 from conf_server.settings import SettingsError
 from conf_server.uncertainty.needs import READING
 from conf_server.uncertainty.registry import METHODS
@@ -241,6 +241,5 @@ def _wrong(
     path: Path, line: int, key: str, message: str, right: Collection[str] = ()
 ) -> SettingsError:
     """A mistake, and the right key that looks most like the wrong one."""
-    near = get_close_matches(key.rpartition(".")[2], right, 1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = did_you_mean(key.rpartition(".")[2], right)
     return SettingsError(f"{path}, line {line}: {key}: {message}{hint}")

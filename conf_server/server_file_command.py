@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from conf_server import installation
+from conf_server.command_parser import CommandParser
 from conf_server.server_file import ServerFile, is_server_file, read_server_file
 from conf_server.settings import SettingsError
 from conf_server.standard_output import print_result
@@ -20,14 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         0, or 2 for a file that is wrong.
     """
-    parser = argparse.ArgumentParser(
-        prog="conf-server config",
-        description="Check a conf-server.yaml, and print the command line that it stands for. "
-        "Nothing is loaded. Exits with 2 where the file is wrong.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("file", metavar="FILE", type=Path)
-    path = parser.parse_args(list(arguments)).file
+    path = make_parser().parse_args(list(arguments)).file
     try:
         file = read_server_file(path)
         words = file.words(known_flags(file))
@@ -39,6 +33,18 @@ def main(arguments: Sequence[str]) -> int:
     backend = ["--backend", file.backend] if file.backend != "vllm" else []
     print_result(shlex.join(["conf-server", *backend, *words]))
     return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """That of the command."""
+    parser = CommandParser(
+        prog="conf-server config",
+        description="Check a conf-server.yaml, and print the command line that it stands for. "
+        "Nothing is loaded. Exits with 2 where the file is wrong.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", metavar="FILE", type=Path)
+    return parser
 
 
 def known_flags(file: ServerFile) -> Collection[str]:
@@ -56,9 +62,9 @@ def known_flags(file: ServerFile) -> Collection[str]:
     else:
         if problem := installation.engine_problem():
             raise SettingsError(problem)
-        from conf_server.flags import make_parser
+        from conf_server.flags import make_parser as make_vllm_parser
 
-        parser = make_parser()
+        parser = make_vllm_parser()
     return parser._option_string_actions.keys()
 
 

@@ -45,6 +45,10 @@ class SettingsError(ValueError):
     """A start option with a value that cannot be meant. The message names the option."""
 
 
+class StartError(RuntimeError):
+    """A server that cannot start now, and may at another time. The message is for people."""
+
+
 @dataclass(frozen=True)
 class ConfidenceSettings:
     """Defaults of every request, and limits.

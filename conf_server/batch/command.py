@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from conf_server.batch.batch_client import BatchClient
 from conf_server.batch.endpoint import SCORE, UNCERTAINTY, Endpoint
 from conf_server.batch.file_job import FileJob
+from conf_server.batch.named_methods import require_methods, require_own_methods
 from conf_server.batch.options import (
     STANDARD_STREAM,
     BatchOptions,
@@ -43,7 +44,7 @@ def run(endpoint: Endpoint, arguments: Sequence[str]) -> int:
     """
     options = parse_options(endpoint, arguments)
     signals, counts = Signals(), Counts()
-    status = 0
+    status, goes_on = 0, True
     try:
         asyncio.run(_run(options, signals, counts))
     except UsageError as error:
@@ -52,13 +53,15 @@ def run(endpoint: Endpoint, arguments: Sequence[str]) -> int:
     except (StopRunError, OSError) as error:
         _say(options, f"error: {error}")
         status = 1
+        goes_on = getattr(error, "goes_on", True)
         if isinstance(error, BrokenPipeError):
             forget(sys.stdout)
     except (asyncio.CancelledError, KeyboardInterrupt):
         if not signals.received:
             raise
-    if status != 2:
-        _say(options, _summary(options, counts, stopped=bool(status or signals.received)))
+    stopped = bool(status or signals.received)
+    if counts.begun or not status:
+        _say(options, _summary(options, counts, stopped, goes_on and counts.begun))
     if signals.received:
         return 128 + signals.received
     return status or int(counts.failed > 0)
@@ -72,19 +75,22 @@ async def _run(options: BatchOptions, signals: Signals, counts: Counts) -> None:
 
         async def work(url: str) -> None:
             async with BatchClient(url, options) as client:
+                await require_methods(client, options)
                 await job.run(client, counts, signals)
 
+        if options.model is not None:
+            require_own_methods(options)
         await with_server(options, work)
 
 
-def _summary(options: BatchOptions, counts: Counts, stopped: bool) -> str:
+def _summary(options: BatchOptions, counts: Counts, stopped: bool, goes_on: bool) -> str:
     parts = [f"{counts.answered} answered", f"{counts.failed} failed"]
     if counts.there:
         parts.append(f"{counts.there} answered before")
     text = f"{', '.join(parts)}: {options.output}"
-    if stopped and options.output != STANDARD_STREAM:
+    if stopped and goes_on and options.output != STANDARD_STREAM:
         return f"stopped; {text}\nThe same command goes on from here."
-    if counts.failed and options.output != STANDARD_STREAM:
+    if counts.failed and not stopped and options.output != STANDARD_STREAM:
         return f"{text}\nThe same command tries the failed lines again."
     return f"stopped; {text}" if stopped else text
 

@@ -75,6 +75,7 @@ class FileJob:
         server = options.served or f"{model.name} ({model.root})"
         require_server(output.found, server, options)
         output.begin(options.overwrite)
+        counts.begun = True
         with _bar(options, output) as bar:
             run = Run(options, client, output, bar, counts, server, model.name)
             await run.run(chained(self._left, self._lines), signals)

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
-from conf_server.batch.endpoint import Endpoint
+from conf_server.batch.endpoint import SCORE, UNCERTAINTY, Endpoint
 from conf_server.client import base_url
+from conf_server.command_parser import CommandParser
+from conf_server.nearest import did_you_mean
 from conf_server.settings import ENV_MODE, ENV_TOP_K
 
 STANDARD_STREAM: Final = "-"
@@ -43,7 +45,15 @@ class UsageError(ValueError):
 
 
 class StopRunError(RuntimeError):
-    """No line would fare better than this one. The message says why."""
+    """No line would fare better than this one. The message says why.
+
+    Attributes:
+        goes_on: whether the same command can go on from here, once the reason is gone.
+    """
+
+    def __init__(self, message: str, *, goes_on: bool = True) -> None:
+        super().__init__(message)
+        self.goes_on = goes_on
 
 
 @dataclass(frozen=True)
@@ -160,8 +170,10 @@ def check_server_flags(
     """
     if given.model is None:
         if others:
+            wrong = others[0].partition("=")[0]
             parser.error(
                 f"unrecognized arguments: {' '.join(others)} (the server's go with --model)"
+                f"{did_you_mean(wrong, parser._option_string_actions)}"
             )
     elif given.url:
         parser.error("--url and --model: give one of them")
@@ -220,8 +232,18 @@ def _uncertainty_defaults(given: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+def score_parser() -> argparse.ArgumentParser:
+    """That of `conf-server score`."""
+    return _parser(SCORE)
+
+
+def uncertainty_parser() -> argparse.ArgumentParser:
+    """That of `conf-server uncertainty`."""
+    return _parser(UNCERTAINTY)
+
+
 def _parser(endpoint: Endpoint) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=f"conf-server {endpoint.command}",
         usage=f"conf-server {endpoint.command} IN -o OUT "
         "[--url URL | --model PATH [any server flag]] [options]",

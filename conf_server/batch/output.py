@@ -115,8 +115,10 @@ def open_output(path: str, overwrite: bool) -> Iterator[Output]:
             file = stack.enter_context(open(path, "ab"))
             _lock(file, path)
             found = Found() if overwrite or not _is_regular(file) else scan(path)
+        except FileNotFoundError as error:
+            raise UsageError(f"-o {path}: no such folder: {os.path.dirname(path)}") from error
         except OSError as error:
-            raise UsageError(f"{path}: {error.strerror or error}") from error
+            raise UsageError(f"-o {path}: {error.strerror or error}") from error
         yield Output(path, file, found, stack)
 
 

@@ -31,11 +31,13 @@ class Counts:
         answered: lines that this run has written an answer for.
         failed: lines that this run has written an error for.
         there: lines that an earlier run has answered.
+        begun: whether a server has answered, and the output has been opened for its answers.
     """
 
     answered: int = 0
     failed: int = 0
     there: int = 0
+    begun: bool = False
 
 
 class Run:
@@ -135,7 +137,8 @@ class Run:
             if not record.names_model and result.get("model") != self._model:
                 raise StopRunError(
                     f"line {record.line}: an answer of model {result.get('model')!r}, "
-                    f"where the server had {self._model!r} at the start"
+                    f"where the server had {self._model!r} at the start",
+                    goes_on=False,
                 )
             self._output.write(record.answered(self._server, result).to_json())
             self._counts.answered += 1

@@ -79,7 +79,7 @@ async def input_lines(file: IO[bytes], path: str) -> AsyncIterator[tuple[int, by
             number += 1
             yield number, line
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise StopRunError(f"{path}: after line {number}: {error}") from error
+        raise StopRunError(f"{path}: after line {number}: {error}", goes_on=False) from error
 
 
 async def _file_lines(file: IO[bytes]) -> AsyncIterator[bytes]:

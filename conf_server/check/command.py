@@ -19,6 +19,7 @@ from conf_server.check.options import CheckOptions, parse_options
 from conf_server.check.result import CheckResult, Line, WorstToken
 from conf_server.check.texts import TextsError, texts_of, tokenized
 from conf_server.check.tolerance import tolerance_for
+from conf_server.early_refusal import refuse_early
 from conf_server.settings import ConfidenceSettings, SettingsError
 from conf_server.signals import ending_on_signals
 from conf_server.standard_output import print_result, result_alone
@@ -60,6 +61,7 @@ def engine_flags(arguments: list[str]) -> Namespace:
     """
     from conf_server.flags import check_flags, parse_args
 
+    refuse_early(arguments, os.environ, listens=False)
     args = parse_args(arguments)
     check_flags(args, ConfidenceSettings(top_k=TOP_K), os.environ)
     if args.headless:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
 
+from conf_server.command_parser import CommandParser
+
 DEVICES: Final = ("cpu", "cuda")
 
 
@@ -43,13 +45,14 @@ def parse_options(arguments: Sequence[str]) -> tuple[CheckOptions, list[str]]:
     Raises:
         SystemExit: with 2 for a flag of ours whose value cannot be meant, with 0 after --help.
     """
-    given, others = _parser().parse_known_args(list(arguments))
+    given, others = make_parser().parse_known_args(list(arguments))
     options = {field.name: getattr(given, field.name) for field in fields(CheckOptions)}
     return CheckOptions(**options), others
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def make_parser() -> argparse.ArgumentParser:
+    """That of the check's own flags."""
+    parser = CommandParser(
         prog="conf-server check",
         usage="conf-server check --model PATH [options] [any engine flag of vllm serve]",
         description="Compare the engine's log-probabilities with those of transformers in "

@@ -1,12 +1,29 @@
 """vLLM's argument parser, whose `--help` shows our flags first."""
 
+from typing import NoReturn
+
 from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+from conf_server.nearest import did_you_mean
+from conf_server.settings import SettingsError
+
+_UNKNOWN = "unrecognized arguments: "
 
 
 class ConfServerArgumentParser(FlexibleArgumentParser):
     """Shows our group of flags in full, above the titles of vLLM's groups."""
 
     OURS = "Confidence"
+
+    def error(self, message: str) -> NoReturn:
+        """
+        Raises:
+            SettingsError: always, with what is wrong, and the nearest flag for one that is none.
+        """
+        if message.startswith(_UNKNOWN):
+            wrong = message.removeprefix(_UNKNOWN).split()[0].partition("=")[0]
+            message += did_you_mean(wrong, self._option_string_actions)
+        raise SettingsError(message.removeprefix("argument "))
 
     def format_help(self) -> str:
         text = super().format_help()

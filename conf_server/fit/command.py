@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     except (FitError, StopRunError, OSError) as error:
         return _failed(error, 1)
     except (asyncio.CancelledError, KeyboardInterrupt):
-        _say("stopped; the same command goes on from here")
+        _say("stopped; the same command goes on from here" if counts.begun else "stopped")
         return 128 + (signals.received or 2)
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,10 +20,12 @@ from conf_server.batch.options import (
     names,
     positive,
 )
+from conf_server.command_parser import CommandParser
 from conf_server.fit.errors import FitError
 from conf_server.fit.moments import Regularization
 from conf_server.fit.passes import ASKING
 from conf_server.heads.luh_config import HeadError, LuhConfig, read_config_file, usual_config
+from conf_server.nearest import did_you_mean
 from conf_server.uncertainty.fitted import FITTABLE, Learner
 from conf_server.uncertainty.fitted_file import FACTS
 
@@ -106,7 +109,7 @@ def parse_options(arguments: Sequence[str]) -> FitOptions:
     Raises:
         SystemExit: with 2 for bad usage, with 0 after --help.
     """
-    parser = _parser()
+    parser = make_parser()
     given, others = parser.parse_known_args(list(arguments))
     check_server_flags(parser, given, others)
     _check(parser, given)
@@ -155,7 +158,8 @@ def _head(parser: argparse.ArgumentParser, given: argparse.Namespace) -> LuhConf
 def _check(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
     for name in given.methods:
         if name not in FITTABLE and name != UHEAD:
-            parser.error(f"--methods: no method {name!r} is fitted, only {', '.join(_ANY)}")
+            hint = did_you_mean(name, _ANY) or f"; those are {', '.join(_ANY)}"
+            parser.error(f"--methods: no method {name!r} is fitted{hint}")
     for name in given.layers:
         if name is not None and name not in given.methods:
             parser.error(f"--layers: {name} is none of --methods")
@@ -171,6 +175,7 @@ def _check(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
     folder = Path(given.output)
     if (folder / FACTS).exists() and not given.overwrite:
         parser.error(f"-o {folder}: there is a fit already; --overwrite makes another")
+    _check_folder(parser, folder)
     needed = {"safetensors": "safetensors"}
     if learners & _OF_SKLEARN:
         needed["sklearn"] = "scikit-learn"
@@ -181,11 +186,21 @@ def _check(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
             parser.error(f"{package} is not installed: {NO_LIBRARIES}")
 
 
+def _check_folder(parser: argparse.ArgumentParser, folder: Path) -> None:
+    """The folder is made where it is not there, and so are those above it."""
+    there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    if not there.is_dir():
+        parser.error(f"-o {folder}: {there} is no folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        parser.error(f"-o {folder}: nothing may be written in {there}")
+
+
 _OF_SKLEARN: Final = {Learner.KERNEL, Learner.LINEAR, Learner.PERCEPTRON}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def make_parser() -> argparse.ArgumentParser:
+    """That of all flags."""
+    parser = CommandParser(
         prog="conf-server fit",
         usage="conf-server fit TRAIN -o DIR --methods A,B [--background FILE] "
         "[--url URL | --model PATH [any server flag]] [options]",

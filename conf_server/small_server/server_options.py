@@ -8,16 +8,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
+from conf_server import installation
+from conf_server.before_start import check_model
+from conf_server.commands import overview
 from conf_server.flags import DRAIN_S, check_fit, load_methods
+from conf_server.nearest import did_you_mean
 from conf_server.serving.admission import api_keys
 from conf_server.settings import ConfidenceSettings, SettingsError, add_shared_args
 from conf_server.small_server.generation_requests import ELSEWHERE
+from conf_server.vllm_flags import dashed
 
-_DESCRIPTION: Final = (
-    "OpenAI's API for a model that transformers runs, with confidence built in: for machines "
-    "without vLLM. It answers what conf-server answers with vLLM, and is slower. Other commands: "
-    "conf-server fit, report, score and uncertainty, each with a --help of its own."
-)
+SERVING: Final = """\
+  conf-server --backend transformers MODEL [flags]
+      OpenAI's API for a model that transformers runs, for machines without vLLM; it
+      answers what conf-server answers with vLLM, and is slower
+  conf-server MODEL [flags]
+      with vLLM, see conf-server --help"""
 _LOADING: Final = (
     *("tokenizer", "revision", "dtype", "device", "quantization", "attention", "cache"),
     *("memory_fraction", "max_batch_tokens", "max_generations", "trust_remote_code"),
@@ -68,15 +74,19 @@ def parse_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Serve
         SettingsError: naming the flag.
         SystemExit: with 0 after --help.
     """
-    given, others = make_parser().parse_known_args([_dashed(word) for word in arguments])
+    parser = make_parser()
+    given, others = parser.parse_known_args([dashed(word) for word in arguments])
     for word in others:
         if word.startswith("-"):
-            raise SettingsError(f"{word.partition('=')[0]}: {ELSEWHERE.rstrip('.')}")
+            flag = word.partition("=")[0]
+            hint = did_you_mean(flag, parser._option_string_actions)
+            raise SettingsError(f"{flag}: {ELSEWHERE.rstrip('.')}{hint}")
     if others:
         raise SettingsError(f"{others[0]}: it belongs to no flag")
     model = given.model_tag if given.model_tag is not None else given.model
     if not model:
         raise SettingsError("--model: must not be empty")
+    check_model(model)
     if given.shutdown_timeout < 0:
         raise SettingsError(
             f"--shutdown-timeout: must not be below 0, got {given.shutdown_timeout}"
@@ -112,18 +122,13 @@ def _loading(given: argparse.Namespace, model: str, settings: ConfidenceSettings
     }
 
 
-def _dashed(word: str) -> str:
-    """`--max_model_len=5` as `--max-model-len=5`: vLLM's parser takes both."""
-    flag, equals, value = word.partition("=")
-    return f"{flag.replace('_', '-')}{equals}{value}" if word.startswith("--") else word
-
-
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all flags."""
     parser = _Parser(
         prog="conf-server",
-        usage="conf-server --backend transformers [--model PATH | PATH] [options]",
-        description=_DESCRIPTION,
+        usage="conf-server --backend transformers MODEL [flags]",
+        description=overview(SERVING, installation.has_vllm()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add_shared_args(parser)

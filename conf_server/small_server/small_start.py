@@ -16,6 +16,7 @@ import uvicorn
 
 from conf_server.backends.base import Ask, Backend, Caller, Plain
 from conf_server.backends.streaming import StreamingBackend
+from conf_server.before_start import socket_at
 from conf_server.draining import CUT_S, Draining, drain_on_signals
 from conf_server.engine.weights import weights_fingerprint
 from conf_server.heads.features import ModelShape
@@ -82,12 +83,12 @@ def run(options: ServerOptions, load: Load = load_transformers) -> None:
     Raises:
         SettingsError: a flag that turns out to be wrong while the model is loaded.
     """
+    sock = bound_socket(options)
     _log_to_stderr()
     logger.info(
         "--backend transformers: for machines without vLLM, whose engine is faster by far. One "
         "model in this process, float32 or what --dtype says, no prefix cache."
     )
-    sock = bound_socket(options)
     try:
         shape = _checked_shape(options)
         backend = load(options.loading)
@@ -115,15 +116,7 @@ def bound_socket(options: ServerOptions) -> socket.socket:
     Raises:
         SettingsError: the address is not to be had.
     """
-    host = options.host or _EVERYWHERE
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, options.port))
-    except (OSError, OverflowError) as error:
-        sock.close()
-        raise SettingsError(f"--port: cannot listen on {host}:{options.port}: {error}") from error
-    return sock
+    return socket_at(options.host or _EVERYWHERE, options.port)
 
 
 def _checked_shape(options: ServerOptions) -> ModelShape | None:

@@ -110,12 +110,13 @@ def test_the_environment_has_neither_vllm_nor_torch_nor_matplotlib(python: Path)
 
 
 def test_version_and_help_say_what_is_missing(python: Path) -> None:
-    done = conf_server(python, "--version")
+    done = conf_server(python, "-V")
+    assert done.stdout == conf_server(python, "--version").stdout
     assert done.stdout.startswith(f"conf-server {__version__} (no vLLM, Python 3.")
     done = conf_server(python, "--help")
     assert done.returncode == 0
     assert "vLLM is not installed: pip install 'conf-server[cuda]'" in done.stdout
-    assert "conf-server report FILE" in done.stdout
+    assert "\n  report FILE " in done.stdout
 
 
 @pytest.mark.parametrize("words", [["--model", "m"], ["serve", "m"], [], ["check", "--model", "m"]])
@@ -151,10 +152,9 @@ def test_a_model_cannot_be_served_and_the_run_says_why(python: Path, tmp_path: P
     given = tmp_path / "in.jsonl"
     given.write_text('{"prompt": "a", "completion": "b"}\n')
     done = conf_server(python, "score", str(given), "-o", str(tmp_path / "out"), "--model", "m")
-    assert done.returncode == 1
-    assert "the server ended with status 2" in done.stderr
-    assert "error: vLLM is not installed" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("conf-server score: error: vLLM is not installed")
 
 
 def test_a_report_has_its_table_and_page(python: Path, tmp_path: Path) -> None:

@@ -119,15 +119,17 @@ ROOMS = {
     "small_server": {
         *("serving", "gathering", "judges", "heads", "backends", "uncertainty", "engine", "stats"),
         *("draining", "flags", "systemd"),
+        *("before_start", "commands", "installation", "vllm_flags"),
     },
     "report": {"uncertainty", "stats"},
     "client": set(),
-    "batch": {"client", "report"},
-    "fit": {"batch", "heads", "report", "uncertainty", "stats"},
+    "batch": {"client", "report", "uncertainty", "stats", "command_parser", "early_refusal"},
+    "fit": {"batch", "command_parser", "heads", "report", "uncertainty", "stats"},
 }
 """Each room, and those that it may look into."""
 COMMON = {
     *("settings", "refusal", "concurrency", "server_process", "signals", "standard_output"),
+    "nearest",
     "terminal",
 }
 """Modules that every room may use; they use none."""

@@ -23,12 +23,17 @@ class FakeServer:
 
     Attributes:
         model, root: what it says it serves.
+        methods: what it says of each method that it has.
         bodies: of all requests, in order of arrival.
         most: requests that were under way at once.
     """
 
     def __init__(self) -> None:
         self.model, self.root = "m", "/models/m"
+        self.methods: list[dict[str, Any]] = [
+            {"name": name, "available": True, "needs": []}
+            for name in ("perplexity", "p_true", "sar")
+        ]
         self.bodies: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.behave: Callable[[dict[str, Any]], Response | None] = lambda body: None
@@ -39,6 +44,7 @@ class FakeServer:
         routes = [
             Route("/v1/score", self._score, methods=["POST"]),
             Route("/v1/uncertainty", self._uncertainty, methods=["POST"]),
+            Route("/v1/uncertainty/methods", self._methods),
             *self.more_routes(),
             Route("/health", lambda _: Response()),
             Route("/v1/models", self._models),
@@ -78,6 +84,15 @@ class FakeServer:
         body = await request.json()
         answer = {"object": "uncertainty", "estimates": {}, "asked": body.get("uncertainty")}
         return await self._answer(request, body, answer)
+
+    async def _methods(self, _: Request) -> Response:
+        return JSONResponse(
+            {
+                "data": self.methods,
+                "groups": {"fast": ["perplexity"]},
+                "similarities": ["jaccard", "rouge"],
+            }
+        )
 
     async def _answer(
         self, request: Request, body: dict[str, Any], answer: dict[str, Any]

@@ -17,6 +17,7 @@ from tests.unit.batch.runs import Files, prompts
     [
         (["in"], "-o/--output"),
         (["in", "-o", "out", "--dtype", "float32"], "unrecognized arguments"),
+        (["in", "-o", "out", "--concurency", "3"], "did you mean --concurrency?"),
         (["in", "-o", "out", "--url", "u", "--model", "m"], "give one of them"),
         (["in", "-o", "out", "--url", "localhost:8000"], "must begin with http"),
         (["in", "-o", "out", "--url", "http://:8000"], "names no host"),
@@ -34,7 +35,8 @@ def test_bad_usage(words: list[str], message: str, capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit) as stopped:
         command.score(words)
     assert stopped.value.code == 2
-    assert message in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
 
 
 def test_files_that_cannot_be(
@@ -44,6 +46,8 @@ def test_files_that_cannot_be(
     assert "in.jsonl: No such file" in capsys.readouterr().err
     plain.write(*prompts(1))
     assert command.score([str(plain.input), "-o", "/nowhere/out", "--url", server.url]) == 2
+    said = capsys.readouterr().err
+    assert said == "conf-server score: error: -o /nowhere/out: no such folder: /nowhere\n"
     with pytest.raises(SystemExit):
         command.score([str(plain.input), "-o", str(plain.input), "--url", server.url])
     assert plain.input.read_bytes().count(b"\n") == 1

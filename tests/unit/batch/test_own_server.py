@@ -19,14 +19,18 @@ sys.path.insert(0, {root!r})
 import uvicorn
 from tests.unit.batch.fake_server import FakeServer
 print("flags", *sys.argv[1:], flush=True)
-if "--broken" in sys.argv:
-    sys.exit("no such model")
+if "broken" in sys.argv:
+    print("ValueError: no such model", "RuntimeError: x. See root cause above.", sep="\\n")
+    sys.exit(1)
+if "refused" in sys.argv:
+    print("conf-server: error: --model refused: too long", "afterwards", sep="\\n")
+    sys.exit(2)
 server = FakeServer()
 def die_on_the_third(body):
     if body["prompt"] == "p3":
         print("out of memory", flush=True)
         os._exit(7)
-if "--dying" in sys.argv:
+if "dying" in sys.argv:
     server.behave = die_on_the_third
 with open({marker!r}, "w") as file:
     file.write(str(os.getpid()))
@@ -64,16 +68,66 @@ def test_a_model_is_served_for_the_time_of_the_run(
     assert "flags --model m --dtype float32 --host=127.0.0.1 --port=" in log
 
 
-def test_a_model_that_does_not_load(
-    plain: Files, pid_file: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("model", "status", "reason"),
+    [
+        ("broken", 1, "did not start: it ended with status 1: ValueError: no such model"),
+        ("refused", 2, "did not start: it ended with status 2: --model refused: too long"),
+    ],
+)
+def test_a_failed_start_is_told_in_one_line(
+    plain: Files,
+    pid_file: Path,
+    capsys: pytest.CaptureFixture[str],
+    model: str,
+    status: int,
+    reason: str,
 ) -> None:
     plain.write(*prompts(5))
-    words = [str(plain.input), "-o", str(plain.output), "--model", "m", "--broken"]
-    assert command.score(words) == 1
+    words = [str(plain.input), "-o", str(plain.output), "--model", model]
+    assert command.score(words) == status
     err = capsys.readouterr().err
-    assert "the server ended with status 1" in err
-    assert "no such model" in err
+    starting, error = err.splitlines()
+    assert starting.startswith(f"conf-server score: starting {model}; its log is ")
+    assert error.startswith(f"conf-server score: error: the server {reason} (its log is /")
     log_of(err)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (
+            ["--model", "m", "--max-model-length", "5"],
+            "no such flag; did you mean --max-model-len?",
+        ),
+        (["--model", "/no/such/model"], "--model: no such folder: /no/such/model"),
+        (["--model", "m", "--backend", "tranformers"], "--backend: must be one of"),
+        (["--model", "m", "--backend", "transformers", "--dtypes", "x"], "did you mean --dtype?"),
+    ],
+)
+def test_what_is_plainly_wrong_is_refused_before_the_start(
+    plain: Files,
+    pid_file: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    reason: str,
+) -> None:
+    plain.write(*prompts(5))
+    assert command.score([str(plain.input), "-o", str(plain.output), *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert reason in line
+    assert not pid_file.exists()
+
+
+def test_methods_that_there_are_not_are_refused_before_the_start(
+    plain: Files, pid_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain.write(*prompts(50))
+    words = [str(plain.input), "-o", str(plain.output), "--model", "m"]
+    assert command.uncertainty([*words, "--methods", "fast,perplexty"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no method or group 'perplexty'; did you mean perplexity?" in line
+    assert not pid_file.exists()
 
 
 @pytest.mark.parametrize("retries", ["0", "1000"])
@@ -86,12 +140,13 @@ def test_a_server_that_dies_ends_the_run(
 ) -> None:
     monkeypatch.setattr("conf_server.client.retries.retry_delay", lambda *_: 1000.0)
     plain.write(*prompts(9))
-    words = [str(plain.input), "-o", str(plain.output), "--model", "m", "--dying"]
+    words = [str(plain.input), "-o", str(plain.output), "--model", "dying"]
     assert command.score([*words, "--concurrency", "1", "--retries", retries]) == 1
     assert plain.answers() == expected(2)
     err = capsys.readouterr().err
     assert "the server ended with status 7" in err
     assert "out of memory" in err
+    assert err.endswith("The same command goes on from here.\n")
     log_of(err)
 
 

@@ -7,9 +7,10 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from conf_server.batch import command
 from tests.processes import DEADLINE_S, until
@@ -150,6 +151,44 @@ def test_no_answer_in_time_fails_the_line(server: FakeServer, plain: Files) -> N
 # What ends a run
 
 
+GOES_ON = "The same command goes on from here."
+
+
+@pytest.mark.parametrize("there", [0, 3])
+def test_a_run_that_could_not_begin_says_why_and_no_more(
+    server: FakeServer, plain: Files, capsys: pytest.CaptureFixture[str], there: int
+) -> None:
+    plain.write(*prompts(there))
+    if there:
+        assert command.score(plain.words(server)) == 0
+    plain.write(*prompts(9))
+    capsys.readouterr()
+    words = [str(plain.input), "-o", str(plain.output), "--url", "http://127.0.0.1:1"]
+    assert command.score([*words, "--retries", "0"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot connect" in line
+
+
+def test_a_server_with_another_model_now_cannot_be_gone_on_with(
+    server: FakeServer, plain: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain.write(*prompts(9))
+    answers: list[dict[str, Any]] = []
+
+    def other_model(body: dict[str, Any]) -> Response | None:
+        answers.append(body)
+        if len(answers) < 3:
+            return None
+        return JSONResponse({"object": "score", "model": "other", "data": ["x"]})
+
+    server.behave = other_model
+    assert command.score([*plain.words(server), "--concurrency", "1"]) == 1
+    err = capsys.readouterr().err
+    assert "an answer of model 'other'" in err
+    assert "stopped; 2 answered, 0 failed" in err
+    assert GOES_ON not in err
+
+
 def told_to_stop(
     server: FakeServer, files: Files, number: int
 ) -> tuple[subprocess.Popen[bytes], Path]:
@@ -175,7 +214,7 @@ def test_a_signal_waits_for_what_is_under_way(
     process, log = told_to_stop(server, files, number)
     server.gate.set()
     assert process.wait(DEADLINE_S) == status
-    assert "The same command goes on from here." in log.read_text()
+    assert GOES_ON in log.read_text()
     assert files.answers() == expected(4)
     assert command.score(files.words(server)) == 0
     assert files.answers() == expected(100)
@@ -227,7 +266,9 @@ def test_an_input_that_ends_in_the_middle(
     files.write(*prompts(500, metadata=os.urandom(50).hex()))
     files.input.write_bytes(files.input.read_bytes()[:-40])
     assert command.score(files.words(server)) == 1
-    assert "in.jsonl.gz" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "in.jsonl.gz" in err
+    assert GOES_ON not in err  # It would end at the same place.
     assert files.answers().items() <= expected(500).items()
 
 
@@ -237,5 +278,7 @@ def test_a_full_disk_stops_the_run(
     plain.write(*prompts(50))
     words = [str(plain.input), "-o", "/dev/full", "--url", server.url, "--concurrency", "1"]
     assert command.score(words) == 1
-    assert "No space left" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "No space left" in err
+    assert err.endswith(f"{GOES_ON}\n")
     assert len(server.bodies) <= 2
