@@ -51,11 +51,13 @@ class Difference:
     Attributes:
         auroc: by method, the difference of AUROC; over the paired answers where there are some.
         accuracy: the difference of the shares of right answers.
+        shares: the share of right answers in each; empty where a file has no label.
         pairing: which answers are paired, of those with a label in both files.
     """
 
     auroc: dict[str, Figure]
     accuracy: Figure
+    shares: tuple[float, ...]
     pairing: Pairing
 
 
@@ -124,6 +126,7 @@ def difference_of(
     return Difference(
         {name: _subtracted(sides, partial(_Side.auroc, name=name)) for name in names},
         _subtracted(sides, _Side.accuracy),
+        tuple(side.accuracy()[0] for side in sides) if all(len(one) for one in rows) else (),
         pairing,
     )
 

@@ -77,8 +77,7 @@ def _worth(best: MethodFigures) -> str:
 def _caveats(standing: Standing, best: MethodFigures) -> list[str]:
     found = []
     if level := standing.level_with_best:
-        subject = f"{_names(level)} {'are' if len(level) > 1 else 'is'}"
-        found.append(f"These answers do not tell it from the next: {subject} not clearly worse.")
+        found.append(f"Not clearly worse on these answers: {_names(level)}.")
     if len(standing.ranked) > 1:
         found.append(
             f"The best of {len(standing.ranked)} on the answers that it was chosen on looks better "

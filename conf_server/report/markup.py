@@ -10,6 +10,9 @@ from typing import Final
 LONGEST_SHOWN: Final = 260
 """Characters of a text that stands on the page unfolded."""
 
+MOST_LINES: Final = 6
+"""Lines of one."""
+
 LONGEST_KEPT: Final = 4000
 """Characters of a text that the page holds at all."""
 
@@ -30,9 +33,9 @@ def plain(text: str) -> str:
 
 def stranger(text: str) -> str:
     """A text of the file, in its own direction; the rest of a long one is a click away."""
-    if len(text) <= LONGEST_SHOWN:
+    if len(text) <= LONGEST_SHOWN and text.count("\n") < MOST_LINES:
         return f'<p dir="auto">{plain(text)}</p>'
-    start = plain(text[:LONGEST_SHOWN].rstrip())
+    start = plain(" ".join(text[: 2 * LONGEST_SHOWN].split())[:LONGEST_SHOWN])
     whole = plain(text[:LONGEST_KEPT])
     cut = len(text) - LONGEST_KEPT
     rest = f'<p class="soft">{cut} characters more are in the file.</p>' if cut > 0 else ""

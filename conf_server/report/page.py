@@ -16,6 +16,7 @@ from conf_server.report.page_methods import method_sections
 from conf_server.report.page_style import SCRIPT, STYLE
 from conf_server.report.page_table import table
 from conf_server.report.side_by_side import Compared
+from conf_server.report.standing import is_at_chance
 
 EXPLANATION: Final = """
 AUROC: how well the uncertainty detects wrong answers; 1 is perfect, 0.5 is chance. PRR: prediction
@@ -129,7 +130,7 @@ def _sections(
     yield f'<section id="{prefix}table"><h2>All methods</h2>'
     yield from table(findings, anchors)
     yield "</section>"
-    shown = [*findings.standing.ranked, *findings.standing.unranked]
+    shown = findings.standing.drawn
     if has_plots and len(shown) > 1:
         plot = correlation_map(shown)
         yield '<details class="part"><summary>Which methods rank alike</summary>'
@@ -148,7 +149,7 @@ def _sections(
 
 def _wide(size: tuple[float, float]) -> float:
     """The width in rem at which the letters of a plot can still be read."""
-    return round(size[0] * 4.4, 1)
+    return round(size[0] * 5.4, 1)
 
 
 def _own_facts(findings: Findings) -> list[tuple[str, str]]:
@@ -166,11 +167,12 @@ def _answers(findings: Findings, anchors: Mapping[str, str], prefix: str) -> Ite
     if best is None:
         return
     yield f'<section id="{prefix}answers"><h2>Answers to look at</h2>'
-    yield f"<p>Chosen by {text_of(f'`{best.name}`')}, the first of the table."
+    doubt = ", though it is not told from chance" if is_at_chance(best) else ""
+    yield f"<p>Chosen by {text_of(f'`{best.name}`')}, the first of the table{doubt}."
     others = [one for one in findings.standing.ranked if one is not best]
     if others:
         links = ", ".join(f'<a href="#{anchors[one.name]}">{plain(one.name)}</a>' for one in others)
-        yield f" By others: {links}."
+        yield f'<span class="others"> By others: {links}.</span>'
     yield "</p>"
     examples = examples_of(findings.answers, best)
     shown = (*examples.confident_wrong, *examples.unsure_right)

@@ -29,7 +29,7 @@ def method_sections(
         yield f'<details class="method"><summary>{plain(method.name)} '
         yield f'<span class="soft">{number}</span></summary><div class="body" id="{place}">'
         if method.name in METHODS:
-            yield f"<p>{text_of(METHODS[method.name].description)}</p>"
+            yield f"<p>{_description(method.name)}</p>"
         yield from facts(_facts(method))
         if has_plots:
             yield '<div class="plots">'
@@ -40,6 +40,11 @@ def method_sections(
         if method.labelled and not method.is_constant:
             yield from two_lists(examples_of(findings.answers, method))
         yield "</div></details>"
+
+
+def _description(name: str) -> str:
+    text = METHODS[name].description
+    return text_of(f"{text[:1].upper()}{text[1:]}.")
 
 
 def _facts(method: MethodFigures) -> list[tuple[str, str]]:

@@ -75,7 +75,8 @@ dd p { margin: 0; max-width: none; white-space: pre-wrap; overflow-wrap: anywher
 .wrong .said { color: var(--wrong); } .right .said { color: var(--right); }
 .answer .value { font-size: .85rem; color: var(--soft); margin: .4rem 0 0; max-width: none; }
 summary { cursor: pointer; overflow-wrap: anywhere; }
-details.text > summary { white-space: pre-wrap; list-style-position: outside; }
+details.text > summary { list-style: none; }
+details.text > summary::-webkit-details-marker { display: none; }
 details.text[open] > summary .start { display: none; }
 details.text:not([open]) > summary .less { display: none; }
 .more { color: var(--mark); font-weight: 400; font-size: .85rem; }
@@ -95,7 +96,7 @@ ul { padding-left: 1.2rem; max-width: 80ch; overflow-wrap: anywhere; } li { marg
 @media print {
   @page { size: A4; margin: 14mm; }
   html { font-size: 9.5pt; } body { font-size: 9.5pt; padding: 0; max-width: none; }
-  nav, details:not([open]), .more, .methods:not(:has(details[open])) { display: none; }
+  nav, .others, details:not([open]), .more, .methods:not(:has(details[open])) { display: none; }
   details.text[open] > summary { display: none; } .map { width: auto !important; }
   h2, h3 { break-after: avoid; } figure, tr, .warning { break-inside: avoid; }
   .scroll { overflow: visible; } table { font-size: 7.2pt; } th, td { padding: .15rem .3rem; }

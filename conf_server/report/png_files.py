@@ -31,9 +31,8 @@ def _plots(findings: Findings) -> Iterator[tuple[str, Plot]]:
     if standing.ranked:
         yield "forest", forest(standing)
         yield "risk-coverage", risk_coverage_chart(standing)
-    shown = [*standing.ranked, *standing.unranked]
-    if len(shown) > 1:
-        yield "correlations", correlation_map(shown)
+    if len(standing.drawn) > 1:
+        yield "correlations", correlation_map(standing.drawn)
     for method in findings.methods:
         for name, plot in plots_of(method).items():
             yield f"{method.name}_{name}", plot

@@ -1,4 +1,7 @@
-"""What the command prints: headline, table and remarks, for a terminal."""
+"""What the command prints: headline, table and remarks, for a terminal.
+
+Of several files it prints how they compare; the tables of each are on the page.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,15 @@ def printed(files: Sequence[Findings], comparison: Compared | None, notes: Seque
         blocks += [_words(comparison_headline(comparison)), aligned(rows, words=(0,))]
     for file in files:
         if comparison:
-            blocks.append(f"{file.label}:")
+            blocks.append(f"{file.label}:\n{_lines(file.remarks)}")
         else:
-            blocks.append(_words(file.headline))
-        blocks += [as_text(file.standing), "\n".join(map(shortened, file.remarks))]
+            blocks += [_words(file.headline), as_text(file.standing), _lines(file.remarks)]
     return "\n\n".join(filter(None, [*blocks, "\n".join(notes)]))
 
 
 def _words(headline: Headline) -> str:
-    return "\n".join(map(shortened, (headline.claim, *headline.caveats)))
+    return _lines((headline.claim, *headline.caveats))
+
+
+def _lines(sentences: Sequence[str]) -> str:
+    return "\n".join(map(shortened, sentences))

@@ -18,6 +18,9 @@ MATCH_NAMES: Final = {
     "exact": "normalised exact match",
     "contains": "normalised match of words in the answer",
 }
+MOST_NAMED: Final = 8
+"""Methods that a sentence names; more are counted, and the table shows which."""
+
 DOUBTS: Final = {
     ("wrong", "exact"): "Would `--match contains` fit?",
     ("wrong", "contains"): "Are references written as answers are?",
@@ -163,4 +166,6 @@ def _missing(standing: Standing) -> list[str]:
 
 
 def _names(methods: Sequence[MethodFigures]) -> str:
+    if len(methods) > MOST_NAMED:
+        return f"{len(methods)} methods"
     return ", ".join(one.name for one in methods)

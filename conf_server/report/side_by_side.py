@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from conf_server.report.comparison import Difference, difference_of
 from conf_server.report.figures import Figure
 from conf_server.report.findings import Findings
-from conf_server.report.headline import Headline
+from conf_server.report.headline import Headline, percent
 from conf_server.report.table import NONE, figure_text
 
 
@@ -59,12 +59,15 @@ def _accuracy(first: str, other: str, difference: Difference) -> str:
     found = difference.accuracy
     if found.value is None or found.interval is None:
         return f"Right answers of `{other}` and `{first}` cannot be compared: {found.reason}."
+    before, after = difference.shares
+    if not any((found.value, *found.interval)):
+        return f"`{other}` and `{first}` are right on the same answers, {percent(after)} of them."
     low, high = (f"{100 * end:+.0f}" for end in found.interval)
-    number = f"({100 * found.value:+.0f} points, {low} to {high})"
+    number = f"{percent(after)} against {percent(before)} ({low} to {high} points)"
     if found.interval[0] <= 0 <= found.interval[1]:
-        return f"`{other}` and `{first}` are not told apart by their right answers {number}."
+        return f"`{other}` and `{first}` are not told apart by their right answers: {number}."
     way = "more" if found.value > 0 else "fewer"
-    return f"`{other}` has {way} right answers than `{first}` {number}."
+    return f"`{other}` has {way} right answers than `{first}`: {number}."
 
 
 def _pairing(first: Findings, other: Findings, difference: Difference) -> str:

@@ -46,6 +46,11 @@ class Standing:
         return self.ranked[0] if self.ranked else None
 
     @property
+    def drawn(self) -> list[MethodFigures]:
+        """Methods whose rankings can be held against each other."""
+        return [one for one in (*self.ranked, *self.unranked) if one.values.size]
+
+    @property
     def beats_chance(self) -> bool:
         """Whether the best method does, alone and as the best of as many."""
         if self.best is None or self.chance is None:
