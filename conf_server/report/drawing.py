@@ -7,6 +7,8 @@ tell apart; what differs in colour differs in hatching, line style or place as w
 from __future__ import annotations
 
 import io
+import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
@@ -45,9 +47,13 @@ STYLE: Final[dict[Any, Any]] = {
     "legend.fontsize": 8,
     "hatch.linewidth": 0.6,
     "svg.fonttype": "none",
+    "svg.hashsalt": "conf-server",
     "text.parse_math": False,
 }
 INKED: Final = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+
+_IDS: Final = re.compile(r'(?<= id=")|(?<=href="#)|(?<=url\(#)')
+"""Where the name of an id begins, in its element and in those that refer to it."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +76,14 @@ class Plot:
         """The plot as an element of a page, in the colour of its text and without a background.
 
         Args:
-            place: where on the page it stands: no two plots may use each other's clips and hatches.
+            place: a word that no other plot of the page has: all of matplotlib's have the same ids.
         """
         text = io.StringIO()
-        style = STYLE | dict.fromkeys(INKED, INK) | {"svg.hashsalt": place}
+        style = STYLE | dict.fromkeys(INKED, INK)
         self._save(style, text, format="svg", transparent=True, metadata={"Date": None})
         element = text.getvalue()
         element = element[element.index("<svg ") :].replace(INK, "currentColor")
+        element = _IDS.sub(rf"\g<0>{place}-", element)
         label = escape(self.alt)
         return element.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
 
@@ -88,7 +95,9 @@ class Plot:
         import matplotlib
         from matplotlib.figure import Figure
 
-        with matplotlib.rc_context(style):
+        with matplotlib.rc_context(style), warnings.catch_warnings():
             figure = Figure(figsize=self.size, layout="constrained")
             self.draw(figure.add_subplot())
+            # Our fonts only measure the text of an SVG; the reader's own show it.
+            warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
             figure.savefig(target, **options)

@@ -122,8 +122,9 @@ def _sections(
     """All that is said of one file below its headline."""
     if has_plots and findings.standing.ranked:
         yield '<div class="pair charts">'
-        for plot in (forest(findings.standing), risk_coverage_chart(findings.standing)):
-            element = plot.svg(f"{prefix}{plot.alt}")
+        plots = forest(findings.standing), risk_coverage_chart(findings.standing)
+        for name, plot in zip(("forest", "curves"), plots, strict=True):
+            element = plot.svg(f"{prefix}plot-{name}")
             yield f"<figure>{element}<figcaption>{plain(plot.caption)}</figcaption></figure>"
         yield "</div>"
     yield from _answers(findings, anchors, prefix)
@@ -136,7 +137,7 @@ def _sections(
         yield '<details class="part"><summary>Which methods rank alike</summary>'
         yield '<div class="body scroll">'
         yield f'<figure class="map" style="width:{_wide(plot.size)}rem">'
-        yield f"{plot.svg(f'{prefix}map')}<figcaption>{plain(plot.caption)}</figcaption>"
+        yield f"{plot.svg(f'{prefix}plot-map')}<figcaption>{plain(plot.caption)}</figcaption>"
         yield "</figure></div></details>"
     yield f'<section id="{prefix}run"><h2>What was run</h2>'
     yield from facts([*findings.answers.record.facts(), *_own_facts(findings), *made_with])

@@ -38,7 +38,7 @@ def comparison_section(
         yield from paragraphs(["The files have no method in common."])
     elif has_plots:
         plot = comparison_plot(comparison)
-        yield f'<figure class="forest">{plot.svg("comparison")}'
+        yield f'<figure class="forest">{plot.svg("plot-comparison")}'
         yield f"<figcaption>{plain(plot.caption)}</figcaption></figure>"
     head, *rows = comparison_rows(comparison)
     yield '<div class="scroll"><table><thead><tr>'

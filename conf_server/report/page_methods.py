@@ -34,7 +34,7 @@ def method_sections(
         if has_plots:
             yield '<div class="plots">'
             for name, plot in plots_of(method).items():
-                element = plot.svg(f"{place}-{name}")
+                element = plot.svg(f"{place}-plot-{name}")
                 yield f"<figure>{element}<figcaption>{plain(plot.caption)}</figcaption></figure>"
             yield "</div>"
         if method.labelled and not method.is_constant:
@@ -60,4 +60,6 @@ def _facts(method: MethodFigures) -> list[tuple[str, str]]:
         )
         found.append(("errors", f"{percent(method.wrong_share)} of all, {kept}"))
         found.append(("AURC", f"{aurc(method.levels):.3f}"))
+    if method.ece.value is not None:
+        found.append(("ECE", figure_text(method.ece)))
     return found

@@ -15,6 +15,7 @@ from conf_server.report.table import (
     cells,
     direction_text,
     figure_text,
+    mean_of,
     mean_text,
     rows_of,
 )
@@ -33,7 +34,7 @@ SORTED_BY: Final[tuple[Callable[[MethodFigures], object], ...]] = (
     lambda one: one.prr.value,
     lambda one: one.risk.value,
     lambda one: one.ece.value,
-    lambda one: float(one.values.mean()) if one.values.size else None,
+    mean_of,
     lambda one: one.values.size,
     lambda one: one.labelled,
     direction_text,

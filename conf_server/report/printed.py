@@ -37,4 +37,5 @@ def _words(headline: Headline) -> str:
 
 
 def _lines(sentences: Sequence[str]) -> str:
-    return "\n".join(map(shortened, sentences))
+    """One line each: names and texts of a file may hold ends of lines."""
+    return "\n".join(shortened(one).replace("\n", "\\n") for one in sentences)

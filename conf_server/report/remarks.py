@@ -127,7 +127,9 @@ def _folded(standing: Standing) -> list[str]:
         for name, twins in standing.twins.items()
     ]
     if standing.constant:
-        each = ", ".join(f"{one.name} ({one.values[0]:.4g})" for one in standing.constant)
+        some = standing.constant[:MOST_NAMED]
+        each = ", ".join(f"{one.name} ({one.values[0]:.4g})" for one in some)
+        each += f" and {left} more" if (left := len(standing.constant) - len(some)) else ""
         found.append(f"One value for all answers, which ranks nothing: {each}.")
     if chance := [one for one in standing.ranked if one.auroc.interval and is_at_chance(one)]:
         who = "all" if len(chance) == len(standing.ranked) > 1 else _names(chance)

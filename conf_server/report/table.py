@@ -40,12 +40,18 @@ def cells(method: MethodFigures, twins: Sequence[MethodFigures] = ()) -> tuple[s
     )
 
 
-def mean_text(method: MethodFigures) -> str:
+def mean_of(method: MethodFigures) -> float | None:
     """The mean of the values as the server gave them."""
     if not method.values.size:
-        return NONE
+        return None
     # The sum of values near the largest double is infinite, and their mean is not.
-    return f"{(method.values / method.values.size).sum():.4g}"
+    return float((method.values / method.values.size).sum())
+
+
+def mean_text(method: MethodFigures) -> str:
+    """The same in four digits."""
+    mean = mean_of(method)
+    return NONE if mean is None else f"{mean:.4g}"
 
 
 def direction_text(method: MethodFigures) -> str:
