@@ -168,6 +168,7 @@ def reliability_diagram(method: MethodFigures) -> Plot:
         name = "confidence" if method.is_probability else "percentile of confidence"
         axes.set(xlim=(-0.05, 1.05), ylim=(-0.03, 1.26), xlabel=name, ylabel="right among them")
         axes.set_yticks([0, 0.25, 0.5, 0.75, 1.0])
+        axes.spines["left"].set_bounds(0, 1)
 
     what = "reliability" if method.is_probability else "reliability of ranks: no calibration"
     return Plot(draw, f"{what}, with 95 % intervals", f"reliability of {method.name}")

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
-from tests.unit.report.files import good_lines, uncertainty
+from conf_server.report.figures import MethodFigures, method_figures
+from conf_server.report.plots import BARS, distribution
+from tests.unit.report.files import good_lines, judged, uncertainty, write
 from tests.unit.report.pages import report
 
 
@@ -46,3 +49,21 @@ def test_values_that_no_axis_can_hold_are_ranked_and_not_drawn(
     assert "inf" not in page.text.split()
     out = capsys.readouterr().out
     assert "No distribution: values too large to be drawn (perplexity)." in out
+
+
+def test_whole_numbers_have_a_bar_each(tmp_path: Path) -> None:
+    """Seven values have seven places with room between; others have thirty bars in a row."""
+    lines = [uncertainty(estimates={"a": n % 7, "b": n / 7}, correct=n > 30) for n in range(60)]
+    found = {one.name: one for one in method_figures(judged(write(tmp_path, *lines), "exact"), 0)}
+    assert [len(bars(found[name])) for name in ("a", "b")] == [7, BARS]
+    whole, broken = bars(found["a"]), bars(found["b"])
+    assert [round(left + width / 2, 6) for left, width in whole] == list(range(7))
+    assert whole[0][0] + whole[0][1] < whole[1][0]
+    assert broken[0][0] + broken[0][1] == pytest.approx(broken[1][0])
+
+
+def bars(method: MethodFigures) -> list[tuple[float, float]]:
+    """Left end and width of the bars of right answers."""
+    axes = Figure().add_subplot()
+    distribution(method).draw(axes)
+    return [(bar.get_x(), bar.get_width()) for bar in axes.containers[0]]
