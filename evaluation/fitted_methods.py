@@ -23,7 +23,8 @@ from conf_server.fit.head import Examples, learned, logit
 from conf_server.fit.learn import Learning
 from conf_server.fit.options import UHEAD, FitOptions, parse_options
 from conf_server.fit.passes import HEAD_SCORES, HEAD_STATES, passes
-from conf_server.report.evaluation_metrics import Levels, auroc, bootstrap_intervals, prr
+from conf_server.report.evaluation_metrics import Levels, auroc, prr
+from conf_server.report.resampling import bootstrap_intervals
 from conf_server.uncertainty.evidence import Evidence, Generation
 from conf_server.uncertainty.fitted import FITTABLE, Fitted
 from conf_server.uncertainty.fitted_file import load_fitted

@@ -7,8 +7,6 @@ A metric that is not defined raises `UndefinedError`; none has a value that stan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -19,8 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 BINS: Final = 10
-RESAMPLES: Final = 1000
 LEVEL: Final = 0.95
+"""Of every interval."""
+
 ROUNDING: Final = 1e-9
 """Values that differ by this share of the largest one may be equal but for rounding, and a
 confidence may be outside [0, 1] by as much."""
@@ -28,10 +27,6 @@ confidence may be outside [0, 1] by as much."""
 
 LEAST_SCALE: Final = 1e-4
 """The largest value is taken to be at least this: where all should be 0, it is rounding too."""
-
-
-MAX_UNDEFINED: Final = 0.05
-"""The share of resamples that may be undefined before there is no interval."""
 
 
 class UndefinedError(ValueError):
@@ -58,8 +53,7 @@ class Levels:
             uncertainty: (n,) finite numbers, higher = less sure.
             wrong: (n,) bool.
         """
-        cells, count = _cells(uncertainty, wrong)
-        return _levels(cells, count)
+        return counted(*level_cells(uncertainty, wrong))
 
     @property
     def total(self) -> Floats:
@@ -79,8 +73,11 @@ def levels_of(values: ArrayLike) -> NDArray[np.intp]:
     return np.cumsum(steps)[place]
 
 
-def _cells(uncertainty: ArrayLike, wrong: ArrayLike) -> tuple[NDArray[np.intp], int]:
-    """(n,) twice the level, plus one for wrong answers; and g."""
+def level_cells(uncertainty: ArrayLike, wrong: ArrayLike) -> tuple[NDArray[np.intp], int]:
+    """(n,) twice the level, plus one for wrong answers; and g, the number of levels.
+
+    `counted` makes levels of these cells, or of some of them drawn at random.
+    """
     values, wrongs = np.asarray(uncertainty, np.float64), np.asarray(wrong, bool)
     if values.shape != wrongs.shape or values.ndim != 1:
         raise ValueError(f"shapes {values.shape} and {wrongs.shape}: both must be (n,)")
@@ -90,8 +87,11 @@ def _cells(uncertainty: ArrayLike, wrong: ArrayLike) -> tuple[NDArray[np.intp], 
     return 2 * level + wrongs, int(level.max(initial=-1)) + 1
 
 
-def _levels(cells: NDArray[np.intp], count: int) -> Levels:
-    counts = np.bincount(cells, minlength=2 * count).astype(np.float64)
+def counted(cells: NDArray[np.intp], count: int) -> Levels:
+    """The levels of answers in these cells; what `level_cells` would call a level beyond the last
+    one stands for answers without a value, and counts for nothing.
+    """
+    counts = np.bincount(cells, minlength=2 * count)[: 2 * count].astype(np.float64)
     return Levels(counts[0::2], counts[1::2])
 
 
@@ -182,6 +182,66 @@ def risk_coverage(levels: Levels) -> tuple[Floats, Floats]:
     return kept / kept[-1], np.cumsum(levels.wrong) / kept
 
 
+def aurc(levels: Levels) -> float:
+    """Area under the risk-coverage curve: mean over k = 1..n of the share of wrong answers among
+    the k surest; 0 is best (Geifman and El-Yaniv 2017, arXiv 1705.08500).
+
+    Raises:
+        UndefinedError: there is no answer.
+    """
+    return 1 - prediction_rejection_area(levels)
+
+
+def oracle_curve(levels: Levels, points: int = 101) -> tuple[Floats, Floats]:
+    """The risk-coverage curve of a method that puts every right answer before every wrong one.
+
+    Returns:
+        (points,) coverage from 0 to 1, and (points,) risk.
+    """
+    wrong = float(levels.wrong.sum() / levels.total.sum())
+    coverage = np.union1d(np.linspace(0, 1, points), [1 - wrong])
+    kept = np.maximum(coverage, 1e-12)
+    return coverage, np.maximum(0.0, coverage - (1 - wrong)) / kept
+
+
+def risk_at(levels: Levels, coverage: float) -> float:
+    """The expected share of wrong answers among the surest ones that make up this share of all.
+
+    Args:
+        coverage: in (0, 1]; the number of answers is rounded to the nearest, and is at least one.
+
+    Raises:
+        UndefinedError: there is no answer.
+    """
+    if not levels.total.any():
+        raise UndefinedError("no labelled answer")
+    present = levels.total > 0
+    total, wrong = levels.total[present], levels.wrong[present]
+    end = np.cumsum(total)
+    kept = max(1.0, round(coverage * end[-1]))
+    last = int(np.searchsorted(end, kept))
+    rest = kept - (end[last] - total[last])
+    return float((wrong[:last].sum() + wrong[last] * rest / total[last]) / kept)
+
+
+def wilson_interval(hits: ArrayLike, count: ArrayLike) -> tuple[Floats, Floats]:
+    """95 % score intervals of shares (Wilson 1927, doi 10.1080/01621459.1927.10502953).
+
+    Args:
+        hits: (b,) how many of `count` trials were hits.
+        count: (b,) at least 1 each.
+
+    Returns:
+        (b,) lower and (b,) upper ends, within [0, 1].
+    """
+    z = 1.959963984540054  # The normal's quantile of 0.975.
+    n = np.asarray(count, np.float64)
+    share = np.asarray(hits, np.float64) / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return np.maximum(0.0, middle - half), np.minimum(1.0, middle + half)
+
+
 @dataclass(frozen=True)
 class Reliability:
     """Confidence against accuracy in the b bins that hold an answer.
@@ -258,34 +318,3 @@ def spearman(left: ArrayLike, right: ArrayLike) -> float:
     if not x.any() or not y.any():
         raise UndefinedError("all values are equal")
     return float((x * y).sum() / np.sqrt((x * x).sum() * (y * y).sum()))
-
-
-def bootstrap_intervals(
-    metrics: Sequence[Callable[[Levels], float]],
-    uncertainty: ArrayLike,
-    wrong: ArrayLike,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> list[tuple[float, float] | None]:
-    """95 % percentile intervals over answers drawn with replacement (Efron 1979).
-
-    Returns:
-        (low, high) of each metric, all from the same resamples; None where the metric is not
-        defined for more than 5 % of them.
-    """
-    cells, count = _cells(uncertainty, wrong)
-    rng = np.random.default_rng(seed)
-    found = np.full((len(metrics), resamples), np.nan)
-    for resample in range(resamples):
-        levels = _levels(cells[rng.integers(cells.size, size=cells.size)], count)
-        for place, metric in enumerate(metrics):
-            with suppress(UndefinedError):
-                found[place, resample] = metric(levels)
-    return [_interval(figures[~np.isnan(figures)], resamples) for figures in found]
-
-
-def _interval(figures: Floats, resamples: int) -> tuple[float, float] | None:
-    if figures.size < (1 - MAX_UNDEFINED) * resamples:
-        return None
-    low, high = np.quantile(figures, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -12,26 +13,31 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from conf_server.report.answers import Answers, Column
 from conf_server.report.evaluation_metrics import (
-    RESAMPLES,
     Levels,
     Reliability,
     UndefinedError,
     auroc,
-    bootstrap_intervals,
     confidence_percentile,
     ece,
+    levels_of,
     prr,
     reliability,
+    risk_at,
     risk_coverage,
     spearman,
 )
+from conf_server.report.resampling import RESAMPLES, Draws, bootstrap_draws
 from conf_server.uncertainty.registry import METHODS
 
 Floats = NDArray[np.float64]
 
 
 NOT_A_PROBABILITY: Final = "its values are no probabilities"
-NO_INTERVAL: Final = "too few answers of one class for an interval"
+KEPT: Final = 0.8
+"""The share of answers that are kept where the report says how many errors are left."""
+
+risk_kept = partial(risk_at, coverage=KEPT)
+"""The share of wrong answers among the surest ones of this share."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +64,24 @@ class MethodFigures:
     Attributes:
         name: the method's name.
         sign: 1 where higher values = less sure, -1 where higher = surer.
-        values: (n,) the values of the answers that have one, as the server gave them.
-        correct: (n,) whether these answers are correct: 1 yes, 0 no, NaN not known.
-        inexact: how many of the n values are marked `"exact": false`.
+        uncertainty: (n,) of all answers of the file, higher = less sure; NaN where there is none.
+            A perplexity is its logarithm here.
+        values: (k,) the values of the answers that have one, as the server gave them.
+        correct: (k,) whether these answers are correct: 1 yes, 0 no, NaN not known.
+        inexact: how many of the k values are marked `"exact": false`.
         levels: the labelled answers by their uncertainty.
         reliability: confidence against accuracy of the labelled answers; None where there are
             none.
         is_probability: whether the method's confidence is a probability; it is a percentile
             among these answers otherwise.
+        risk: the share of wrong answers among the surest `KEPT` of the labelled ones.
+        auroc_draws: (resamples,) AUROC in the draws of the bootstrap, which are the same draws for
+            every method of a file; NaN where it is not defined.
     """
 
     name: str
     sign: int
+    uncertainty: Floats
     values: Floats
     correct: Floats
     inexact: int
@@ -79,10 +91,22 @@ class MethodFigures:
     auroc: Figure
     prr: Figure
     ece: Figure
+    risk: Figure
+    auroc_draws: Floats = field(default_factory=lambda: np.empty(0))
 
     @property
     def labelled(self) -> int:
         return int(self.levels.total.sum())
+
+    @property
+    def wrong_share(self) -> float:
+        """The share of wrong answers among the labelled ones, of which there must be one."""
+        return float(self.levels.wrong.sum() / self.levels.total.sum())
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether it has one value for all its answers, or for its only one."""
+        return self.values.size > 0 and int(levels_of(self.values).max()) == 0
 
     def risk_coverage(self) -> tuple[Floats, Floats]:
         return risk_coverage(self.levels)
@@ -94,6 +118,7 @@ def method_figures(
     """The figures of every method, the best AUROC first, those without one last.
 
     Args:
+        answers: judged.
         seed: of the bootstrap.
         resamples: how many resamples the bootstrap draws.
         progress: whether to show a bar on stderr; None shows it where stderr is a terminal.
@@ -115,48 +140,67 @@ def _figures_of(
     unsure, wrong = uncertainty[labelled], labels[labelled] == 0
     confidence = METHODS[name].confidence if name in METHODS else None
     bins, calibration = _calibration(confidence, column.sign, unsure, ~wrong)
-    ranks = _told_apart(name, unsure)
-    ranking = _with_intervals((auroc, prr), ranks, wrong, seed, resamples)
+    ranks = told_apart(name, uncertainty)
+    known = ~np.isnan(labels)
+    ranking, draws = _ranking(ranks[known], labels[known] == 0, seed, resamples)
     return MethodFigures(
         name=name,
         sign=column.sign,
+        uncertainty=ranks,
         values=column.sign * uncertainty[present],
         correct=labels[present],
         inexact=column.inexact,
-        levels=Levels.of(ranks, wrong),
+        levels=Levels.of(ranks[labelled], wrong),
         reliability=bins,
         is_probability=confidence is not None,
         auroc=ranking[0],
         prr=ranking[1],
         ece=calibration,
+        risk=ranking[2],
+        auroc_draws=draws,
     )
 
 
-def _told_apart(name: str, uncertainty: Floats) -> Floats:
+def told_apart(name: str, uncertainty: Floats) -> Floats:
     """Numbers in the same order whose differences say which of the values are equal."""
     if name in METHODS and METHODS[name].is_ratio and not (uncertainty <= 0).any():
         return np.log(uncertainty)
     return uncertainty
 
 
-def _with_intervals(
-    metrics: Sequence[Callable[[Levels], float]],
-    uncertainty: Floats,
-    wrong: NDArray[np.bool_],
-    seed: int,
-    resamples: int,
-) -> list[Figure]:
-    """The figures of metrics that are defined for the same answers."""
-    levels = Levels.of(uncertainty, wrong)
+def _ranking(
+    uncertainty: Floats, wrong: NDArray[np.bool_], seed: int, resamples: int
+) -> tuple[list[Figure], Floats]:
+    """AUROC, PRR and the risk that is left, and the draws of AUROC.
+
+    Args:
+        uncertainty: (n,) of the labelled answers, NaN where there is none.
+    """
+    metrics = (auroc, prr, risk_kept)
+    present = ~np.isnan(uncertainty)
+    levels = Levels.of(uncertainty[present], wrong[present])
     try:
         values = [metric(levels) for metric in metrics]
     except UndefinedError as error:
-        return [Figure(None, str(error))] * len(metrics)
-    intervals = bootstrap_intervals(metrics, uncertainty, wrong, resamples, seed)
-    return [
-        Figure(value, interval=interval, no_interval="" if interval else NO_INTERVAL)
-        for value, interval in zip(values, intervals, strict=True)
-    ]
+        return [Figure(None, str(error))] * len(metrics), np.full(resamples, np.nan)
+    drawn = bootstrap_draws(metrics, uncertainty, wrong, resamples, seed)
+    figures = [_with_interval(*pair, levels) for pair in zip(values, drawn, strict=True)]
+    return figures, drawn[0].figures
+
+
+def _with_interval(value: float, draws: Draws, levels: Levels) -> Figure:
+    interval = draws.interval()
+    return Figure(
+        value, interval=interval, no_interval="" if interval else _obstacle(draws, levels)
+    )
+
+
+def _obstacle(draws: Draws, levels: Levels) -> str:
+    """Why too many resamples have no figure."""
+    most = int(levels.total.max(initial=0))
+    if draws.obstacle == "all values are equal":
+        return f"{most} of {int(levels.total.sum())} values are equal"
+    return "too few answers of one class for an interval"
 
 
 def _calibration(
@@ -180,15 +224,13 @@ def _calibration(
     return bins, Figure(ece(bins))
 
 
-def correlations(answers: Answers) -> tuple[list[str], Floats]:
-    """Spearman's rank correlation of every two methods, over the answers that have both.
+def correlations(methods: Sequence[MethodFigures]) -> Floats:
+    """(m, m) Spearman's rank correlation of every two methods, over the answers that have both.
 
-    Returns:
-        the names of the m methods, and (m, m) correlations, NaN where one is not defined.
+    NaN where one is not defined.
     """
-    names = list(answers.columns)
-    columns = [_told_apart(name, answers.columns[name].uncertainty()) for name in names]
-    found = np.full((len(names), len(names)), np.nan)
+    columns = [method.uncertainty for method in methods]
+    found = np.full((len(columns), len(columns)), np.nan)
     for row, left in enumerate(columns):
         for place, right in enumerate(columns[: row + 1]):
             both = ~np.isnan(left) & ~np.isnan(right)
@@ -196,4 +238,4 @@ def correlations(answers: Answers) -> tuple[list[str], Floats]:
                 found[row, place] = found[place, row] = spearman(left[both], right[both])
             except UndefinedError:
                 continue
-    return names, found
+    return found

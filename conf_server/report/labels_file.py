@@ -5,16 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from conf_server.report import labels
 from conf_server.report.json_lines import ReportError, read_objects
-
-REQUEST: Final = ("prompt", "messages")
-"""One of these is in every line of an input of `score` and `uncertainty`."""
-
-TEXTS: Final = ("completion", "completions")
-"""What `score` has scored: a line of an output lacks them where it had no reference."""
+from conf_server.report.questions import REQUEST, TEXTS, is_request
 
 
 @dataclass(frozen=True)
@@ -75,7 +70,9 @@ class LabelsFile:
                 f"the id {_key(name)} is that of the answers to line {self.used[found.place]} "
                 f"and line {number}; give `line`",
             )
-        texts: dict[str, Any] = {one: found.content[one] for one in TEXTS if one in found.content}
+        texts: dict[str, Any] = {
+            one: found.content[one] for one in (*TEXTS, *REQUEST) if one in found.content
+        }
         own = {one: found.content.get(one) for one in labels.FIELDS}
         return {**texts, **line, **own}
 
@@ -111,7 +108,7 @@ def read_labels_file(path: str) -> LabelsFile:
 def _add(found: LabelsFile, entry: Entry) -> None:
     number, name = entry.content.get("line"), entry.content.get("id")
     if number is None and name is None:
-        if not any(one in entry.content for one in REQUEST):
+        if not is_request(entry.content):
             raise ValueError("which answer? Give `line`, the number of the input's line, or `id`")
         number = entry.place
     if number is None:

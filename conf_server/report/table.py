@@ -1,43 +1,66 @@
-"""The figures as a table, and in sentences what the table leaves open."""
+"""The figures as rows of a table, and the table as lines of text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
 
-from conf_server.report.answers import Answers
-from conf_server.report.figures import Figure, MethodFigures
-from conf_server.report.labels_file import LabelsFile
-from conf_server.report.matching import Match
+from conf_server.report.figures import KEPT, Figure, MethodFigures
+from conf_server.report.headline import percent
+from conf_server.report.standing import Standing
 from conf_server.terminal import readable, shortened
 
 NONE: Final = "–"
-HEAD: Final = ("method", "higher =", "answers", "labelled", "mean", "AUROC", "PRR", "ECE")
+HEAD: Final = (
+    *("method", "AUROC", "PRR", f"errors at {percent(KEPT)}", "ECE"),
+    *("mean", "answers", "labelled", "higher ="),
+)
+LEFT: Final = (0, 8)
+"""Columns of words; those of numbers are aligned to the right."""
 
 LONGEST_CELL: Final = 60
 """Characters."""
 
-MATCH_NAMES: Final = {
-    "exact": "normalised exact match",
-    "contains": "normalised match of words in the answer",
-}
+
+def rows_of(standing: Standing) -> tuple[MethodFigures, ...]:
+    """The methods that have a row: all but twins of others, and those of one value alone."""
+    return (*standing.ranked, *standing.unranked)
 
 
-def cells(method: MethodFigures) -> tuple[str, ...]:
+def cells(method: MethodFigures, twins: Sequence[MethodFigures] = ()) -> tuple[str, ...]:
     """One row of the table, in the order of `HEAD`."""
-    # The sum of values near the largest double is infinite, and their mean is not.
-    mean = f"{(method.values / method.values.size).sum():.4g}" if method.values.size else NONE
+    name = method.name + ("*" if method.inexact else "")
     return (
-        method.name + ("*" if method.inexact else ""),
-        "less sure" if method.sign > 0 else "surer",
+        f"{name} +{len(twins)}" if twins else name,
+        *(figure_text(one) for one in (method.auroc, method.prr, method.risk, method.ece)),
+        mean_text(method),
         str(method.values.size),
         str(method.labelled),
-        mean,
-        *(_figure_text(figure) for figure in (method.auroc, method.prr, method.ece)),
+        direction_text(method),
     )
 
 
-def _figure_text(figure: Figure) -> str:
+def mean_of(method: MethodFigures) -> float | None:
+    """The mean of the values as the server gave them."""
+    if not method.values.size:
+        return None
+    # The sum of values near the largest double is infinite, and their mean is not.
+    return float((method.values / method.values.size).sum())
+
+
+def mean_text(method: MethodFigures) -> str:
+    """The same in four digits."""
+    mean = mean_of(method)
+    return NONE if mean is None else f"{mean:.4g}"
+
+
+def direction_text(method: MethodFigures) -> str:
+    """What higher values mean."""
+    return "less sure" if method.sign > 0 else "surer"
+
+
+def figure_text(figure: Figure) -> str:
+    """`0.871 [0.740, 0.969]`; a dash for what is not there."""
     if figure.value is None:
         return NONE
     text = f"{figure.value:.3f}"
@@ -46,97 +69,31 @@ def _figure_text(figure: Figure) -> str:
     return text + (f" [{NONE}]" if figure.no_interval else "")
 
 
-def notes(
-    answers: Answers,
-    methods: Sequence[MethodFigures],
-    match: Match,
-    labels_file: LabelsFile | None = None,
-) -> list[str]:
-    """What the table leaves open, in sentences."""
-    labels = [one for one in answers.correct if one is not None]
-    found = [_labels_note(len(answers), labels), *_labels_file_notes(labels_file)]
-    if answers.matched:
-        found.append(f"{answers.matched} labels by {MATCH_NAMES[match]} with a reference.")
-    found += [f"{count} without a label: {why}." for why, count in answers.unlabelled.items()]
-    found += [
-        f"Labels that cannot be meant, and count as none, in {_lines(places)}: {why}."
-        for why, places in answers.bad_labels.items()
-    ]
-    if answers.repeated:
-        found.append(
-            f"Not counted, because the file has the same answer before: {_lines(answers.repeated)}."
-        )
-    found += [
-        f"{name} was not available for {count} answers: {why}"
-        for (name, why), count in answers.unavailable.items()
-    ]
-    if answers.failed:
-        found.append(f"Failed lines, which are not in here: {answers.failed}.")
-    inexact = [one for one in methods if one.inexact]
-    if inexact:
-        counts = ", ".join(f"{one.name} {one.inexact} of {one.values.size}" for one in inexact)
-        found.append(f"* marked as not exact by the server: {counts}.")
-    return found + _reasons(methods)
+def as_text(standing: Standing) -> str:
+    """The table as lines of text, the best AUROC first; empty where no method has a row."""
+    methods = rows_of(standing)
+    if not methods:
+        return ""
+    found = [cells(one, standing.twins.get(one.name, ())) for one in methods]
+    return aligned([HEAD, *found], LEFT)
 
 
-def _labels_file_notes(labels_file: LabelsFile | None) -> list[str]:
-    if labels_file is None:
-        return []
-    found = [f"{len(labels_file.used)} lines have their labels from {labels_file.path}."]
-    if unused := labels_file.unused:
-        found.append(f"{labels_file.path}: no answer for the labels of {_lines(unused)}.")
-    return found
+def aligned(rows: Sequence[tuple[str, ...]], words: Sequence[int]) -> str:
+    """Rows as lines of text.
 
-
-def _lines(places: Sequence[int]) -> str:
-    """`line 3`, or `5 lines, the first one 3`."""
-    if len(places) == 1:
-        return f"line {places[0]}"
-    return f"{len(places)} lines, the first one {places[0]}"
-
-
-def _labels_note(count: int, labels: Sequence[bool]) -> str:
-    if not labels:
-        return (
-            f"{count} answers, none with a label: AUROC, PRR, ECE, risk-coverage and "
-            "reliability need `correct` or `reference` in the lines."
-        )
-    return (
-        f"{count} answers, {len(labels)} with a label, {sum(labels)} of them correct "
-        f"({sum(labels) / len(labels):.1%})."
-    )
-
-
-def _reasons(methods: Sequence[MethodFigures]) -> list[str]:
-    """Why there are dashes in the table. Methods with the same reason share a sentence."""
-    who: dict[str, list[str]] = {}
-    for method in methods:
-        for name, figure in (("AUROC", method.auroc), ("PRR", method.prr), ("ECE", method.ece)):
-            if figure.reason:
-                who.setdefault(f"no {name}: {figure.reason}", []).append(method.name)
-            if figure.no_interval:
-                who.setdefault(f"no interval of {name}: {figure.no_interval}", []).append(
-                    method.name
-                )
-    everywhere = len(methods)
-    return [
-        f"{why} (all methods)." if len(names) == everywhere else f"{why} ({', '.join(names)})."
-        for why, names in who.items()
-    ]
-
-
-def as_text(methods: Sequence[MethodFigures], remarks: Sequence[str]) -> str:
-    """Table and remarks as lines of text."""
-    rows = [HEAD, *(tuple(map(_shown, cells(method))) for method in methods)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    Args:
+        words: columns that are aligned to the left; all others are to the right.
+    """
+    shown = [tuple(map(_shown, row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     lines = [
         "  ".join(
-            cell.rjust(width) if 2 <= place < 5 else cell.ljust(width)
+            cell.ljust(width) if place in words else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
-        for row in rows
+        for row in shown
     ]
-    return "\n".join([*lines, "", *map(shortened, remarks)])
+    return "\n".join(lines)
 
 
 def _shown(cell: str) -> str:

@@ -9,6 +9,11 @@ import random
 from pathlib import Path
 from typing import Any
 
+from conf_server.report.answers import Answers
+from conf_server.report.labels_file import LabelsFile
+from conf_server.report.matching import Match
+from conf_server.report.outputs import read_output
+
 
 def uncertainty(text: str = "Paris.", **fields: Any) -> dict[str, Any]:
     """A line of `conf-server uncertainty`; `estimates` by name, value or the whole object."""
@@ -60,3 +65,10 @@ def good_lines(count: int = 80) -> list[dict[str, Any]]:
         }
         lines.append(uncertainty(correct=correct, estimates=estimates))
     return lines
+
+
+def judged(path: str, match: Match, labels_file: LabelsFile | None = None) -> Answers:
+    """The answers of a file, and which of them are correct."""
+    answers = read_output(path, labels_file)
+    answers.judge(match)
+    return answers

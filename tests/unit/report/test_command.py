@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 
 from conf_server.report.command import main
-from conf_server.report.evaluation_metrics import Levels, auroc, bootstrap_intervals, prr
+from conf_server.report.evaluation_metrics import Levels, auroc, prr
+from conf_server.report.resampling import bootstrap_intervals
 from tests.unit.report.files import good_lines, uncertainty, write
 from tests.unit.report.pages import report
 
@@ -21,21 +23,56 @@ def test_the_table_has_the_figures(tmp_path: Path, capsys: pytest.CaptureFixture
     page = report(tmp_path, *lines)
     u = [line["result"]["estimates"]["perplexity"]["value"] for line in lines]
     wrong = [not line["correct"] for line in lines]
-    rows = {row[0]: row for row in page.rows}
-    assert rows["perplexity"][1:5] == ["less sure", "80", "80", f"{np.mean(u):.4g}"]
-    for cell, metric in zip(rows["perplexity"][5:7], (auroc, prr), strict=True):
+    row = page.row("perplexity")
+    assert row[5:] == [f"{np.mean(u):.4g}", "80", "80", "less sure"]
+    for cell, metric in zip(row[1:3], (auroc, prr), strict=True):
         (interval,) = bootstrap_intervals([metric], u, wrong)
         assert interval is not None
         assert cell == "{:.3f} [{:.3f}, {:.3f}]".format(metric(Levels.of(u, wrong)), *interval)
-    assert 0 < float(rows["perplexity"][7]) < 1
-    assert rows["semantic_entropy"][7] == "–"
-    # The same numbers turned around, and said so.
-    assert rows["surety"][1] == "surer"
-    assert rows["surety"][5:7] == rows["perplexity"][5:7]
-    assert float(rows["surety"][4]) < 0
+    assert 0 < float(row[4]) < 1
+    assert page.row("semantic_entropy")[4] == "–"
     out = capsys.readouterr().out
-    assert rows["perplexity"][5] in out
+    assert row[1] in out
     assert "80 answers, 80 with a label" in out
+
+
+def test_rows_are_sorted_and_have_bars(tmp_path: Path) -> None:
+    page = report(tmp_path, *good_lines())
+    figures = [float(row[1].split()[0]) for row in page.rows[1:]]
+    assert figures == sorted(figures, reverse=True)
+    assert len(page.by_class["bar"]) == len(figures) == 2
+
+
+def test_those_that_rank_alike_share_a_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = report(tmp_path, *good_lines())
+    assert [row[0] for row in page.rows[1:]] == ["perplexity", "semantic_entropy"]
+    assert re.search(r"1 more ranks alike surety: mean -\d", page.text)
+    out = capsys.readouterr().out
+    assert "perplexity +1" in out
+    assert "The same ranking as perplexity, and no row of their own: surety." in out
+
+
+def test_one_value_for_all_answers_has_no_row_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [uncertainty(estimates={"a": n, "b": 1, "c": 0}, correct=n > 3) for n in range(9)]
+    page = report(tmp_path, *lines)
+    assert [row[0] for row in page.rows[1:2]] == ["a"]
+    assert page.by_class["folded"] == [
+        "One value for all answers, which ranks nothing: b (1), c (0)"
+    ]
+    assert (
+        "One value for all answers, which ranks nothing: b (1), c (0)." in capsys.readouterr().out
+    )
+
+
+def test_methods_at_chance_are_grey(tmp_path: Path) -> None:
+    lines = [uncertainty(estimates={"a": n, "b": n % 2}, correct=n < 20) for n in range(40)]
+    page = report(tmp_path, *lines)
+    (grey,) = page.by_class["chance"]
+    assert grey.startswith("b 0.5")
 
 
 def test_the_same_file_gives_the_same_page(tmp_path: Path) -> None:
@@ -60,30 +97,32 @@ def test_without_labels_it_says_what_is_missing(
 ) -> None:
     lines = [uncertainty(estimates={"a": n, "b": -n}) for n in range(9)]
     page = report(tmp_path, *lines)
-    assert [row[5:] for row in page.rows[1:]] == [["–"] * 3] * 2
+    assert [row[1:5] for row in page.rows[1:]] == [["–"] * 4] * 2
     assert page.tags.count("svg") == 3
+    assert "answers" not in page.ids
     out = capsys.readouterr().out
     assert "9 answers, none with a label" in out
     assert "9 without a label: neither `correct` nor `reference`." in out
 
 
 @pytest.mark.parametrize(
-    ("lines", "reason"),
+    ("estimate", "correct", "reason"),
     [
-        ([uncertainty(estimates={"a": n}, correct=True) for n in range(9)], "no wrong answer"),
-        ([uncertainty(estimates={"a": n}, correct=False) for n in range(9)], "no correct answer"),
-        (
-            [uncertainty(estimates={"a": 1}, correct=n > 3) for n in range(9)],
-            "all values are equal",
-        ),
-        ([uncertainty(estimates={"a": None}, correct=n > 3) for n in range(9)], "no labelled"),
+        (lambda n: n, lambda n: True, "no wrong answer"),
+        (lambda n: n, lambda n: False, "no correct answer"),
+        (lambda n: None, lambda n: n > 3, "no labelled"),
     ],
 )
 def test_undefined_figures_have_a_reason_and_no_number(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], lines: list[Any], reason: str
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    estimate: Any,
+    correct: Any,
+    reason: str,
 ) -> None:
+    lines = [uncertainty(estimates={"a": estimate(n)}, correct=correct(n)) for n in range(9)]
     page = report(tmp_path, *lines)
-    assert page.rows[1][5:7] == ["–", "–"]
+    assert page.rows[1][1:4] == ["–"] * 3
     out = capsys.readouterr().out
     assert f"no AUROC: {reason}" in out
     assert f"no PRR: {reason}" in out
@@ -94,8 +133,19 @@ def test_one_wrong_answer_has_a_figure_without_an_interval(
 ) -> None:
     lines = [uncertainty(estimates={"a": n}, correct=n != 7) for n in range(9)]
     page = report(tmp_path, *lines)
-    assert page.rows[1][5] == "0.875 [–]"
+    assert page.rows[1][1] == "0.875 [–]"
     assert "no interval of AUROC: too few answers of one class" in capsys.readouterr().out
+
+
+def test_too_few_different_values_are_not_too_few_answers_of_a_class(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [uncertainty(estimates={"a": int(n in (3, 7))}, correct=n % 3 > 0) for n in range(49)]
+    page = report(tmp_path, *lines)
+    assert page.rows[1][1].endswith("[–]")
+    out = capsys.readouterr().out
+    assert "no interval of AUROC: 47 of 49 values are equal" in out
+    assert "too few answers of one class" not in out
 
 
 def test_failures_inexact_values_and_absent_methods_are_told(
@@ -165,7 +215,7 @@ def test_without_matplotlib_there_are_no_plots_and_all_numbers(
     plain = report(tmp_path, *good_lines())
     assert plain.rows == drawn.rows
     assert "svg" not in plain.tags
-    note = "No plots: matplotlib is not installed (pip install 'conf-server[report]').\n"
+    note = "No plots: matplotlib is not installed (pip install 'conf-server[report]').\n\n"
     assert capsys.readouterr().out.replace(note, "") == table
     path = write(tmp_path, *good_lines(9))
     assert main([path, "-o", str(tmp_path / "r.html"), "--png", str(tmp_path / "p")]) == 2
@@ -182,7 +232,7 @@ def test_a_reader_who_has_seen_enough_is_no_error(tmp_path: Path, read_first: bo
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     if read_first:
-        assert process.stdout.readline().startswith("method")
+        assert process.stdout.readline().startswith("`perplexity` and `surety` rank first")
     process.stdout.close()
     assert process.stderr is not None
     assert process.stderr.read() == ""
@@ -198,7 +248,7 @@ def test_labels_from_another_file(tmp_path: Path, capsys: pytest.CaptureFixture[
     given = [{"line": n, "correct": n < 5} for n in (*range(1, 10), 12)]
     path = write(tmp_path, *given, name="labels.jsonl")
     page = report(tmp_path, *lines, flags=("--labels", path))
-    assert page.rows[1][5].startswith("1.000")
+    assert page.rows[1][1].startswith("1.000")
     out = capsys.readouterr().out
     assert "9 answers, 9 with a label, 4 of them correct" in out
     assert f"9 lines have their labels from {path}." in out

@@ -16,21 +16,25 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
 from conf_server.report.evaluation_metrics import (
     Levels,
     UndefinedError,
+    aurc,
     auroc,
-    bootstrap_intervals,
     confidence_percentile,
     ece,
     levels_of,
     midranks,
+    oracle_curve,
     prediction_rejection_area,
     prr,
     reliability,
+    risk_at,
     risk_coverage,
     spearman,
+    wilson_interval,
 )
 
 LABELS = st.lists(st.booleans(), min_size=2, max_size=40)
@@ -294,51 +298,47 @@ def test_no_correlation(pair: tuple[list[float], list[float]]) -> None:
 # Intervals
 
 
-def interval(
-    metric: Any, u: Any, wrong: Any, resamples: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    (found,) = bootstrap_intervals([metric], u, wrong, resamples, seed)
-    assert found is not None
-    return found
+def test_auroc_and_the_curve_are_those_of_scikit_learn() -> None:
+    rng = np.random.default_rng(2)
+    for decimals in (1, 3):
+        wrong = rng.random(200) < 0.3
+        u = (rng.normal(size=200) + wrong).round(decimals)
+        assert auroc(Levels.of(u, wrong)) == pytest.approx(roc_auc_score(wrong, u))
 
 
-def test_the_interval_is_that_of_a_slow_bootstrap() -> None:
-    rng = np.random.default_rng(1)
-    wrong = rng.random(60) < 0.4
-    u = (rng.normal(size=60) + wrong).round(1)
-    draws = np.random.default_rng(9)
-    found = []
-    for _ in range(200):
-        rows = draws.integers(60, size=60)
-        found.append(slow_auroc([(u[row], bool(wrong[row])) for row in rows]))
-    low, high = interval(auroc, u, wrong, resamples=200, seed=9)
-    assert (low, high) == pytest.approx(tuple(np.quantile(found, [0.025, 0.975])))
-    assert low < auroc(Levels.of(u, wrong)) < high
+@given(labelled(COARSE))
+def test_aurc_by_hand(rows: list[tuple[float, bool]]) -> None:
+    """The mean over k of the errors among the k surest; each tied answer is wrong in part."""
+    tied: dict[float, list[bool]] = {}
+    for u, wrong in rows:
+        tied.setdefault(u, []).append(wrong)
+    parts = [Fraction(sum(tied[u]), len(tied[u])) for u, _ in sorted(rows)]
+    risks = [sum(parts[:k]) / k for k in range(1, len(parts) + 1)]
+    assert aurc(Levels.of(*zip(*rows, strict=True))) == pytest.approx(
+        float(sum(risks) / len(risks))
+    )
 
 
-def test_intervals_depend_on_the_seed_alone() -> None:
-    u, wrong = np.arange(50.0) % 17, np.arange(50) % 3 == 0
-    assert interval(prr, u, wrong, 100, 1) == interval(prr, u, wrong, 100, 1)
-    assert interval(prr, u, wrong, 100, 1) != interval(prr, u, wrong, 100, 2)
+@given(labelled(COARSE), st.floats(0.01, 1))
+def test_the_risk_at_a_coverage_by_hand(rows: list[tuple[float, bool]], coverage: float) -> None:
+    tied: dict[float, list[bool]] = {}
+    for u, wrong in rows:
+        tied.setdefault(u, []).append(wrong)
+    parts = [Fraction(sum(tied[u]), len(tied[u])) for u, _ in sorted(rows)]
+    kept = max(1, round(coverage * len(rows)))
+    found = risk_at(Levels.of(*zip(*rows, strict=True)), coverage)
+    assert found == pytest.approx(float(sum(parts[:kept]) / kept))
 
 
-def test_metrics_that_share_resamples_have_the_intervals_of_each_alone() -> None:
-    u, wrong = np.arange(50.0) % 17, np.arange(50) % 3 == 0
-    alone = [interval(auroc, u, wrong), interval(prr, u, wrong)]
-    assert bootstrap_intervals([auroc, prr], u, wrong) == alone
+def test_an_oracle_s_curve_is_that_of_a_perfect_method() -> None:
+    wrong = np.arange(200) >= 130
+    levels = Levels.of(np.arange(200), wrong)
+    coverage, risk = risk_coverage(levels)
+    assert np.interp(coverage, *oracle_curve(levels, 2001)) == pytest.approx(risk, abs=1e-3)
 
 
-def test_nineteen_of_twenty_intervals_hold_the_truth() -> None:
-    # P(N(1, 1) > N(0, 1)) = Phi(1 / sqrt 2)
-    truth, held = 0.7602, 0
-    for seed in range(200):
-        rng = np.random.default_rng(seed)
-        wrong = rng.random(150) < 0.4
-        u = rng.normal(size=150) + wrong
-        low, high = interval(auroc, u, wrong, resamples=200, seed=seed)
-        held += low <= truth <= high
-    assert 0.89 <= held / 200 <= 0.99
-
-
-def test_one_wrong_answer_gives_no_interval() -> None:
-    assert bootstrap_intervals([auroc], np.arange(20), np.arange(20) == 19) == [None]
+def test_wilson_s_intervals() -> None:
+    """Known values: 0 of 10, 5 of 10, 81 of 263 (Newcombe 1998, table I)."""
+    low, high = wilson_interval([0, 5, 81], [10, 10, 263])
+    assert low == pytest.approx([0, 0.2366, 0.2553], abs=1e-4)
+    assert high == pytest.approx([0.2775, 0.7634, 0.3662], abs=1e-4)

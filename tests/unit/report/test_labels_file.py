@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from conf_server.report.answers import read_answers
 from conf_server.report.json_lines import ReportError
 from conf_server.report.labels_file import read_labels_file
-from tests.unit.report.files import scored, uncertainty, write
+from tests.unit.report.files import judged, scored, uncertainty, write
 
 WRONG = {"correct": False}
 
@@ -20,7 +19,7 @@ def labelled(folder: Path, answers: list[Any], labels: list[Any]) -> list[bool |
     """Whether the answers are correct, with labels from another file."""
     path = folder / "labels.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in labels))
-    return read_answers(write(folder, *answers), "exact", read_labels_file(str(path))).correct
+    return judged(write(folder, *answers), "exact", read_labels_file(str(path))).correct
 
 
 def test_by_the_number_of_the_inputs_line(tmp_path: Path) -> None:

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conf_server.report.answers import read_answers
 from conf_server.report.json_lines import ReportError
-from tests.unit.report.files import good_lines, scored, uncertainty, write
+from tests.unit.report.files import good_lines, judged, scored, uncertainty, write
 
 
 def labels(folder: Path, *lines: Any, match: Any = "exact") -> list[bool | None]:
-    return read_answers(write(folder, *lines), match).correct
+    return judged(write(folder, *lines), match).correct
 
 
 def test_scores_of_several_completions(tmp_path: Path) -> None:
@@ -28,7 +27,7 @@ def test_scores_of_several_completions(tmp_path: Path) -> None:
         }
         for n in range(3)
     ]
-    answers = read_answers(write(tmp_path, scored(*data, correct=[True, False, None])), "exact")
+    answers = judged(write(tmp_path, scored(*data, correct=[True, False, None])), "exact")
     assert answers.correct == [True, False, None]
     assert answers.columns["perplexity"].uncertainty().tolist() == [0, 1, 2]
     assert answers.columns["mean_confidence"].uncertainty().tolist() == [-9, -8, -7]
@@ -81,7 +80,7 @@ def test_the_match_can_be_chosen(tmp_path: Path) -> None:
 def test_a_line_that_cannot_be_meant_is_named(tmp_path: Path, line: Any, message: str) -> None:
     path = write(tmp_path, uncertainty(), line)
     with pytest.raises(ReportError, match="line 2") as refused:
-        read_answers(path, "exact")
+        judged(path, "exact")
     assert message in str(refused.value)
 
 
@@ -89,15 +88,15 @@ def test_a_method_keeps_its_direction(tmp_path: Path) -> None:
     turned = {"a": {"value": 1, "exact": True, "higher_is": "less uncertain"}}
     path = write(tmp_path, uncertainty(estimates={"a": 1}), uncertainty(estimates=turned))
     with pytest.raises(ReportError, match="higher_is differs"):
-        read_answers(path, "exact")
+        judged(path, "exact")
 
 
 def test_gzip(tmp_path: Path) -> None:
     path = write(tmp_path, *good_lines(9), name="out.jsonl.gz")
-    assert len(read_answers(path, "exact")) == 9
+    assert len(judged(path, "exact")) == 9
     Path(path).write_bytes(Path(path).read_bytes()[:-20])
     with pytest.raises(ReportError, match=r"out\.jsonl\.gz"):
-        read_answers(path, "exact")
+        judged(path, "exact")
 
 
 def test_a_damaged_member(tmp_path: Path) -> None:
@@ -106,20 +105,20 @@ def test_a_damaged_member(tmp_path: Path) -> None:
     damaged[60] ^= 0xFF
     Path(path).write_bytes(damaged)
     with pytest.raises(ReportError, match=r"out\.jsonl\.gz: "):
-        read_answers(path, "exact")
+        judged(path, "exact")
 
 
 def test_depth_is_no_traceback(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_text("[" * 100_000)
     with pytest.raises(ReportError, match="line 1: "):
-        read_answers(str(path), "exact")
+        judged(str(path), "exact")
 
 
 def test_lines_without_anything_on_them_are_skipped(tmp_path: Path) -> None:
     path = Path(write(tmp_path, uncertainty(), uncertainty()))
     path.write_text("\n" + path.read_text().replace("\n", "\n \n") + "\n\n")
-    assert len(read_answers(str(path), "exact")) == 2
+    assert len(judged(str(path), "exact")) == 2
 
 
 BAD_LABELS = [
@@ -135,20 +134,20 @@ def test_a_bad_label_counts_as_none_and_the_other_answers_stay(
     tmp_path: Path, label: dict[str, Any], why: str
 ) -> None:
     lines = [uncertainty(correct=True), uncertainty(**label), uncertainty(**label)]
-    answers = read_answers(write(tmp_path, *lines), "exact")
+    answers = judged(write(tmp_path, *lines), "exact")
     assert answers.correct == [True, None, None]
     assert {reason: list(places) for reason, places in answers.bad_labels.items()} == {why: [2, 3]}
 
 
 def test_one_label_for_two_completions_is_a_bad_one(tmp_path: Path) -> None:
-    answers = read_answers(write(tmp_path, scored({}, {}, correct=True)), "exact")
+    answers = judged(write(tmp_path, scored({}, {}, correct=True)), "exact")
     assert answers.correct == [None, None]
     assert list(answers.bad_labels) == ["one `correct` for 2 answers; give a list"]
 
 
 def test_a_repeated_answer_counts_once(tmp_path: Path) -> None:
     lines = [uncertainty(line=1, correct=True), uncertainty(line=2), uncertainty(line=1)]
-    answers = read_answers(write(tmp_path, *lines), "exact")
+    answers = judged(write(tmp_path, *lines), "exact")
     assert answers.correct == [True, None]
     assert list(answers.repeated) == [3]
 
@@ -158,7 +157,7 @@ def test_what_another_server_or_request_has_answered_is_no_repetition(
     tmp_path: Path, other: dict[str, Any]
 ) -> None:
     one = {**uncertainty(), "line": 1, "server": "a"}
-    answers = read_answers(write(tmp_path, one, {**one, **other}), "exact")
+    answers = judged(write(tmp_path, one, {**one, **other}), "exact")
     assert (len(answers), list(answers.repeated)) == (2, [])
 
 
