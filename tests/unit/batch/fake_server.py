@@ -42,10 +42,10 @@ class FakeServer:
         self.most = self._now = 0
         self._lock = threading.Lock()
         routes = [
+            *self.more_routes(),  # first: a subclass may answer something else
             Route("/v1/score", self._score, methods=["POST"]),
             Route("/v1/uncertainty", self._uncertainty, methods=["POST"]),
             Route("/v1/uncertainty/methods", self._methods),
-            *self.more_routes(),
             Route("/health", lambda _: Response()),
             Route("/v1/models", self._models),
         ]
