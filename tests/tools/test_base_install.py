@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
-import sys
 import venv
 from collections.abc import Iterator
 from importlib.metadata import Distribution, distribution
@@ -22,33 +20,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from conf_server import __version__
+from tests.tools.built_package import pip
 from tests.unit.batch.fake_server import FakeServer
-
-ROOT = Path(__file__).parents[2]
-SOURCES = ("pyproject.toml", "README.md", "LICENSE")
-
-
-def pip(*words: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "--disable-pip-version-check", *words],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def build_wheel(folder: Path) -> Path:
-    """The wheel of the checkout, built from a copy: setuptools leaves its traces beside it."""
-    sources = folder / "sources"
-    shutil.copytree(
-        ROOT / "conf_server", sources / "conf_server", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    for name in SOURCES:
-        shutil.copy(ROOT / name, sources)
-    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(sources))
-    (wheel,) = folder.glob("*.whl")
-    return wheel
-
 
 def with_dependencies(requirements: list[str]) -> dict[str, Distribution]:
     """The distributions that are needed, with all that they need themselves, without extras."""
@@ -73,14 +46,12 @@ def link(one: Distribution, site_packages: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of a fresh environment in which the package is installed."""
-    folder = tmp_path_factory.mktemp("base")
-    wheel = build_wheel(folder)
-    environment = folder / "environment"
+    environment = tmp_path_factory.mktemp("base") / "environment"
     venv.create(environment, symlinks=True)
     python = environment / "bin" / "python"
-    pip("--python", str(python), "install", "--no-index", "--no-deps", str(wheel))
+    pip("--python", python, "install", "--no-index", "--no-deps", wheel)
     (site_packages,) = environment.glob("lib/python*/site-packages")
     (metadata,) = site_packages.glob("conf_server-*.dist-info")
     for one in with_dependencies(Distribution.at(metadata).requires or []).values():
@@ -114,17 +85,20 @@ def test_version_and_help_say_what_is_missing(python: Path) -> None:
     assert done.stdout.startswith(f"conf-server {__version__} (no vLLM, Python 3.")
     done = conf_server(python, "--help")
     assert done.returncode == 0
-    assert "vLLM is not installed: pip install 'conf-server[cuda]'" in done.stdout
+    assert "vLLM is not installed: " in done.stdout
     assert "conf-server report FILE" in done.stdout
 
 
 @pytest.mark.parametrize("words", [["--model", "m"], ["serve", "m"], [], ["check", "--model", "m"]])
-def test_what_needs_an_engine_is_refused_in_one_line(python: Path, words: list[str]) -> None:
+def test_what_needs_an_engine_is_refused_in_one_line_that_can_be_typed(
+    python: Path, wheel: Path, words: list[str]
+) -> None:
     done = conf_server(python, *words)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
-    assert line.endswith("see docs/install.md")
     assert "error: vLLM is not installed" in line
+    assert f"{python} -m pip install '{wheel}[cuda]'" in line
+    assert line.endswith("see docs/install.md")
 
 
 @pytest.mark.parametrize("command", ["score", "uncertainty"])
