@@ -1,16 +1,16 @@
 """conf-server behind Ray Serve: each replica has an engine, and answers with conf-server's routes.
 
-Ray and Ray Serve are needed on every node, beside conf-server with its engine:
+Each node needs conf-server with its engine, and `ray[serve]`. In deploy/ray:
 
-    pip install "ray[serve]"
-    serve run --app-dir deploy/ray serve:application flags="--model MODEL --max-model-len 8192"
+    serve run --working-dir . serve:application flags="--model MODEL --max-model-len 8192"
 
 What else can be said to it, each as NAME=VALUE: `replicas` (1), `gpus` of one replica (1; 0 where
-there is none), `cpus` of one replica (1).
+there is none), `cpus` of one replica (1). docs/install.md says what was seen.
 """
 
 from __future__ import annotations
 
+import os
 import shlex
 from argparse import Namespace
 from collections.abc import AsyncIterator, Mapping
@@ -20,17 +20,14 @@ from types import SimpleNamespace
 from ray import serve
 from starlette.applications import Starlette
 
-START_S = 3600
-"""Seconds that a replica may take to load its model, as in the systemd unit."""
-DRAIN_S = 30
-"""Seconds that running requests get when a replica stops: --shutdown-timeout's default."""
+from conf_server.flags import DRAIN_S
 
 
 def application(options: Mapping[str, str]) -> serve.Application:
     """What `serve run` and a Serve configuration file call, with their arguments."""
     unknown = set(options) - {"flags", "replicas", "gpus", "cpus"}
     if unknown or "flags" not in options:
-        raise ValueError(f"flags=... is needed, and {sorted(unknown)} unknown: see {__file__}")
+        raise ValueError(f"flags=... is needed, and what is not known is {sorted(unknown)}")
     flags = shlex.split(options["flags"])
 
     def build() -> Starlette:
@@ -71,8 +68,6 @@ def served(flags: list[str]) -> Starlette:
     Raises:
         SettingsError: a flag is wrong, or asks for processes that a replica does not have.
     """
-    import os
-
     from conf_server.engine.client.start import Shutdown, engine_client
     from conf_server.flags import check_flags, parse_args
     from conf_server.launcher import build_confidence_app

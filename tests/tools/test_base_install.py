@@ -23,6 +23,7 @@ from conf_server import __version__
 from tests.tools.built_package import pip
 from tests.unit.batch.fake_server import FakeServer
 
+
 def with_dependencies(requirements: list[str]) -> dict[str, Distribution]:
     """The distributions that are needed, with all that they need themselves, without extras."""
     found: dict[str, Distribution] = {}
