@@ -5,7 +5,7 @@ Each node needs conf-server with its engine, and `ray[serve]`. In deploy/ray:
     serve run --working-dir . serve:application flags="--model MODEL --max-model-len 8192"
 
 What else can be said to it, each as NAME=VALUE: `replicas` (1), `gpus` of one replica (1; 0 where
-there is none), `cpus` of one replica (1). docs/install.md says what was seen.
+there is none), `cpus` of one replica (1). docs/deployment.md says what was seen.
 """
 
 from __future__ import annotations
