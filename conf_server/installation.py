@@ -45,12 +45,8 @@ def versions() -> str:
 
 def _vllm_version() -> str:
     """As its package says: importing vLLM takes seconds, and fails where torch does not fit."""
-    for name in VLLM_DISTRIBUTIONS:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return "of an unknown version"  # A checkout on PYTHONPATH.
+    found = (version(name) for name in VLLM_DISTRIBUTIONS if _is_installed(name))
+    return next(found, "of an unknown version")  # A checkout on PYTHONPATH has none.
 
 
 def installing(extra: str) -> str:
@@ -77,10 +73,27 @@ def requirement(installed: Distribution, extra: str) -> str:
 
 
 def _installer(verb: str) -> list[str]:
-    """The words before the packages: pip's of this environment, or uv's where it has no pip."""
-    if find_spec("pip") is None and shutil.which("uv"):
+    """The words before the packages: pip's of this environment, or uv's where it has no pip.
+
+    pip is not looked for by find_spec: setuptools takes that for a sign that pip runs, goes back
+    to the standard library's distutils, and then fails when torch imports it.
+    """
+    if not _is_installed("pip") and shutil.which("uv"):
         return ["uv", "pip", verb, "--python", sys.executable]
     return [sys.executable, "-m", "pip", verb, *(["-y"] if verb == "uninstall" else [])]
+
+
+def _build(package: str) -> str | None:
+    """The local part of a version, `cpu` of 2.13.0+cpu; None where the package is not there."""
+    return version(package).partition("+")[2] if _is_installed(package) else None
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        distribution(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 NO_VLLM = (
@@ -120,11 +133,3 @@ def broken_torch_companions() -> str | None:
         f"{', '.join(names)}: built for CUDA, beside a torch built for CPUs. Nothing here needs "
         f"them: {shlex.join([*_installer('uninstall'), *names])}"
     )
-
-
-def _build(package: str) -> str | None:
-    """The local part of a version, `cpu` of 2.13.0+cpu; None where the package is not there."""
-    try:
-        return version(package).partition("+")[2]
-    except PackageNotFoundError:
-        return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from importlib.metadata import Distribution
+from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -67,13 +67,19 @@ def test_companions_of_a_torch_for_cuda_fit(site_packages: Path, torch: str) -> 
     assert installation.broken_torch_companions() is None
 
 
+def without_pip(name: str) -> Distribution:
+    if name == "pip":
+        raise PackageNotFoundError(name)
+    return Distribution.from_name(name)
+
+
 def test_an_environment_without_pip_has_uv_s(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     uv = tmp_path / "uv"
     uv.touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(installation, "find_spec", lambda name: None)
+    monkeypatch.setattr(installation, "distribution", without_pip)
     assert installation.installing("cpu").startswith(f"uv pip install --python {sys.executable} ")
 
 
@@ -93,3 +99,13 @@ def test_a_folder_that_vllm_has_left_behind_is_no_vllm(site_packages: Path) -> N
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("False conf-server ")
     assert "(no vLLM, " in done.stdout
+
+
+def test_looking_around_leaves_setuptools_as_it_is() -> None:
+    """Which watches out for imports of pip, and has torch stumble over what it does then."""
+    code = (
+        "from conf_server import installation as i; i.engine_problem(); i.installing('cpu'); "
+        "import setuptools"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
