@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -10,9 +11,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
+def environ() -> dict[str, str]:
+    """Of a process that is not to see the checkout."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
 def run(*words: str | Path, cwd: Path | None = None) -> str:
     """What a command prints; it has to succeed."""
-    done = subprocess.run([*map(str, words)], capture_output=True, text=True, cwd=cwd)
+    command = [*map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environ())
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -38,3 +45,11 @@ def build(folder: Path) -> tuple[Path, Path]:
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, sources)
     (sdist,), (wheel,) = out.glob("*.tar.gz"), out.glob("*.whl")
     return sdist, wheel
+
+
+def conf_server(bin_folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the command of an environment, away from the checkout."""
+    command = [str(bin_folder / "conf-server"), *words]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environ(), cwd=bin_folder, timeout=120
+    )

@@ -8,7 +8,6 @@ that pyproject.toml does not declare fails here.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import venv
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from conf_server import __version__
-from tests.tools.built_package import pip
+from tests.tools.built_package import conf_server, pip
 from tests.unit.batch.fake_server import FakeServer
 
 
@@ -66,14 +65,6 @@ def server() -> Iterator[FakeServer]:
         yield server
 
 
-def conf_server(python: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [str(python.parent / "conf-server"), *words]
-    return subprocess.run(
-        command, capture_output=True, text=True, env=environ, cwd=python.parent, timeout=120
-    )
-
-
 def test_the_environment_has_neither_vllm_nor_torch_nor_matplotlib(python: Path) -> None:
     for name in ("vllm", "torch", "matplotlib", "fastapi", "transformers", "yaml"):
         code = f"import {name}"
@@ -82,9 +73,9 @@ def test_the_environment_has_neither_vllm_nor_torch_nor_matplotlib(python: Path)
 
 
 def test_version_and_help_say_what_is_missing(python: Path) -> None:
-    done = conf_server(python, "--version")
+    done = conf_server(python.parent, "--version")
     assert done.stdout.startswith(f"conf-server {__version__} (no vLLM, Python 3.")
-    done = conf_server(python, "--help")
+    done = conf_server(python.parent, "--help")
     assert done.returncode == 0
     assert "vLLM is not installed: " in done.stdout
     assert "conf-server report FILE" in done.stdout
@@ -94,7 +85,7 @@ def test_version_and_help_say_what_is_missing(python: Path) -> None:
 def test_what_needs_an_engine_is_refused_in_one_line_that_can_be_typed(
     python: Path, wheel: Path, words: list[str]
 ) -> None:
-    done = conf_server(python, *words)
+    done = conf_server(python.parent, *words)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert "error: vLLM is not installed" in line
@@ -108,7 +99,7 @@ def test_requests_are_sent_to_a_server(
 ) -> None:
     given, answers = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     given.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "c", "completion": "d"}\n')
-    done = conf_server(python, command, str(given), "-o", str(answers), "--url", server.url)
+    done = conf_server(python.parent, command, str(given), "-o", str(answers), "--url", server.url)
     assert done.returncode == 0, done.stderr
     assert done.stderr == f"conf-server {command}: 2 answered, 0 failed: {answers}\n"
     assert len(answers.read_text().splitlines()) == 2
@@ -117,7 +108,9 @@ def test_requests_are_sent_to_a_server(
 def test_a_model_cannot_be_served_and_the_run_says_why(python: Path, tmp_path: Path) -> None:
     given = tmp_path / "in.jsonl"
     given.write_text('{"prompt": "a", "completion": "b"}\n')
-    done = conf_server(python, "score", str(given), "-o", str(tmp_path / "out"), "--model", "m")
+    done = conf_server(
+        python.parent, "score", str(given), "-o", str(tmp_path / "out"), "--model", "m"
+    )
     assert done.returncode == 1
     assert "the server ended with status 2" in done.stderr
     assert "error: vLLM is not installed" in done.stderr
@@ -136,7 +129,7 @@ def test_a_report_has_its_table_and_page(python: Path, tmp_path: Path) -> None:
             }
             line = {"line": number, "request": "1", "correct": number < 12, "result": result}
             file.write(json.dumps(line) + "\n")
-    done = conf_server(python, "report", str(answers), "-o", str(page))
+    done = conf_server(python.parent, "report", str(answers), "-o", str(page))
     assert done.returncode == 0, done.stderr
     assert "perplexity  less sure       20        20  10.5  1.000 [1.000, 1.000]" in done.stdout
     assert "No plots: matplotlib is not installed" in done.stdout

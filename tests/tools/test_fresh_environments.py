@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from conf_server import __version__
-from tests.tools.built_package import ROOT, pip, run
+from tests.tools.built_package import ROOT, conf_server, environ, pip, run
 
 pytestmark = [
     pytest.mark.skipif("TEST_INSTALL" not in os.environ, reason="make test-install runs it"),
@@ -29,6 +29,8 @@ pytestmark = [
 ]
 
 MODEL = ROOT / ".cache/models/SmolLM2-135M-Instruct"
+RAY = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+"""Else Ray would write a token into the home directory."""
 QUESTION = {
     "messages": [{"role": "user", "content": "What is the capital of France?"}],
     "temperature": 0,
@@ -44,21 +46,6 @@ def environment(folder: Path, *packages: str | Path) -> Path:
     return folder / "bin"
 
 
-def environ(bin_folder: Path) -> dict[str, str]:
-    """Of a shell in which the environment is active, and the checkout is not to be seen."""
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    # Ray would write a token into the home directory.
-    own = {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-    return kept | own | {"PATH": f"{bin_folder}:{os.environ['PATH']}"}
-
-
-def conf_server(bin_folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [str(bin_folder / "conf-server"), *words]
-    return subprocess.run(
-        command, capture_output=True, text=True, env=environ(bin_folder), cwd=bin_folder
-    )
-
-
 @contextmanager
 def running(bin_folder: Path, *words: str | Path, port: int) -> Iterator[str]:
     """The address of a server once it is ready; it is ended as a terminal ends it."""
@@ -67,7 +54,7 @@ def running(bin_folder: Path, *words: str | Path, port: int) -> Iterator[str]:
         [bin_folder / words[0], *words[1:]],
         stdout=log,
         stderr=subprocess.STDOUT,
-        env=environ(bin_folder),
+        env=environ() | RAY,
         cwd=bin_folder,
     )
     url = f"http://127.0.0.1:{port}"
