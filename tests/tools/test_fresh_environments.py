@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
 import subprocess
 import time
 import urllib.request
@@ -48,7 +47,7 @@ def environment(folder: Path, *packages: str | Path) -> Path:
 
 @contextmanager
 def running(bin_folder: Path, *words: str | Path, port: int) -> Iterator[str]:
-    """The address of a server once it is ready; it is ended as a terminal ends it."""
+    """The address of a server once it is ready; it is ended as systemd ends it."""
     log = (bin_folder / "log").open("w+")
     process = subprocess.Popen(
         [bin_folder / words[0], *words[1:]],
@@ -68,7 +67,7 @@ def running(bin_folder: Path, *words: str | Path, port: int) -> Iterator[str]:
                 time.sleep(1)
         yield url
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         process.wait(120)
         log.close()
 
