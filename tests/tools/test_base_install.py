@@ -8,10 +8,7 @@ that pyproject.toml does not declare fails here.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
-import sys
 import venv
 from collections.abc import Iterator
 from importlib.metadata import Distribution, distribution
@@ -22,32 +19,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from conf_server import __version__
+from tests.tools.built_package import conf_server, pip
 from tests.unit.batch.fake_server import FakeServer
-
-ROOT = Path(__file__).parents[2]
-SOURCES = ("pyproject.toml", "README.md", "LICENSE")
-
-
-def pip(*words: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "--disable-pip-version-check", *words],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def build_wheel(folder: Path) -> Path:
-    """The wheel of the checkout, built from a copy: setuptools leaves its traces beside it."""
-    sources = folder / "sources"
-    shutil.copytree(
-        ROOT / "conf_server", sources / "conf_server", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    for name in SOURCES:
-        shutil.copy(ROOT / name, sources)
-    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(sources))
-    (wheel,) = folder.glob("*.whl")
-    return wheel
 
 
 def with_dependencies(requirements: list[str]) -> dict[str, Distribution]:
@@ -73,14 +46,12 @@ def link(one: Distribution, site_packages: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of a fresh environment in which the package is installed."""
-    folder = tmp_path_factory.mktemp("base")
-    wheel = build_wheel(folder)
-    environment = folder / "environment"
+    environment = tmp_path_factory.mktemp("base") / "environment"
     venv.create(environment, symlinks=True)
     python = environment / "bin" / "python"
-    pip("--python", str(python), "install", "--no-index", "--no-deps", str(wheel))
+    pip("--python", python, "install", "--no-index", "--no-deps", wheel)
     (site_packages,) = environment.glob("lib/python*/site-packages")
     (metadata,) = site_packages.glob("conf_server-*.dist-info")
     for one in with_dependencies(Distribution.at(metadata).requires or []).values():
@@ -94,14 +65,6 @@ def server() -> Iterator[FakeServer]:
         yield server
 
 
-def conf_server(python: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [str(python.parent / "conf-server"), *words]
-    return subprocess.run(
-        command, capture_output=True, text=True, env=environ, cwd=python.parent, timeout=120
-    )
-
-
 def test_the_environment_has_neither_vllm_nor_torch_nor_matplotlib(python: Path) -> None:
     for name in ("vllm", "torch", "matplotlib", "fastapi", "transformers", "yaml", "aiohttp"):
         code = f"import {name}"
@@ -110,22 +73,25 @@ def test_the_environment_has_neither_vllm_nor_torch_nor_matplotlib(python: Path)
 
 
 def test_version_and_help_say_what_is_missing(python: Path) -> None:
-    done = conf_server(python, "-V")
-    assert done.stdout == conf_server(python, "--version").stdout
+    done = conf_server(python.parent, "-V")
+    assert done.stdout == conf_server(python.parent, "--version").stdout
     assert done.stdout.startswith(f"conf-server {__version__} (no vLLM, Python 3.")
-    done = conf_server(python, "--help")
+    done = conf_server(python.parent, "--help")
     assert done.returncode == 0
-    assert "vLLM is not installed: pip install 'conf-server[cuda]'" in done.stdout
+    assert "vLLM is not installed: " in done.stdout
     assert "\n  report FILE " in done.stdout
 
 
 @pytest.mark.parametrize("words", [["--model", "m"], ["serve", "m"], [], ["check", "--model", "m"]])
-def test_what_needs_an_engine_is_refused_in_one_line(python: Path, words: list[str]) -> None:
-    done = conf_server(python, *words)
+def test_what_needs_an_engine_is_refused_in_one_line_that_can_be_typed(
+    python: Path, wheel: Path, words: list[str]
+) -> None:
+    done = conf_server(python.parent, *words)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
-    assert line.endswith("see docs/install.md")
     assert "error: vLLM is not installed" in line
+    assert f"{python} -m pip install '{wheel}[cuda]'" in line
+    assert line.endswith("see docs/install.md")
 
 
 @pytest.mark.parametrize("command", ["score", "uncertainty"])
@@ -134,7 +100,7 @@ def test_requests_are_sent_to_a_server(
 ) -> None:
     given, answers = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     given.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "c", "completion": "d"}\n')
-    done = conf_server(python, command, str(given), "-o", str(answers), "--url", server.url)
+    done = conf_server(python.parent, command, str(given), "-o", str(answers), "--url", server.url)
     assert done.returncode == 0, done.stderr
     assert done.stderr == f"conf-server {command}: 2 answered, 0 failed: {answers}\n"
     assert len(answers.read_text().splitlines()) == 2
@@ -151,7 +117,8 @@ def test_the_client_asks_a_server(python: Path, server: FakeServer) -> None:
 def test_a_model_cannot_be_served_and_the_run_says_why(python: Path, tmp_path: Path) -> None:
     given = tmp_path / "in.jsonl"
     given.write_text('{"prompt": "a", "completion": "b"}\n')
-    done = conf_server(python, "score", str(given), "-o", str(tmp_path / "out"), "--model", "m")
+    words = ["score", str(given), "-o", str(tmp_path / "out"), "--model", "m"]
+    done = conf_server(python.parent, *words)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("conf-server score: error: vLLM is not installed")
@@ -169,7 +136,7 @@ def test_a_report_has_its_table_and_page(python: Path, tmp_path: Path) -> None:
             }
             line = {"line": number, "request": "1", "correct": number < 12, "result": result}
             file.write(json.dumps(line) + "\n")
-    done = conf_server(python, "report", str(answers), "-o", str(page))
+    done = conf_server(python.parent, "report", str(answers), "-o", str(page))
     assert done.returncode == 0, done.stderr
     assert "perplexity  1.000 [1.000, 1.000]" in done.stdout
     assert "No plots: matplotlib is not installed" in done.stdout

@@ -91,4 +91,4 @@ def test_what_is_missing_is_named(
     monkeypatch.setattr(installation, "SMALL_SERVER", ("torch", "no_such_package"))
     assert cli.main(["m", "--backend=transformers"]) == 2
     error = capsys.readouterr().err
-    assert "no_such_package not installed: pip install 'conf-server[transformers]'" in error
+    assert f"no_such_package not installed: {installation.installing('transformers')}" in error
