@@ -17,7 +17,8 @@ class Endpoint:
         object: what the field `object` of an answer says.
         body: what a line of the input holds, in words, for --help.
         repeated: fields of the request that a line of the output repeats where it has a
-            `reference`, because the answer does not hold the texts that the report needs.
+            `reference` or is `correct` or not, because the answer does not hold the texts that the
+            report needs.
         refused: fields that the server takes and a line may not have, with what to do instead.
         rewritten: makes the request of a line's own fields.
         fields: that every request gets.
@@ -50,6 +51,7 @@ UNCERTAINTY: Final = Endpoint(
     path="/v1/uncertainty",
     object="uncertainty",
     body="a body of POST /v1/uncertainty",
+    repeated=("messages", "prompt"),
     has_uncertainty=True,
 )
 

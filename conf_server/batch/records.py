@@ -16,6 +16,9 @@ from conf_server.report.labels import LabelError, parse_label
 USERS: Final[tuple[str, ...]] = ("id", "correct", "reference", "metadata")
 """Fields that belong to the user: the output repeats them, and the server does not get them."""
 
+JUDGED: Final = ("correct", "reference")
+"""Those that say whether an answer is right: the report reads their line."""
+
 MOST_LINES: Final = 10**9
 """No file has as many lines: a larger number is a mistake."""
 
@@ -138,7 +141,7 @@ def parse_record(endpoint: Endpoint, line: int, text: bytes, defaults: Mapping[s
         if name in body:
             raise LineError(f"`{name}`: {instead}")
     body = {**endpoint.rewritten(body), **endpoint.fields}
-    if "reference" in kept:
+    if not kept.keys().isdisjoint(JUDGED):
         kept |= {name: body[name] for name in endpoint.repeated if name in body}
     if defaults:
         given = body.setdefault("uncertainty", {})

@@ -18,14 +18,15 @@ def record(endpoint: Endpoint, **body: Any) -> Record:
     return parse_record(endpoint, 1, json.dumps(body).encode(), {})
 
 
-def test_scores_keep_the_texts_that_a_reference_is_compared_with() -> None:
-    texts = {"prompt": "p", "completions": ["a", "b"]}
-    assert record(SCORE, **texts, reference="a").kept == {
-        "reference": "a",
-        "completions": ["a", "b"],
-    }
-    assert record(SCORE, **texts, correct=[True, False]).kept == {"correct": [True, False]}
-    assert record(UNCERTAINTY, prompt="p", reference="a").kept == {"reference": "a"}
+@pytest.mark.parametrize("label", [{"reference": "a"}, {"correct": [True, False]}])
+def test_lines_with_a_label_keep_the_texts_that_the_report_shows(label: dict[str, Any]) -> None:
+    completions = ["a", "b"]
+    kept = record(SCORE, prompt="p", completions=completions, **label).kept
+    assert kept == {"completions": completions, **label}
+    assert record(UNCERTAINTY, prompt="p", **label).kept == {"prompt": "p", **label}
+    messages = [{"role": "user", "content": "p"}]
+    assert record(UNCERTAINTY, messages=messages, **label).kept == {"messages": messages, **label}
+    assert record(UNCERTAINTY, prompt="p", metadata=1).kept == {"metadata": 1}
 
 
 BAD_LABELS = {
