@@ -41,6 +41,10 @@ sentence-model: $(INSTALLED)-model ## Make the embedded sentence model, for --em
 test: $(INSTALLED)-test model sentence-model ## Run the tests, or those in TESTS=, with PYTEST_ARGS=
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS) $(TESTS)
 
+.PHONY: clients
+clients: $(INSTALLED)-test model ## Run the blocks of docs/clients.md with the clients that they name
+	$(VENV)/bin/python -m tests.clients $(ARGS)
+
 .PHONY: bench
 bench: $(INSTALLED)-bench $(if $(MODEL),,model) ## Measure what confidence costs, with MODEL=, ARGS= (--quick, ...)
 	$(VENV)/bin/python -m benchmarks $(if $(MODEL),--model $(MODEL)) $(ARGS)
