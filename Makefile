@@ -51,6 +51,10 @@ dist: $(INSTALLED)-test ## Build the sdist and the wheel into dist/, and check t
 	$(VENV)/bin/python -m build --no-isolation --outdir dist
 	$(VENV)/bin/python -m twine check --strict dist/*
 
+.PHONY: clients
+clients: $(INSTALLED)-test model ## Run the blocks of docs/clients.md with the clients that they name
+	$(VENV)/bin/python -m tests.clients $(ARGS)
+
 .PHONY: bench
 bench: $(INSTALLED)-bench $(if $(MODEL),,model) ## Measure what confidence costs, with MODEL=, ARGS= (--quick, ...)
 	$(VENV)/bin/python -m benchmarks $(if $(MODEL),--model $(MODEL)) $(ARGS)

@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import Request
 from vllm.entrypoints.openai.chat_completion.protocol import (
@@ -19,7 +19,6 @@ from vllm.entrypoints.openai.chat_completion.protocol import (
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.outputs import RequestOutput
-from vllm.tokenizers import TokenizerLike
 
 from conf_server.engine.adoption import adopt_copy
 from conf_server.engine.client.decoding import decoder
@@ -29,19 +28,17 @@ from conf_server.serving.answer_estimates import (
     estimates_for,
     with_estimates,
 )
-from conf_server.serving.confidence import by_token, finite
 from conf_server.serving.default_estimates import DefaultEstimates
 from conf_server.serving.deltas import DeltaTracer, request_tracers, traced_outputs
 from conf_server.serving.early_stops import early_stops_for
-from conf_server.serving.fragments import utf8
+from conf_server.serving.logprob_entries import LogprobEntries
 from conf_server.serving.requests import ConfidenceChatCompletionRequest
-from conf_server.serving.tokens import ShownToken, shown_tokens
 from conf_server.serving.trace_delta import TraceDelta
 from conf_server.settings import ConfidenceSettings
 
 _SUMMARIES = ("confidence_summary", "uncertainty")
 
-_Entry = TypeVar("_Entry", ChatCompletionLogProb, ChatCompletionLogProbsContent)
+_ENTRIES = LogprobEntries(ChatCompletionLogProbsContent, ChatCompletionLogProb)
 
 
 class ConfidenceServingChat(OpenAIServingChat):
@@ -100,6 +97,7 @@ class ConfidenceServingChat(OpenAIServingChat):
             await add_estimates(made.choices, estimates)
             if (early_stops := early_stops_for(request, tracers)) is not None:
                 early_stops.add(made.choices)
+            _add_summaries(made)
         return made
 
     def _create_chat_logprobs(
@@ -128,7 +126,7 @@ class ConfidenceServingChat(OpenAIServingChat):
         if as_ids is None:
             as_ids = self.return_tokens_as_token_ids
         if delta.splices is None:
-            content = _content(delta, shown, tokenizer, as_ids)
+            content = _ENTRIES.of(delta, shown, decoder(tokenizer), as_ids)
             return ChatCompletionLogProbs(content=content, **delta.extras())
         vocabulary = delta.splices.encoder.vocabulary(decoder(tokenizer), as_ids)
         pieces = delta.encoded(vocabulary).chat(shown, delta.columns(), delta.metrics())
@@ -141,6 +139,17 @@ def _traced(
     tracers: Sequence[DeltaTracer], results: AsyncIterator[RequestOutput]
 ) -> AsyncIterator[RequestOutput]:
     return traced_outputs(results, *tracers) if tracers else results
+
+
+def _add_summaries(answer: ChatCompletionResponse) -> None:
+    """Let the messages of a whole answer have what `summaries_in_deltas` gives those of a stream.
+
+    So it is read in one place of both, and stays with clients that hand on the message alone.
+    """
+    for choice in answer.choices:
+        for name in _SUMMARIES:
+            if (value := getattr(choice.logprobs, name, None)) is not None:
+                setattr(choice.message, name, value)
 
 
 async def summaries_in_deltas(chunks: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
@@ -164,36 +173,3 @@ def _with_summaries(event: str) -> str:
         extras = {name: logprobs[name] for name in _SUMMARIES if name in logprobs}
         choice["delta"] |= extras
     return f"data: {compact(chunk)}\n\n"
-
-
-def _content(
-    delta: TraceDelta, shown: int, tokenizer: TokenizerLike, as_token_ids: bool
-) -> list[ChatCompletionLogProbsContent]:
-    """The `logprobs.content` of a delta: OpenAI's entries, each with its `confidence`."""
-    tokens = shown_tokens(delta.rows(), shown, decoder(tokenizer), delta.context(), as_token_ids)
-    extras: list[dict[str, Any]] = list(by_token(delta.columns()))
-    for extra, metrics in zip(extras, by_token(delta.metrics()), strict=False):
-        extra["uncertainty"] = metrics
-    return [_entry(token, shown, extra) for token, extra in zip(tokens, extras, strict=True)]
-
-
-def _entry(token: ShownToken, shown: int, extra: dict[str, Any]) -> ChatCompletionLogProbsContent:
-    candidates = [
-        _build(ChatCompletionLogProb, logprob, token=text, bytes=utf8(text))
-        for text, logprob in zip(token.texts, token.logprobs, strict=True)
-    ]
-    return _build(
-        ChatCompletionLogProbsContent,
-        token.logprobs[0],
-        token=token.texts[0],
-        bytes=utf8(token.decoded),
-        # vLLM's own count: the first `shown` of the token and its candidates.
-        top_logprobs=candidates if shown == -1 else candidates[:shown],
-        **extra,
-    )
-
-
-def _build(model: type[_Entry], logprob: float, **fields: Any) -> _Entry:
-    if finite(logprob) is None:  # OpenAI's schema knows no null here; JSON knows no NaN
-        return model.model_construct(logprob=None, **fields)
-    return model(logprob=logprob, **fields)

@@ -12,6 +12,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionLogProbsContent,
     ChatCompletionResponse,
     ChatCompletionResponseChoice,
+    ChatMessage,
 )
 from vllm.entrypoints.openai.completion.protocol import (
     CompletionLogProbs,
@@ -41,8 +42,14 @@ class ConfidenceChatLogProbs(WithSummary, ChatCompletionLogProbs):
     )
 
 
+class ConfidenceChatMessage(WithSummary, ChatMessage):
+    """The message of a chat's choice; what it has of confidence is that of the `logprobs`."""
+
+
 class ConfidenceChatChoice(WithEarlyStop, ChatCompletionResponseChoice):
     """A chat's choice."""
+
+    message: ConfidenceChatMessage
 
     logprobs: ConfidenceChatLogProbs | None = Field(
         default=None, description="Where the request has `logprobs` or `confidence`."

@@ -14,6 +14,7 @@ from starlette.datastructures import State
 from vllm.entrypoints.openai.chat_completion import api_router as chat_router
 from vllm.entrypoints.openai.completion import api_router as completion_router
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
+from vllm.entrypoints.openai.responses import api_router as responses_router
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelCard
 from vllm.entrypoints.serve.utils.api_utils import (
     load_aware_call,
@@ -52,6 +53,8 @@ from conf_server.serving.responses import (
     ConfidenceChatCompletionResponse,
     ConfidenceCompletionResponse,
 )
+from conf_server.serving.responses_handler import ConfidenceServingResponses
+from conf_server.serving.responses_request import ConfidenceResponsesRequest
 from conf_server.serving.score_handler import ServingScore
 from conf_server.serving.served_head import served_head
 from conf_server.serving.uncertainty_handler import ServingUncertainty
@@ -95,6 +98,18 @@ async def create_chat_completion(
 async def create_completion(request: ConfidenceCompletionRequest, raw_request: Request) -> Response:
     """Complete a prompt as OpenAI does, and with `confidence` say how sure the model was."""
     response: Response = await spliced(completion_router.create_completion, request, raw_request)
+    return response
+
+
+@router.post(
+    "/v1/responses",
+    dependencies=[Depends(validate_json_request)],
+    responses=_ERRORS | {HTTPStatus.OK.value: EVENT_STREAM},
+)
+async def create_response(request: ConfidenceResponsesRequest, raw_request: Request) -> Response:
+    """Answer as OpenAI's newer route does, and with `confidence` say how sure the model was."""
+    request.check_stream(raw_request.app.state.engine_client)
+    response: Response = await responses_router.create_responses(request, raw_request)
     return response
 
 
@@ -190,6 +205,9 @@ def init_confidence_state(
     state.openai_serving_completion = ConfidenceServingCompletion.adopt(
         state.openai_serving_completion, settings
     )
+    state.openai_serving_responses = ConfidenceServingResponses.adopt(
+        state.openai_serving_responses, settings
+    )
     fast = settings.logprobs_encoder == "fast"
     state.conf_server_logprobs_encoder = LogprobsEncoder() if fast else None
     logger.info(
@@ -219,6 +237,7 @@ def init_confidence_state(
     state.conf_server_uncertainty = ServingUncertainty(host, estimator, settings.default_methods)
     defaults = DefaultEstimates(estimator, backend, settings)
     chat.default_estimates = completion.default_estimates = defaults
+    state.openai_serving_responses.default_estimates = defaults
 
 
 def _beside_scorer(backend: Backend, scorer: RunningScorer | None, engine: Any) -> Backend:

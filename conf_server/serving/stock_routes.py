@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from copy import copy
 from functools import wraps
-from typing import Any, ClassVar, Final, get_type_hints
+from typing import Any, Final, get_type_hints
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.routing import APIRoute
@@ -32,45 +32,21 @@ class WithoutConfidence(CheckedBody):
         if isinstance(data, dict) and "confidence" in data:
             raise RefusalError(
                 "confidence",
-                "not available on this route; POST /v1/chat/completions and POST /v1/completions "
-                "carry it.",
+                "not available on this route; POST /v1/chat/completions, POST /v1/completions and "
+                "POST /v1/responses carry it.",
             )
         return data
 
 
-class ResponsesBody(WithoutConfidence):
-    """A mixin for the request of /v1/responses, whose answer repeats fields of the request.
-
-    Two of them may be null in a request and must not be in an answer: such a stream would break
-    off with its first event.
-    """
-
-    null_is_absent: ClassVar[frozenset[str]] = frozenset({"request_id", "background", "truncation"})
-
-    def check_stream(self, engine: Any) -> None:
-        """Refuse what the engine would refuse once the stream has begun: vLLM asks it so late.
-
-        Raises:
-            VLLMValidationError, ValueError: what the engine's client raises.
-        """
-        request: Any = self
-        if request.stream:
-            # The number of tokens follows from the prompt, and is right by then.
-            engine.check_params(request.to_sampling_params(1))
-
-
-MIXINS: Final[dict[str, type[CheckedBody]]] = {
-    "/v1/responses": ResponsesBody,
-    **dict.fromkeys(
-        (
-            "/v1/messages",
-            "/v1/chat/completions/batch",
-            "/inference/v1/generate",
-            "/generative_scoring",
-        ),
-        WithoutConfidence,
+MIXINS: Final[dict[str, type[CheckedBody]]] = dict.fromkeys(
+    (
+        "/v1/messages",
+        "/v1/chat/completions/batch",
+        "/inference/v1/generate",
+        "/generative_scoring",
     ),
-}
+    WithoutConfidence,
+)
 """What comes before vLLM's request model; elsewhere it is `CheckedBody`."""
 
 
@@ -105,9 +81,6 @@ def _with_mixin(
 
     @wraps(endpoint)
     async def with_stricter_body(*args: Any, **kwargs: Any) -> Any:
-        request = kwargs.get("request")
-        if isinstance(request, ResponsesBody):
-            request.check_stream(kwargs["raw_request"].app.state.engine_client)
         return await endpoint(*args, **kwargs)
 
     signature = inspect.signature(endpoint)

@@ -58,11 +58,12 @@ class AnswerForm:
         """The body of an answer that is complete."""
         made = []
         for choice in choices:
-            logprobs = None
+            logprobs, extras = None, dict[str, Any]()
             if self.generation.confidence is not None:
                 delta = choice.delta(self.generation.confidence, 0)
                 logprobs = msgspec.Raw(await joined(self.logprobs(delta, choice)))
-            fields = self.choice(choice, logprobs) | self._early_stop(choice)
+                extras = delta.extras()
+            fields = self.choice(choice, logprobs, extras) | self._early_stop(choice)
             if self.shows_ids:
                 fields |= {"token_ids": choice.token_ids, **self.prompt_ids_of(choice)}
             made.append(fields)
@@ -116,8 +117,10 @@ class AnswerForm:
         """The object `logprobs` of a choice, piece by piece."""
         raise NotImplementedError
 
-    def choice(self, choice: Choice, logprobs: msgspec.Raw | None) -> dict[str, Any]:
-        """A complete answer."""
+    def choice(
+        self, choice: Choice, logprobs: msgspec.Raw | None, extras: dict[str, Any]
+    ) -> dict[str, Any]:
+        """A complete answer, with `extras` as for `part`."""
         raise NotImplementedError
 
     def part(
@@ -185,10 +188,13 @@ class ChatForm(AnswerForm):
             yield from tokens.chat(shown, delta.columns(), delta.metrics())
         yield _members_behind(delta.extras()) + b"}"
 
-    def choice(self, choice: Choice, logprobs: msgspec.Raw | None) -> dict[str, Any]:
+    def choice(
+        self, choice: Choice, logprobs: msgspec.Raw | None, extras: dict[str, Any]
+    ) -> dict[str, Any]:
         return {
             "index": choice.index,
-            "message": {"role": "assistant", "content": choice.text, "refusal": None},
+            # The stream's accumulated message has them too; see `part`.
+            "message": {"role": "assistant", "content": choice.text, "refusal": None, **extras},
             "logprobs": logprobs,
             "finish_reason": choice.finish_reason,
             "stop_reason": choice.stop_reason,
@@ -238,8 +244,10 @@ class CompletionForm(AnswerForm):
             yield from lists
         yield _members_behind(delta.extras()) + b"}"
 
-    def choice(self, choice: Choice, logprobs: msgspec.Raw | None) -> dict[str, Any]:
-        return self.part(choice, choice.text, logprobs, {})
+    def choice(
+        self, choice: Choice, logprobs: msgspec.Raw | None, extras: dict[str, Any]
+    ) -> dict[str, Any]:
+        return self.part(choice, choice.text, logprobs, extras)
 
     def part(
         self, choice: Choice, text: str, logprobs: msgspec.Raw | None, extras: dict[str, Any]

@@ -165,7 +165,7 @@ async def test_a_mixed_batch_gives_everybody_their_own(server: Server) -> None:
     alone = [answer(body) for body in bodies]
     together = await asyncio.gather(*(asyncio.to_thread(answer, body) for body in bodies * 2))
     for got, expected in zip(together, alone * 2, strict=True):
-        assert got["message"] == expected["message"]
+        compare_numbers(got["message"], expected["message"])
         compare_numbers(got["logprobs"], expected["logprobs"])
 
 
@@ -284,6 +284,33 @@ def test_streaming_gives_what_the_whole_answer_gives(server: Server, mode: str) 
         assert summaries == []
     else:
         assert summaries == [pytest.approx(whole["confidence_summary"], abs=1e-4)]
+
+
+def test_the_summary_stands_in_the_message_too(server: Server) -> None:
+    """Where `stream()` keeps it, and where programs find it that hand on messages alone."""
+    answer = ask(server, {"mode": "stats", "metrics": ["perplexity"]}, n=2, temperature=1.0)
+    for index, choice in enumerate(answer.choices):
+        message, logprobs = choice.message.model_dump(), choice_logprobs(answer, index)
+        assert message["confidence_summary"] == logprobs["confidence_summary"]
+        assert message["uncertainty"] == logprobs["uncertainty"]
+    assert (
+        "confidence_summary" not in ask(server, {"mode": "empty"}).choices[0].message.model_dump()
+    )
+    assert "confidence_summary" not in ask(server).choices[0].message.model_dump()
+
+
+def test_a_message_with_its_summary_goes_back_as_it_is(server: Server) -> None:
+    with_it, without = (
+        ask(server, {"mode": mode}).choices[0].message for mode in ("stats", "empty")
+    )
+    usages = []
+    for message in (with_it, without):
+        turn = message.model_dump(exclude_none=True)
+        answer = server.client().chat.completions.create(
+            model="smol", messages=[*QUESTION, turn, *QUESTION], max_tokens=1
+        )
+        usages.append(answer.usage)
+    assert usages[0] == usages[1]  # the model reads nothing of it
 
 
 @pytest.mark.parametrize("mode", ["summary", "stats"])

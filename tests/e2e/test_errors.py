@@ -78,9 +78,14 @@ BAD_BODIES: list[Any] = [
         pytest.param(path, body, "confidence", marks=only_vllm("the route"))
         for path, body in {
             "/v1/chat/completions/batch": {"messages": [CHAT["messages"]], "confidence": {}},
-            "/v1/responses": {"input": "Hi", "confidence": {"bogus": 1}},
             "/v1/messages": CHAT | {"model": "smol", "confidence": {"bogus": 1}},
         }.items()
+    ),
+    pytest.param(
+        "/v1/responses",
+        {"input": "Hi", "confidence": {"bogus": 1}},
+        "confidence.bogus",
+        marks=only_vllm("the route"),
     ),
     *(
         ("/v1/completions", COMPLETION | {"logprobs": 21, "confidence": {"mode": mode}}, "logprobs")

@@ -136,17 +136,9 @@ COMMON = {
 SEAM = ("served.py", "served_bodies.py", "served_rows.py", "served_tokens.py")
 """Modules of `backends` that are made of vLLM's handlers."""
 VLLM_SEAM = {
-    *(
-        "answer_estimates",
-        "app",
-        "chat",
-        "completion",
-        "deltas",
-        "early_stops",
-        "requests",
-        "responses",
-        "routes",
-    ),
+    *("answer_estimates", "app", "chat", "completion", "deltas", "early_stops"),
+    *("requests", "responses", "response_trace", "responses_handler", "responses_request"),
+    "routes",
     *("stock_routes", "version", "vllm_host"),
 }
 """Modules of `serving` that are made of vLLM's handlers and routes; all others need a `Backend`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from vllm.logger import init_logger
@@ -44,6 +45,10 @@ class SampleTrace:
 
     def __getitem__(self, part: slice) -> SampleTrace:
         return self
+
+    def __iter__(self) -> Iterator[Any]:
+        """There are no objects of single tokens, which /v1/responses would collect."""
+        return iter(())
 
     def extend(self, other: SampleTrace) -> None:
         if other is not self:
