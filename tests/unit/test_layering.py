@@ -123,6 +123,7 @@ ROOMS = {
     "report": {"uncertainty", "stats"},
     "client": set(),
     "batch": {"client", "report"},
+    "integrations": {"client"},
     "fit": {"batch", "heads", "report", "uncertainty", "stats"},
 }
 """Each room, and those that it may look into."""
