@@ -19,7 +19,6 @@ from lm_polygraph.stat_calculators import (
 )
 
 from conf_server.integrations.polygraph_generation import (
-    Generated,
     continuation_logprobs,
     forced_distributions,
     forced_log_likelihoods,
@@ -27,8 +26,7 @@ from conf_server.integrations.polygraph_generation import (
     without_tokens,
 )
 from conf_server.integrations.polygraph_model import ServedCausalLM, decoding_of, unpadded
-
-Stats = dict[str, Any]
+from conf_server.integrations.polygraph_stats import Stats, greedy_stats, sample_stats
 
 MIN_NEW_TOKENS: Final = 2
 """Tokens that lm-polygraph forbids a model to end its answer with."""
@@ -91,18 +89,11 @@ class ServedGreedyCalculator(StatCalculator):
             candidates=self.n_alternatives,
             end_ids=served.end_ids,
         )
-        found = [row[0] for row in answers]
         return {
             "input_texts": texts,
             "input_tokens": model.tokenize(texts)["input_ids"].tolist(),
             "tokenizer": model.tokenizer,
-            "entropy": [list(one.entropies) for one in found],
-            "greedy_tokens": [list(one.tokens) for one in found],
-            "greedy_tokens_alternatives": [alternatives(one) for one in found],
-            "greedy_texts": [
-                model.tokenizer.decode(without_end(one.tokens, model.tokenizer)) for one in found
-            ],
-            "greedy_log_likelihoods": [list(one.log_likelihoods) for one in found],
+            **greedy_stats([row[0] for row in answers], model.tokenizer),
         }
 
 
@@ -254,34 +245,6 @@ CALCULATORS: Final = (
     ServedSamplingPromptCalculator,
     ServedClaimPromptCalculator,
 )
-
-
-def alternatives(answer: Generated) -> list[list[tuple[int, float]]]:
-    """The likeliest tokens of each position, the answer's own first where it is among them."""
-    return [
-        sorted(row, key=lambda one: one[0] != token)
-        for token, row in zip(answer.tokens, answer.candidates, strict=True)
-    ]
-
-
-def without_end(tokens: tuple[int, ...], tokenizer: Any) -> list[int]:
-    """Tokens of an answer but the one that ends it."""
-    ended = bool(tokens) and tokens[-1] == tokenizer.eos_token_id
-    return list(tokens[:-1] if ended else tokens)
-
-
-def sample_stats(samples: list[list[Generated]], tokenizer: Any) -> Stats:
-    """lm-polygraph's four statistics of samples; it leaves out those without a token."""
-    kept = [[(one, without_end(one.tokens, tokenizer)) for one in row] for row in samples]
-    kept = [[(one, tokens) for one, tokens in row if tokens] for row in kept]
-    return {
-        "sample_log_probs": [[math.fsum(one.log_likelihoods) for one, _ in row] for row in kept],
-        "sample_tokens": [[tokens for _, tokens in row] for row in kept],
-        "sample_texts": [[tokenizer.decode(tokens) for _, tokens in row] for row in kept],
-        "sample_log_likelihoods": [
-            [list(one.log_likelihoods[: len(tokens)]) for one, tokens in row] for row in kept
-        ],
-    }
 
 
 def _tails(answers: list[list[int]]) -> list[list[int]]:

@@ -65,7 +65,7 @@ REASONS: Final = {
     "train_greedy_log_likelihoods": "hidden states, and those of a training set",
     "background_train_embeddings": "hidden states, and those of a training set",
 }
-"""What an estimator wants that no calculator of ours gives, by lm-polygraph's that does or by its name."""
+"""What an estimator wants that we do not give, by statistic or by lm-polygraph's calculator."""
 UNBUILT: Final = {
     "AttentionScoreClaim": "attention weights",
     "Focus": "attention weights",
