@@ -196,3 +196,11 @@ def test_a_client_that_leaves_a_stream_frees_its_work(server: Server) -> None:
     with server.client().responses.create(**request) as stream:
         next(event for event in stream if event.type == "response.output_text.delta")
     assert wait_until_idle(server, 10)
+
+
+def test_an_early_stop_is_refused(server: Server) -> None:
+    confidence = {"mode": "stats", "early_stop": {"below": 1.0}}
+    request = {"model": "smol", "input": "Hello", "confidence": confidence}
+    response = server.post("/v1/responses", request)
+    assert response.status_code == 400, response.text
+    assert response.json()["error"]["param"] == "confidence.early_stop"

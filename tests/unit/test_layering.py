@@ -124,6 +124,7 @@ ROOMS = {
     "report": {"uncertainty", "stats"},
     "client": set(),
     "batch": {"client", "report", "uncertainty", "stats", "command_parser", "early_refusal"},
+    "integrations": {"client"},
     "fit": {"batch", "command_parser", "heads", "report", "uncertainty", "stats"},
 }
 """Each room, and those that it may look into."""

@@ -1,0 +1,1 @@
+"""Other projects' programs with a conf-server as their model."""
