@@ -50,7 +50,8 @@ class ConfidenceResponsesRequest(ConfidenceRequest, ResponsesRequest):
         Raises:
             VLLMValidationError, ValueError: what the engine's client raises.
         """
-        if self.stream:
+        # A stock server's client, as the plugin has it, cannot be asked.
+        if self.stream and hasattr(engine, "check_params"):
             # The number of tokens follows from the prompt, and is right by then.
             engine.check_params(self.to_sampling_params(1))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import math
+import os
 import socket
 import ssl
 import subprocess
@@ -448,7 +449,10 @@ def test_the_plugin_in_a_stock_server_gives_the_same_numbers(
         ["--max-model-len=1024", "--dtype=float32", "--enforce-eager", "--api-key=secret"],
         tmp_path / "log",
         api_key="secret",
-        environ={"VLLM_PLUGINS": "confidence_logprobs", "PYTHONPATH": str(site)},
+        environ={
+            "VLLM_PLUGINS": "confidence_logprobs",
+            "PYTHONPATH": os.pathsep.join([str(site), str(plugin.parents[1])]),
+        },
         module=("vllm.entrypoints.openai.api_server",),
     )
     with stock:
@@ -471,6 +475,24 @@ def test_the_plugin_in_a_stock_server_gives_the_same_numbers(
             stream.join(60)
             assert stream.complete
             assert "confidence_summary" in "".join(stream.lines)
+        check_responses(server, stock)
+
+
+def check_responses(server: Server, stock: Server) -> None:
+    """Whole and streamed, where vLLM makes an object of each candidate."""
+    confidence: dict[str, Any] = {"confidence": {"mode": "per_token"}}
+    parts = []
+    for each in (server, stock):
+        (model, *_) = each.client().models.list()
+        request: dict[str, Any] = {"model": model.id, "input": "What is two plus two?"}
+        request |= {"temperature": 0, "max_output_tokens": 12, "top_logprobs": 2}
+        create = each.client().responses.create
+        whole: Any = create(**request, extra_body=confidence)
+        *_, last = create(**request, extra_body=confidence, stream=True)
+        parts += [answer.output[0].content[0].model_dump() for answer in (whole, last.response)]
+    assert parts[0]["confidence_summary"]["mean_confidence"] > 0
+    for part in parts[1:]:
+        compare(parts[0], part)
 
 
 def check_guarded(server: Server) -> None:
