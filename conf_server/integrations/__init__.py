@@ -1,0 +1,1 @@
+"""conf-server in the tools that people evaluate models with."""
