@@ -122,6 +122,7 @@ ROOMS = {
     },
     "report": {"uncertainty", "stats"},
     "client": set(),
+    "integrations": {"client"},
     "batch": {"client", "report"},
     "fit": {"batch", "heads", "report", "uncertainty", "stats"},
 }

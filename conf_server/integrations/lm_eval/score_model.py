@@ -19,11 +19,11 @@ from lm_eval.models.utils import (
     postprocess_generated_text,
 )
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from conf_server.client import Client, Scored
-from conf_server.integrations.lm_eval.context_groups import ContextGroup, context_groups
-from conf_server.integrations.lm_eval.served_tokenizer import served_tokenizer
+from conf_server.integrations.context_groups import ContextGroup, context_groups
+from conf_server.integrations.served_tokenizer import served_tokenizer
 
 API_KEY_VARIABLE: Final = "VLLM_API_KEY"
 """Where the key is: lm-eval writes the arguments of a model into its results."""
@@ -41,7 +41,7 @@ _logger = logging.getLogger(__name__)
 
 
 @register_model("conf-score")
-class ConfScore(TemplateLM):  # type: ignore[misc]
+class ConfScore(TemplateLM):
     """Scores and generates with a conf-server, by the conventions of lm-eval's model `hf`.
 
     Token ids are made here and sent, so that the borders between contexts and continuations,
@@ -174,13 +174,14 @@ class ConfScore(TemplateLM):  # type: ignore[misc]
             return self._templated(others, add_generation_prompt)
 
     def _templated(self, chat: list[dict[str, str]], add_generation_prompt: bool) -> str:
-        return self.tokenizer.apply_chat_template(
+        text = self.tokenizer.apply_chat_template(
             chat,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=not add_generation_prompt,
             **self._template_args,
         )
+        return str(text)
 
     # Log-probabilities.
 

@@ -10,7 +10,8 @@ Ids = Sequence[int]
 """Token ids."""
 
 MOST_CONTINUATIONS: Final = 64
-"""Continuations of one group. Tasks without a context have thousands of them after the same
+MOST_TOKENS: Final = 4096
+"""Of the continuations of one group. Tasks without contexts have thousands of them after the same
 prefix token, and a request of all of them would be answered only at the end."""
 
 
@@ -67,11 +68,16 @@ def fitting(context: Ids, continuation: Ids, max_length: int) -> Ids:
 
 
 def _split(context: Ids, continuations: dict[Ids, list[int]]) -> Iterator[ContextGroup]:
-    each = list(continuations.items())
-    for start in range(0, len(each), MOST_CONTINUATIONS):
-        part = each[start : start + MOST_CONTINUATIONS]
-        yield ContextGroup(
-            context,
-            tuple(continuation for continuation, _ in part),
-            tuple(tuple(places) for _, places in part),
-        )
+    part: list[Ids] = []
+    tokens = 0
+    for continuation in continuations:
+        tokens += len(continuation)
+        if part and (len(part) == MOST_CONTINUATIONS or tokens > MOST_TOKENS):
+            yield _group(context, part, continuations)
+            part, tokens = [], len(continuation)
+        part.append(continuation)
+    yield _group(context, part, continuations)
+
+
+def _group(context: Ids, part: list[Ids], places: dict[Ids, list[int]]) -> ContextGroup:
+    return ContextGroup(context, tuple(part), tuple(tuple(places[one]) for one in part))

@@ -28,9 +28,7 @@ def served_tokenizer(client: Client, name: str | None, **options: Any) -> PreTra
     name = name or _folder(client)
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, **options)
     own = tokenizer.encode(_PROBE, add_special_tokens=False)
-    scored = client.score(
-        prompt="", completion=_PROBE, add_special_tokens=False, mode="per_token"
-    )
+    scored = client.score(prompt="", completion=_PROBE, add_special_tokens=False, mode="per_token")
     theirs = [token.token_id for token in scored.tokens or ()]
     if own != theirs:
         raise ValueError(
