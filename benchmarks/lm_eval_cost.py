@@ -22,11 +22,11 @@ from statistics import median
 from typing import Any, Final
 
 import httpx
-from lm_eval import simple_evaluate  # type: ignore[import-not-found]
-from lm_eval.models.openai_completions import (  # type: ignore[import-not-found]
+from lm_eval import simple_evaluate
+from lm_eval.models.openai_completions import (
     LocalCompletionsAPI,
 )
-from lm_eval.tasks import TaskManager  # type: ignore[import-not-found]
+from lm_eval.tasks import TaskManager
 
 from benchmarks.results import machine, versions
 from benchmarks.servers import CONF, MODEL_NAME, ROOT, Server, ServerError, running

@@ -20,9 +20,9 @@ pytest.importorskip(
     "lm_eval", reason="lm-eval is not installed: pip install 'conf-server[lm-eval]'"
 )
 
-from lm_eval import simple_evaluate  # type: ignore[import-not-found]
-from lm_eval.models.huggingface import HFLM  # type: ignore[import-not-found]
-from lm_eval.tasks import TaskManager  # type: ignore[import-not-found]
+from lm_eval import simple_evaluate
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
 
 from conf_server.integrations.lm_eval import ConfScore
 

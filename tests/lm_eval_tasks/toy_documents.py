@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from datasets import Dataset  # type: ignore[import-not-found]
+from datasets import Dataset
 
 SEED = 20261126
 ORDERED = {
@@ -36,7 +36,7 @@ def questions(sentences: int = 0, seed: str = "", **_: object) -> dict[str, Data
 
 
 def texts(**_: object) -> dict[str, Dataset]:
-    """10 texts of 10 to 550 tokens, and an empty one."""
+    """10 texts of 10 to 500 tokens, and an empty one."""
     draw = random.Random(SEED)
     lengths = [0, 1, 2, 5, 8, 13, 21, 30, 40, 45, 50]
     return {"read": Dataset.from_list([{"text": _prose(draw, length)} for length in lengths])}

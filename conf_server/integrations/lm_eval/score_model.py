@@ -121,7 +121,7 @@ class ConfScore(TemplateLM):
     def _most_scored(self) -> int:
         length = self._client.served_model().max_model_len
         if length is None:
-            raise ValueError("max_length: the server does not say how long its contexts may be")
+            raise ValueError("max_length: give it, because the server does not say its own")
         return length - UNSCORABLE
 
     # Tokens and templates.

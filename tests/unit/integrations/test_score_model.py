@@ -16,8 +16,8 @@ pytest.importorskip(
     "lm_eval", reason="lm-eval is not installed: pip install 'conf-server[lm-eval]'"
 )
 
-from lm_eval.api.instance import Instance  # type: ignore[import-not-found]
-from lm_eval.api.registry import get_model  # type: ignore[import-not-found]
+from lm_eval.api.instance import Instance
+from lm_eval.api.registry import get_model
 
 from conf_server.integrations.lm_eval import ConfScore
 
