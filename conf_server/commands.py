@@ -56,7 +56,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     ),
     "report": Command(
         "conf_server.report.command:main",
-        "conf_server.report.command:_parser",
+        "conf_server.report.command:make_parser",
         "FILE",
         "which method tells wrong answers from right ones?",
     ),

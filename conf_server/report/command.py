@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from conf_server.command_parser import CommandParser
 from conf_server.report.comparison import labels_of_files
 from conf_server.report.findings import Findings, findings_of
 from conf_server.report.json_lines import STANDARD_INPUT, ReportError
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         0 for a report, 2 for bad usage or for a file that is not what it should be.
     """
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     try:
         _report(options)
     except ReportError as error:
@@ -50,8 +51,8 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def make_parser() -> argparse.ArgumentParser:
+    parser = CommandParser(
         prog="conf-server report",
         description="How well does each uncertainty tell right answers from wrong ones? Reads an "
         "output of `conf-server uncertainty` or `conf-server score`, prints a table and writes a "

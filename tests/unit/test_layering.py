@@ -121,7 +121,7 @@ ROOMS = {
         *("draining", "flags", "systemd"),
         *("before_start", "commands", "installation", "vllm_flags"),
     },
-    "report": {"uncertainty", "stats"},
+    "report": {"uncertainty", "stats", "command_parser"},
     "client": set(),
     "batch": {"client", "report", "uncertainty", "stats", "command_parser", "early_refusal"},
     "integrations": {"client"},
