@@ -160,4 +160,5 @@ def children_at(
 def test_a_model_that_is_not_there_is_bad_usage(tmp_path: Path) -> None:
     done = check(tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"conf-server check: error: no tokenizer in {tmp_path}" in done.stderr
+    reason = f"--model: {tmp_path} holds no model: no config.json in it"
+    assert done.stderr == f"conf-server check: error: {reason}\n"
