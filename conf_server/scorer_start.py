@@ -32,7 +32,7 @@ class DefaultShare(float):
 def check_scorer(
     args: Namespace, scorer: ScorerSettings | None, settings: ConfidenceSettings
 ) -> None:
-    """Refuse what cannot be had here, before anything is loaded.
+    """Refuse what cannot be had here, before anything is loaded; let an engine sleep that has to.
 
     Raises:
         SettingsError: naming the flag.

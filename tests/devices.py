@@ -6,6 +6,9 @@ A test that needs a GPU is marked `gpu`. Without one it is skipped, and these ru
     engine/test_token_statistics_triton[cuda]     the same cases in Triton's interpreter
     engine/test_v2_runner[cuda]                   the same requests in Triton's interpreter
     e2e/test_gpu, float32                         e2e/test_chat and e2e/test_score, in float32
+    e2e/test_gpu, scorer                          e2e/test_scorer
+    e2e/test_gpu, transformers                    the tests of e2e that run on both servers
+    e2e/test_gpu, swap                            engine/test_sleeping, at a level without memory
     e2e/test_gpu, bfloat16 with CUDA graphs       none: there are no CUDA graphs on a CPU
 """
 

@@ -144,8 +144,13 @@ class Decoding:
     ) -> None:
         """
         Args:
-            early_stop: when an answer is ended; the rows have statistics then.
+            early_stop: when an answer is ended.
+
+        Raises:
+            ValueError: answers are to be ended early, and their rows without statistics.
         """
+        if early_stop is not None and not wanted.statistics:
+            raise ValueError("an early stop needs rows with statistics")
         self._model = model
         self._prompt = list(prompt)
         self._sampling = sampling

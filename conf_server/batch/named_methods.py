@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from conf_server.batch.batch_client import BatchClient
-from conf_server.batch.options import BatchOptions, UsageError
+from conf_server.batch.options import BatchOptions, StopRunError, UsageError
 from conf_server.nearest import did_you_mean
 from conf_server.uncertainty.needs import Asks, Need
 from conf_server.uncertainty.registry import GROUPS, METHODS, MethodError, load_entry_points
@@ -48,6 +48,8 @@ async def require_methods(client: BatchClient, options: BatchOptions) -> None:
             for name in named:
                 if name in there:
                     _require_available(there[name])
+        case _:
+            raise StopRunError(f"{PATH}: the answer is none of conf-server's")
     judges = said.get("similarities")
     if similarity is not None and isinstance(judges, list) and similarity not in judges:
         raise UsageError(

@@ -50,22 +50,7 @@ class AsyncClient:
         concurrency: int = 8,
         on_retry: OnRetry | None = None,
     ) -> None:
-        """
-        Args:
-            base_url: the server's address, with or without /v1.
-            api_key: sent as a bearer token; None sends none.
-            model: the name of the model that is asked; None asks the server, once.
-            timeout: seconds that one try of a request may take; of a stream, that the next part
-                of it may take.
-            retries: how often a request is sent again while the server is away or busy (429,
-                502, 503, 504, no connection). Delays grow from half a second to thirty, and are
-                longer where the server's `Retry-After` says so.
-            concurrency: most requests under way at once.
-            on_retry: is told why a request will be sent again.
-
-        Raises:
-            ValueError: an argument is not what it has to be.
-        """
+        """As `Client`."""
         self._connection = AsyncConnection(
             ConnectionOptions(base_url, api_key, timeout, retries, concurrency, on_retry)
         )

@@ -20,7 +20,6 @@ from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.outputs import RequestOutput
 
-from conf_server.engine.adoption import adopt_copy
 from conf_server.engine.client.decoding import decoder
 from conf_server.serving.answer_estimates import (
     add_estimates,
@@ -28,35 +27,20 @@ from conf_server.serving.answer_estimates import (
     estimates_for,
     with_estimates,
 )
-from conf_server.serving.default_estimates import DefaultEstimates
+from conf_server.serving.confident_handler import ConfidentHandler
 from conf_server.serving.deltas import DeltaTracer, request_tracers, traced_outputs
 from conf_server.serving.early_stops import early_stops_for
 from conf_server.serving.logprob_entries import LogprobEntries
 from conf_server.serving.requests import ConfidenceChatCompletionRequest
 from conf_server.serving.trace_delta import TraceDelta
-from conf_server.settings import ConfidenceSettings
 
 _SUMMARIES = ("confidence_summary", "uncertainty")
 
 _ENTRIES = LogprobEntries(ChatCompletionLogProbsContent, ChatCompletionLogProb)
 
 
-class ConfidenceServingChat(OpenAIServingChat):
+class ConfidenceServingChat(ConfidentHandler, OpenAIServingChat):
     """vLLM's chat handler, whose answers say how sure the model was."""
-
-    confidence_settings: ConfidenceSettings
-    default_estimates: DefaultEstimates | None = None
-
-    @classmethod
-    def adopt(cls, stock: OpenAIServingChat, settings: ConfidenceSettings) -> ConfidenceServingChat:
-        """Take over a handler that vLLM has built.
-
-        Its attributes are taken as they are: the constructor's arguments grow with every
-        vLLM release, and vLLM's own init code already knows them.
-        """
-        handler = adopt_copy(cls, stock)
-        handler.confidence_settings = settings
-        return handler
 
     async def create_chat_completion(
         self, request: ChatCompletionRequest, raw_request: Request | None = None

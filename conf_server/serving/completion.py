@@ -18,36 +18,22 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.outputs import RequestOutput
 from vllm.tokenizers import TokenizerLike
 
-from conf_server.engine.adoption import adopt_copy
 from conf_server.engine.client.decoding import decoder
 from conf_server.serving.answer_estimates import add_estimates, estimates_for, with_estimates
 from conf_server.serving.confidence import by_token, finite, finite_all
-from conf_server.serving.default_estimates import DefaultEstimates
+from conf_server.serving.confident_handler import ConfidentHandler
 from conf_server.serving.deltas import request_tracers, traced_prompt_outputs
 from conf_server.serving.early_stops import early_stops_for
 from conf_server.serving.requests import ConfidenceCompletionRequest
 from conf_server.serving.splices import Splices
 from conf_server.serving.tokens import ShownToken, likeliest_by_text, shown_tokens
 from conf_server.serving.trace_delta import TraceDelta
-from conf_server.settings import ConfidenceSettings
 
 _EMPTY: dict[str, Any] = {"text_offset": [], "token_logprobs": [], "tokens": [], "top_logprobs": []}
 
 
-class ConfidenceServingCompletion(OpenAIServingCompletion):
+class ConfidenceServingCompletion(ConfidentHandler, OpenAIServingCompletion):
     """vLLM's completion handler, whose answers say how sure the model was."""
-
-    confidence_settings: ConfidenceSettings
-    default_estimates: DefaultEstimates | None = None
-
-    @classmethod
-    def adopt(
-        cls, stock: OpenAIServingCompletion, settings: ConfidenceSettings
-    ) -> ConfidenceServingCompletion:
-        """Take over a handler that vLLM has built; see `ConfidenceServingChat.adopt`."""
-        handler = adopt_copy(cls, stock)
-        handler.confidence_settings = settings
-        return handler
 
     async def create_completion(
         self, request: CompletionRequest, raw_request: Request | None = None

@@ -11,30 +11,16 @@ from vllm.entrypoints.openai.responses.protocol import ResponsesRequest, Respons
 from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
-from conf_server.engine.adoption import adopt_copy
 from conf_server.engine.client.decoding import decoder
 from conf_server.refusal import RefusalError
-from conf_server.serving.default_estimates import DefaultEstimates
+from conf_server.serving.confident_handler import ConfidentHandler
 from conf_server.serving.response_trace import ResponseTrace, with_confidence
 from conf_server.serving.responses_request import ConfidenceResponsesRequest
 from conf_server.serving.trace_delta import TraceDelta
-from conf_server.settings import ConfidenceSettings
 
 
-class ConfidenceServingResponses(OpenAIServingResponses):
+class ConfidenceServingResponses(ConfidentHandler, OpenAIServingResponses):
     """vLLM's handler of responses, whose answers say how sure the model was."""
-
-    confidence_settings: ConfidenceSettings
-    default_estimates: DefaultEstimates | None = None
-
-    @classmethod
-    def adopt(
-        cls, stock: OpenAIServingResponses, settings: ConfidenceSettings
-    ) -> ConfidenceServingResponses:
-        """Take over a handler that vLLM has built; see `ConfidenceServingChat.adopt`."""
-        handler = adopt_copy(cls, stock)
-        handler.confidence_settings = settings
-        return handler
 
     async def create_responses(
         self, request: ResponsesRequest, raw_request: Request | None = None

@@ -34,7 +34,17 @@ class TraceDelta:
     """
 
     __slots__ = (
-        *("_rows", "confidence", "estimates", "finished", "splices", "start", "stop", "trace"),
+        *(
+            "_extras",
+            "_rows",
+            "confidence",
+            "estimates",
+            "finished",
+            "splices",
+            "start",
+            "stop",
+            "trace",
+        ),
     )
 
     def __init__(
@@ -55,6 +65,7 @@ class TraceDelta:
         self.splices = splices
         self.estimates = estimates or {}
         self._rows: TraceRows | None = None
+        self._extras: dict[str, Any] | None = None
 
     def rows(self) -> TraceRows:
         """The delta's part of the trace. Not in mode `empty`, which has none."""
@@ -64,7 +75,12 @@ class TraceDelta:
         return self._rows
 
     def extras(self) -> dict[str, Any]:
-        """What the answer gains where it ends: its summary and its metrics."""
+        """What the answer gains where it ends: its summary and its metrics, computed once."""
+        if self._extras is None:
+            self._extras = self._made_extras()
+        return self._extras
+
+    def _made_extras(self) -> dict[str, Any]:
         if not self.finished or self.trace is None:
             return {}
         # Rows that travel at the end are lost with an answer that was broken off: a summary

@@ -137,7 +137,8 @@ COMMON = {
 SEAM = ("served.py", "served_bodies.py", "served_rows.py", "served_tokens.py")
 """Modules of `backends` that are made of vLLM's handlers."""
 VLLM_SEAM = {
-    *("answer_estimates", "app", "chat", "completion", "deltas", "early_stops"),
+    *("answer_estimates", "app", "chat", "completion", "confident_handler", "deltas"),
+    "early_stops",
     *("requests", "responses", "response_trace", "responses_handler", "responses_request"),
     "routes",
     *("stock_routes", "version", "vllm_host"),

@@ -72,10 +72,11 @@ class ConfidenceAsyncLLM(AsyncLLM):
         self._asleep = True
 
     async def wake_up(self, tags: list[str] | None = None) -> Any:
-        """AsyncLLM's."""
-        result = await super().wake_up(tags)
+        """AsyncLLM's. From now on silence counts: an engine that fails to wake up is not ready."""
         processor: Any = self.output_processor
         processor.heard_at = time.monotonic()
+        self._asleep = False
+        result = await super().wake_up(tags)
         self._asleep = tags is not None and await self.is_sleeping()
         return result
 

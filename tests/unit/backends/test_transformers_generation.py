@@ -26,6 +26,7 @@ from conf_server.backends.transformers import TransformersBackend
 from conf_server.backends.transformers_forward import ForwardPasses, joined_rows
 from conf_server.backends.transformers_model import LoadedModel
 from conf_server.backends.transformers_options import TransformersOptions
+from conf_server.stats.early_stop import EarlyStop
 from conf_server.stats.forced import WantedRows
 from tests.reference import Reference, token_statistics
 
@@ -251,3 +252,13 @@ async def test_a_long_answer_does_not_hold_up_a_text(backend: TransformersBacken
 
 async def collect(stream: Any) -> list[Piece]:
     return [piece async for piece in stream]
+
+
+async def test_an_early_stop_that_nothing_could_decide_is_a_mistake(
+    backend: TransformersBackend,
+) -> None:
+    wanted = WantedRows(1, 0, statistics=False)
+    ask = Ask(Plain("One, two,"), max_tokens=2)
+    with pytest.raises(ValueError, match="statistics"):
+        async for _ in backend.stream(ask, wanted, Caller("request"), EarlyStop(1.0, 2, 2)):
+            pass

@@ -53,3 +53,13 @@ def test_a_method_that_another_similarity_makes_possible_is_left_to_the_lines(
     assert command.uncertainty(plain.words(server, "--methods", "fast,sar")) == 0
     (body,) = server.bodies
     assert body["uncertainty"] == ASKED[0] | ASKED[1]
+
+
+def test_an_answer_that_is_none_of_ours_stops_the_run(
+    server: FakeServer, plain: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain.write(*prompts(2))
+    server.methods = {}  # type: ignore[assignment]
+    assert command.uncertainty(plain.words(server, "--methods", "sar")) == 1
+    assert "the answer is none of conf-server's" in capsys.readouterr().err
+    assert not server.bodies

@@ -72,6 +72,8 @@ async def test_the_silence_of_an_engine_that_sleeps_means_nothing(
         awake.clear()
 
     async def wake_up(self: AsyncLLM, tags: list[str] | None) -> None:
+        if tags == ["no room"]:
+            raise RuntimeError("CUDA out of memory.")
         awake.update(tags or ["weights", "kv_cache"])
 
     async def is_sleeping(self: AsyncLLM) -> bool:
@@ -84,5 +86,9 @@ async def test_the_silence_of_an_engine_that_sleeps_means_nothing(
     assert engine.silence_s == 0
     await engine.wake_up(["weights"])
     assert engine.silence_s == 0
+    with pytest.raises(RuntimeError):
+        await engine.wake_up(["no room"])
+    assert engine.silence_s > 0  # requests wait, and nobody comes to them
+    await engine.wake_up(["weights"])
     await engine.wake_up(["kv_cache"])
     assert 0 < engine.silence_s < 50
