@@ -23,7 +23,8 @@ class Consensus:
     Attributes:
         rule: a key of `RULES`.
         threshold: the share for `weighted_share`, the probability for `beta`; in (0, 1].
-        min_finished: ballots without which no rule ends anything, at least 1.
+        min_finished: ballots without which no rule ends anything, at least 1. With as many as
+            `survivors.survivors` wants voters, ending early never makes it relax.
         window: how many ballots in a row have to agree for `unanimous_window`, at least 1.
 
     Raises:
@@ -49,7 +50,7 @@ def is_reached(consensus: Consensus, ballots: Sequence[Ballot], outstanding: int
     """Whether what still runs may be ended.
 
     Args:
-        ballots: in the order in which their traces finished.
+        ballots: of those that vote, in the order in which their traces finished.
         outstanding: how many traces may still cast a ballot: those that run, and those that have
             not begun.
     """
