@@ -100,7 +100,7 @@ def _whole(text: str, _start: int) -> str:
 
 def _boxed(text: str, _start: int) -> str | None:
     """What follows the last "boxed" of the whole text, as the head of this module says."""
-    before, word, rest = text.rpartition("boxed")
+    _, word, rest = text.rpartition("boxed")
     if not word:
         return None
     if not rest.startswith("{"):

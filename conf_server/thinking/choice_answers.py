@@ -81,13 +81,12 @@ class _Choices:
         return None
 
     def _in_the_last_box(self, text: str, lowered: str, start: int) -> str | None:
-        box = None
-        for box in _BOX.finditer(text, start):
-            pass
-        if box is None:
-            return None
-        choice = self._at(text, lowered, box.end())
-        return choice if choice and _BEHIND.match(text, box.end() + len(choice)) else None
+        inside = [box.end() for box in _BOX.finditer(text, start)][-1:]
+        for place in inside:
+            choice = self._at(text, lowered, place)
+            if choice and _BEHIND.match(text, place + len(choice)):
+                return choice
+        return None
 
     def _behind_the_last_label(self, text: str, lowered: str, start: int) -> str | None:
         choice = None
