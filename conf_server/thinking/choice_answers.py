@@ -95,16 +95,16 @@ class _Choices:
         return choice
 
     def _last(self, text: str, lowered: str, start: int) -> str | None:
-        """Each search goes on backwards from where the one before has ended: no place twice."""
-        best, found = start - 1, None
+        """The one that ends last. Each search goes backwards from where the one before has ended."""
+        best, found = start, None
         for choice, form in self._forms:
             there = text if len(choice) == 1 else lowered
-            end = len(text)
-            while (place := there.rfind(form, best + 1, end)) >= 0:
+            limit = len(text)
+            while (place := there.rfind(form, max(start, best - len(form) + 1), limit)) >= 0:
                 if _stands_alone(text, place, place + len(form)):
-                    best, found = place, choice
+                    best, found = place + len(form), choice
                     break
-                end = place + len(form) - 1
+                limit = place + len(form) - 1
         return found
 
 

@@ -15,6 +15,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from conf_server.thinking.answer_groups import AnswerGroups, ComparisonGivenUpError
+from conf_server.thinking.latex_child import MEMORY
 from conf_server.thinking.latex_process import LatexProcess
 from tests.processes import is_running, until
 
@@ -44,7 +45,6 @@ async def test_it_compares_and_groups(patient: LatexProcess) -> None:
     answers = [r"\frac{1}{2}", "2x", "0.5", "x+x", "é\n", "1/2"]
     assert [await groups.add(answer) for answer in answers] == [0, 1, 0, 1, 2, 0]
     assert groups.warnings == ()
-    assert "sympy" not in sys.modules or "math_verify" in sys.modules  # of test_latex_child
 
 
 async def test_a_comparison_without_end_is_given_up_and_the_next_is_made() -> None:
@@ -100,20 +100,26 @@ async def test_it_holds_no_socket_of_the_server(patient: LatexProcess) -> None:
         assert ours not in [os.readlink(file) for file in files]
 
 
-def test_it_dies_with_its_parent_in_the_middle_of_a_comparison() -> None:
+async def test_its_memory_is_limited(patient: LatexProcess) -> None:
+    await patient.start()
+    _, most = psutil.Process(child_of(os.getpid())).rlimit(psutil.RLIMIT_AS)
+    assert 0 < most <= MEMORY
+
+
+def test_it_dies_with_a_parent_that_never_imports_sympy() -> None:
     code = f"""
-import asyncio
+import asyncio, sys
 from conf_server.thinking.latex_process import LatexProcess
 async def main():
     latex = LatexProcess({PATIENT_S})
     await latex.start()
-    print("ready", flush=True)
+    print("sympy" in sys.modules, flush=True)
     await latex.equal({ENDLESS!r}, "2")
 asyncio.run(main())
 """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
-        assert parent.stdout.readline() == b"ready\n"
+        assert parent.stdout.readline() == b"False\n"
         child = child_of(parent.pid)
         parent.kill()
     until(lambda: not is_running(child))
