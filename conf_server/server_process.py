@@ -225,6 +225,18 @@ def _deadline(timeout_s: float | None) -> float:
     return float("inf") if timeout_s is None else time.monotonic() + timeout_s
 
 
+def end_with(parent: int) -> None:
+    """Let Linux kill this process when the thread that has started it ends.
+
+    Args:
+        parent: the id of that thread's process. If it has ended already, so does this one.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it has ended before that was asked for
+            os._exit(1)
+
+
 def _end_with_parent() -> None:
     """Ask Linux for a SIGTERM when the parent dies. It runs in the child, before the program."""
     if sys.platform == "linux":

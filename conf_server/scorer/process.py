@@ -7,17 +7,15 @@ went. While the supervisor lives the socket stays open, and nothing more is said
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Sequence
 
 from conf_server.scorer.wire import FROM_SUPERVISOR, Hello, NotLoaded, Start, frame
-from conf_server.server_process import PR_SET_PDEATHSIG
+from conf_server.server_process import end_with
 from conf_server.settings import SettingsError
 
 
@@ -32,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     supervisor = socket.socket(fileno=int(arguments[0]))
     _follow_signals()
-    _end_with(int(arguments[1]))
+    end_with(int(arguments[1]))
     logging.basicConfig(format=f"(Scorer pid={os.getpid()}) %(levelname)s %(message)s")
     start = FROM_SUPERVISOR.receive(supervisor)
     if start is None:
@@ -53,14 +51,6 @@ def _follow_signals() -> None:
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _end_with(supervisor: int) -> None:
-    """Let Linux kill this process when the thread that has started it ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != supervisor:  # it has ended before that was asked for
-            os._exit(1)
 
 
 def _end_at_the_end_of(sock: socket.socket) -> None:

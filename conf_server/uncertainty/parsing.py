@@ -110,6 +110,17 @@ def extract_answer(text: str) -> str | None:
     return _normalized(text) if short else None
 
 
+def extract_number(answer: str) -> str | None:
+    """The number that an answer is, in the form of `numerals`; None where it is anything else.
+
+    Signs of currency and percent and a unit behind do not count; of "x = 5" what stands behind
+    the equals sign does. Texts are equal as numbers exactly where their forms are equal.
+    """
+    text = re.sub(r"[*`]", "", _without_latex(same_characters(answer)))
+    text = _behind_equals(text)
+    return as_quantity(text.strip(_AROUND_ANSWERS)) or _number_at_start(text.lstrip("$ "))
+
+
 def _last_boxed(text: str) -> str | None:
     """What stands between the braces of the last closed ``\\boxed{...}``."""
     found: tuple[int, int] | None = None

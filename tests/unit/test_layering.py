@@ -1,7 +1,7 @@
 """Who may import whom: arrows run down only.
 
 small_server -> serving -> gathering -> judges, backends -> engine -> stats;
-gathering -> uncertainty -> stats; gathering -> thinking -> stats.
+gathering -> thinking -> uncertainty -> stats.
 """
 
 import ast
@@ -13,7 +13,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PURE = ("stats", "uncertainty", "thinking")
+PURE = {
+    "stats": (),
+    "uncertainty": (),
+    "thinking": (
+        *("conf_server.uncertainty", "conf_server.refusal", "conf_server.server_process"),
+        *("re2", "math_verify"),
+    ),
+}
+"""Rooms of numbers and texts, and what they may import beside numpy: re2 and math_verify are
+imported where they are needed, the latter in a process of its own."""
 
 
 def modules(folder: str = "") -> Iterator[Path]:
@@ -73,7 +82,7 @@ def late():
 @pytest.mark.parametrize("folder", PURE)
 def test_the_numbers_need_numpy_alone(folder: str) -> None:
     """And safetensors, which has arrays of numpy's, where they are kept in files."""
-    own = ("conf_server.stats", f"conf_server.{folder}")
+    own = ("conf_server.stats", f"conf_server.{folder}", *PURE[folder])
     allowed = (*sys.stdlib_module_names, "numpy", "safetensors", *own)
     for path in modules(folder):
         assert not [name for name in imports_of(path) if not is_in(name, *allowed)], path
@@ -83,7 +92,9 @@ def test_importing_the_numbers_loads_no_server() -> None:
     names = [dotted(path) for folder in PURE for path in modules(folder)]
     assert "conf_server.stats.confidence" in names
     names += ["conf_server.gathering.gather", "conf_server.backends.dummy"]
-    assert not {"vllm", "torch", "transformers", "fastapi", "pydantic"} & loaded_with(*names)
+    loaded = loaded_with(*names)
+    assert not {"vllm", "torch", "transformers", "fastapi", "pydantic"} & loaded
+    assert not {"sympy", "math_verify", "re2"} & loaded
 
 
 def test_the_backend_of_transformers_loads_no_engine_and_no_server() -> None:
@@ -107,13 +118,13 @@ def loaded_with(*names: str) -> set[str]:
 ROOMS = {
     "stats": set[str](),
     "uncertainty": {"stats"},
-    "thinking": {"stats"},
+    "thinking": {"uncertainty", "stats"},
     "engine": {"stats"},
     "backends": {"engine", "stats"},
     "scorer": {"backends", "stats"},
     "judges": {"backends", "uncertainty", "stats"},
     "heads": {"backends", "uncertainty", "stats"},
-    "gathering": {"judges", "heads", "backends", "uncertainty", "thinking", "stats"},
+    "gathering": {"thinking", "judges", "heads", "backends", "uncertainty", "stats"},
     "serving": {
         *("scorer", "gathering", "judges", "heads", "backends", "uncertainty", "engine", "stats"),
         "thinking",
@@ -123,11 +134,11 @@ ROOMS = {
         *("draining", "flags", "systemd", "thinking"),
         *("before_start", "commands", "installation", "vllm_flags"),
     },
-    "report": {"uncertainty", "thinking", "stats", "command_parser"},
+    "report": {"thinking", "uncertainty", "stats", "command_parser"},
     "client": set(),
     "batch": {
-        *("client", "report", "uncertainty", "thinking", "stats", "command_parser"),
-        "early_refusal",
+        *("client", "report", "thinking", "uncertainty", "stats"),
+        *("command_parser", "early_refusal"),
     },
     "integrations": {"client"},
     "fit": {"batch", "command_parser", "heads", "report", "uncertainty", "stats"},
