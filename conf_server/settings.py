@@ -25,6 +25,8 @@ _LIMITS: Final = (
     "max_attention_bytes",
     "max_uncertainty_samples",
     "max_uncertainty_tokens",
+    "max_think_traces",
+    "max_think_tokens",
     "max_judged_characters",
     "max_body_bytes",
     "max_engine_silence",
@@ -72,6 +74,8 @@ class ConfidenceSettings:
         max_uncertainty_samples: samples that one /v1/uncertainty request may draw or bring.
         max_uncertainty_tokens: tokens that its answer and samples, given or generated, may
             have together.
+        max_think_traces: that one /v1/think request may have.
+        max_think_tokens: that all of them may have together.
         max_judged_characters: of texts that all its methods together have to compare.
         max_body_bytes: of a request.
         max_engine_silence: seconds for which the engine may have requests and say nothing, before
@@ -98,6 +102,8 @@ class ConfidenceSettings:
     max_attention_bytes: int = 2**28
     max_uncertainty_samples: int = 100
     max_uncertainty_tokens: int = 131_072
+    max_think_traces: int = 512
+    max_think_tokens: int = 16_777_216
     max_judged_characters: int = 32_000_000
     max_body_bytes: int = 67_108_864
     max_engine_silence: int = 60
@@ -271,6 +277,18 @@ def add_shared_args(parser: ArgumentParser) -> Any:
         default=defaults.max_uncertainty_tokens,
         help="Tokens that the answer and samples of one /v1/uncertainty request, given or "
         "generated, may have together.",
+    )
+    group.add_argument(
+        "--max-think-traces",
+        metavar="N",
+        default=defaults.max_think_traces,
+        help="Traces that one /v1/think request may ask for.",
+    )
+    group.add_argument(
+        "--max-think-tokens",
+        metavar="N",
+        default=defaults.max_think_tokens,
+        help="Tokens that all traces of one /v1/think request may have together.",
     )
     group.add_argument(
         "--max-judged-characters",

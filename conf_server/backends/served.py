@@ -11,6 +11,7 @@ from starlette.requests import Request
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.sampling_params import SamplingParams
 
 from conf_server.backends.base import (
     Answer,
@@ -134,19 +135,13 @@ class ServedBackend(ReadsTexts):
         longest = request.max_tokens if longest is None else longest
         room = self._model_config.max_model_len - handler._extract_prompt_len(prompt)
         most = room if longest is None else min(longest, room)
-        config = self._engine.vllm_config
-        request.to_sampling_params(most, handler.default_sampling_params).verify(
-            config.model_config,
-            config.speculative_config,
-            config.structured_outputs_config,
-            handler.renderer.tokenizer,
-        )
+        verify_params(handler, request.to_sampling_params(most, handler.default_sampling_params))
         ids = list(prompt["prompt_token_ids"]) if prompt["type"] == "token" else None
         return Rendered(ids, _turns(conversation, ask))
 
     async def generate(self, ask: Ask, wanted: WantedRows, caller: Caller) -> Answers:
         request = self._request(ask, wanted, caller)
-        http = _as_http(caller)
+        http = as_http(caller.headers)
         with telling_length():
             if isinstance(request, RowsChatRequest):
                 made: Any = await self._chat.create_chat_completion(request, http)
@@ -220,17 +215,32 @@ def max_candidates(model_config: Any) -> int:
     return vocabulary if limit == -1 else min(limit, vocabulary)
 
 
-def _as_http(caller: Caller) -> Request:
-    """The caller as vLLM's handlers know callers: they read headers, and note ids in the state.
+def verify_params(handler: Any, params: SamplingParams) -> None:
+    """Refuse what vLLM's engine would refuse of a handler's request.
+
+    Raises:
+        ValueError: what vLLM raises.
+    """
+    config = handler.engine_client.vllm_config
+    params.verify(
+        config.model_config,
+        config.speculative_config,
+        config.structured_outputs_config,
+        handler.renderer.tokenizer,
+    )
+
+
+def as_http(headers: Mapping[str, str]) -> Request:
+    """A caller as vLLM's handlers know callers: they read headers, and note ids in the state.
 
     The id in the client's headers is left out: several requests come of one, each with its own.
     """
-    headers = [
+    encoded = [
         (name.encode("latin-1"), text.encode("latin-1"))
-        for name, text in caller.headers.items()
+        for name, text in headers.items()
         if name != "x-request-id"
     ]
-    return Request({"type": "http", "headers": headers, "state": {}})
+    return Request({"type": "http", "headers": encoded, "state": {}})
 
 
 def _turns(conversation: Sequence[Any], ask: Ask) -> tuple[Turn, ...]:

@@ -82,7 +82,7 @@ class RowsChat(OpenAIServingChat):
     def adopt(cls, stock: OpenAIServingChat) -> RowsChat:
         """A handler beside the stock one."""
         handler = adopt_copy(cls, stock)
-        engine: Any = _NamedRequests(stock.engine_client, "chatcmpl-")
+        engine: Any = NamedRequests(stock.engine_client, "chatcmpl-")
         handler.engine_client = engine
         return handler
 
@@ -110,7 +110,7 @@ class RowsCompletion(OpenAIServingCompletion):
     def adopt(cls, stock: OpenAIServingCompletion) -> RowsCompletion:
         """A handler beside the stock one."""
         handler = adopt_copy(cls, stock)
-        engine: Any = _NamedRequests(stock.engine_client, "cmpl-")
+        engine: Any = NamedRequests(stock.engine_client, "cmpl-")
         handler.engine_client = engine
         return handler
 
@@ -134,7 +134,7 @@ class RowsCompletion(OpenAIServingCompletion):
         return CompletionLogProbs.model_construct(rows=top_logprobs.rows)
 
 
-class _NamedRequests:
+class NamedRequests:
     """An engine's client that names requests as our caller does: in traces and logs they are
     parts of its request, and no chats of their own."""
 

@@ -139,6 +139,13 @@ def ask_for_rows(
     set_mark(params, SamplesMark(statistics_top_k, deferred, early_stop))
 
 
+def send_rows_early(params: SamplingParams) -> None:
+    """Let the rows of a request that has asked for them come with their tokens."""
+    mark = mark_of(params)
+    assert isinstance(mark, SamplesMark)
+    set_mark(params, msgspec.structs.replace(mark, deferred=False))
+
+
 def mark_of(params: SamplingParams | None) -> Mark | None:
     """The mark that `set_mark` has written, or None."""
     if params is None or not params.extra_args:

@@ -10,6 +10,7 @@ from typing import Any
 from conf_server.backends.base import Caller
 from conf_server.serving.default_estimates import DefaultEstimates
 from conf_server.serving.deltas import DeltaTracer
+from conf_server.serving.event_stream import event
 from conf_server.serving.requests import ConfidenceRequest
 
 
@@ -79,15 +80,15 @@ async def with_estimates(
 ) -> AsyncGenerator[str, None]:
     """Pass on `chunks`; the last one of each answer waits for its estimates and carries them."""
     async with aclosing(chunks):
-        async for event in chunks:
+        async for line in chunks:
             # Quotes inside of a JSON string are escaped: this is the name of a field.
-            if '"confidence_summary":' in event:
-                chunk = json.loads(event.removeprefix("data: "))
+            if '"confidence_summary":' in line:
+                chunk = json.loads(line.removeprefix("data: "))
                 for choice in chunk["choices"]:
                     if "confidence_summary" in (choice.get("logprobs") or {}):
                         await estimates.add(choice, choice["logprobs"])
-                event = f"data: {compact(chunk)}\n\n"
-            yield event
+                line = event(chunk)
+            yield line
 
 
 async def add_estimates(choices: Sequence[Any], estimates: AnswerEstimates | None) -> None:
@@ -100,8 +101,3 @@ async def add_estimates(choices: Sequence[Any], estimates: AnswerEstimates | Non
         assert estimates is not None
         await estimates.add(vars(choice), fields)
         logprobs.uncertainty = fields["uncertainty"]
-
-
-def compact(chunk: Any) -> str:
-    """JSON as vLLM writes it."""
-    return json.dumps(chunk, ensure_ascii=False, separators=(",", ":"))

@@ -23,13 +23,13 @@ from vllm.outputs import RequestOutput
 from conf_server.engine.client.decoding import decoder
 from conf_server.serving.answer_estimates import (
     add_estimates,
-    compact,
     estimates_for,
     with_estimates,
 )
 from conf_server.serving.confident_handler import ConfidentHandler
 from conf_server.serving.deltas import DeltaTracer, request_tracers, traced_outputs
 from conf_server.serving.early_stops import early_stops_for
+from conf_server.serving.event_stream import event
 from conf_server.serving.logprob_entries import LogprobEntries
 from conf_server.serving.requests import ConfidenceChatCompletionRequest
 from conf_server.serving.trace_delta import TraceDelta
@@ -150,10 +150,10 @@ async def summaries_in_deltas(chunks: AsyncGenerator[str, None]) -> AsyncGenerat
             yield chunk
 
 
-def _with_summaries(event: str) -> str:
-    chunk = json.loads(event.removeprefix("data: "))
+def _with_summaries(line: str) -> str:
+    chunk = json.loads(line.removeprefix("data: "))
     for choice in chunk["choices"]:
         logprobs = choice.get("logprobs") or {}
         extras = {name: logprobs[name] for name in _SUMMARIES if name in logprobs}
         choice["delta"] |= extras
-    return f"data: {compact(chunk)}\n\n"
+    return event(chunk)

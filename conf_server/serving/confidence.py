@@ -150,7 +150,7 @@ class Confidence:
             )
         mode, window = given.mode or settings.mode, given.window or settings.window
         early = given.early_stop if isinstance(given, AnswerConfidenceOptions) else None
-        if early is not None and (obstacle := _no_early_stop(mode, settings)):
+        if early is not None and (obstacle := no_early_stop(mode, settings)):
             raise RefusalError("confidence.early_stop", obstacle)
         return cls(
             mode=mode,
@@ -196,9 +196,13 @@ class Confidence:
         """Entropy of each token's distribution in nats; without statistics, of its top k."""
         return self._metric(rows, "mean_token_entropy").tokens
 
+    def token_metric(self, rows: TraceRows, name: str) -> NDArray[np.floating]:
+        """One metric of each token."""
+        return self._metric(rows, name).tokens
+
     def token_metrics(self, rows: TraceRows) -> dict[str, NDArray[np.floating]]:
         """The request's metrics of each token, by name."""
-        return {name: self._metric(rows, name).tokens for name in self.metrics}
+        return {name: self.token_metric(rows, name) for name in self.metrics}
 
     def _metric(self, rows: TraceRows, name: str) -> MetricValues:
         return metric_values(rows, name, self.top_k, self.vocab_size)
@@ -211,7 +215,7 @@ class Confidence:
         return extras
 
 
-def _no_early_stop(mode: Mode, settings: ConfidenceSettings) -> str | None:
+def no_early_stop(mode: Mode, settings: ConfidenceSettings) -> str | None:
     """Why no answer can be ended early; None where it can."""
     if mode == "empty":
         return "mode `empty` computes no confidence."

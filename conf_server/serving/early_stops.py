@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
-from conf_server.serving.answer_estimates import compact
 from conf_server.serving.deltas import DeltaTracer
+from conf_server.serving.event_stream import event
 
 FIELD: Final = "early_stop"
 
@@ -38,15 +38,15 @@ class AnswersEarlyStops:
     async def add_to_chunks(self, chunks: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
         """Pass on `chunks`; the last one of each answer tells of it."""
         async with aclosing(chunks):
-            async for event in chunks:
+            async for line in chunks:
                 # Quotes inside of a JSON string are escaped: this is the name of a field.
-                if '"confidence_summary":' in event:
-                    chunk = json.loads(event.removeprefix("data: "))
+                if '"confidence_summary":' in line:
+                    chunk = json.loads(line.removeprefix("data: "))
                     for choice in chunk["choices"]:
                         if choice.get("finish_reason") is not None:
                             choice[FIELD] = self.of(choice["index"])
-                    event = f"data: {compact(chunk)}\n\n"
-                yield event
+                    line = event(chunk)
+                yield line
 
 
 def early_stops_for(request: Any, tracers: Sequence[DeltaTracer]) -> AnswersEarlyStops | None:

@@ -21,6 +21,7 @@ from vllm.entrypoints.openai.completion.protocol import (
 )
 
 from conf_server.serving.summaries import WithEarlyStop, WithSummary
+from conf_server.serving.think_response import WithThinking
 
 
 class ConfidenceToken(ChatCompletionLogProbsContent):
@@ -94,6 +95,10 @@ class ConfidenceChatCompletionResponse(ChatCompletionResponse):
     )
 
     choices: list[ConfidenceChatChoice]  # type: ignore[assignment]  # of a subclass
+
+
+class ThinkChatCompletionResponse(WithThinking, ConfidenceChatCompletionResponse):
+    """A chat's answer that many traces have voted for."""
 
 
 class ConfidenceCompletionLogProbs(WithSummary, CompletionLogProbs):

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.routing import APIRoute
 from starlette.datastructures import State
 from vllm.entrypoints.openai.chat_completion import api_router as chat_router
@@ -21,6 +21,7 @@ from vllm.entrypoints.serve.utils.api_utils import (
     validate_json_request,
     with_cancellation,
 )
+from vllm.entrypoints.serve.utils.sse_keep_alive import with_sse_keep_alive
 from vllm.logger import init_logger
 from vllm.version import __version__ as vllm_version
 
@@ -52,11 +53,15 @@ from conf_server.serving.requests import (
 from conf_server.serving.responses import (
     ConfidenceChatCompletionResponse,
     ConfidenceCompletionResponse,
+    ThinkChatCompletionResponse,
 )
 from conf_server.serving.responses_handler import ConfidenceServingResponses
 from conf_server.serving.responses_request import ConfidenceResponsesRequest
 from conf_server.serving.score_handler import ServingScore
 from conf_server.serving.served_head import served_head
+from conf_server.serving.think_answer import ThinkStream
+from conf_server.serving.think_handler import ServingThink
+from conf_server.serving.think_request import ThinkRequest
 from conf_server.serving.uncertainty_handler import ServingUncertainty
 from conf_server.serving.vllm_host import VllmHost, model_identity, model_shape
 from conf_server.settings import ConfidenceSettings, SettingsError
@@ -88,6 +93,30 @@ async def create_chat_completion(
     """Answer a chat as OpenAI does, and with `confidence` say how sure the model was."""
     response: Response = await spliced(chat_router.create_chat_completion, request, raw_request)
     return response
+
+
+@router.post(
+    "/v1/think/chat/completions",
+    dependencies=[Depends(validate_json_request)],
+    responses=_ERRORS | answer_of(ThinkChatCompletionResponse, **EVENT_STREAM),
+)
+@with_cancellation
+@load_aware_call
+async def create_thought(request: ThinkRequest, raw_request: Request) -> Response:
+    """Answer a chat many times, end the traces that are unsure, and let the others vote."""
+    response: Response = await spliced(_create_thought, request, raw_request)
+    return response
+
+
+async def _create_thought(request: ThinkRequest, raw_request: Request) -> Response:
+    state = raw_request.app.state
+    handler: ServingThink = state.conf_server_think
+    job = await handler.job(request, raw_request)
+    if not request.stream:
+        return JSONResponse(await job.whole())
+    interval = float(getattr(state.args, "sse_keep_alive_interval", 0))
+    events = ThinkStream(job, handler.host).events()
+    return StreamingResponse(with_sse_keep_alive(events, interval), media_type="text/event-stream")
 
 
 @router.post(
@@ -219,6 +248,7 @@ def init_confidence_state(
     )
     judges = all_judges(backend, load_models(settings))
     host = VllmHost(chat)
+    state.conf_server_think = ServingThink(host, chat, settings)
     state.conf_server_score = ServingScore(host, backend, settings)
     # Estimates may be read by a scorer, too; other routes are the engine's.
     reading = _beside_scorer(backend, scorer, chat.engine_client)

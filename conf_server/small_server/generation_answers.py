@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from conf_server.serving.summaries import WithEarlyStop, WithSummary
+from conf_server.serving.think_response import WithThinking
 
 
 class Usage(BaseModel):
@@ -114,6 +115,10 @@ class ChatAnswer(WholeAnswer):
 
     object: Literal["chat.completion"]
     choices: list[ChatChoice] = Field(description="One for each of `n`.")
+
+
+class ThinkAnswer(WithThinking, ChatAnswer):
+    """Of POST /v1/think/chat/completions."""
 
 
 class CompletionAnswer(WholeAnswer):

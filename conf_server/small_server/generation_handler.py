@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -76,14 +76,18 @@ class ServingGeneration:
         Raises:
             RefusalError: naming the field; no work has been done yet.
         """
-        form = await self._form(request, raw_request)
-        self._counters.prompt.inc(form.generation.prompt_tokens)
+        form = await self.form(request, raw_request)
+        self.count(form)
         if request.stream:
             return self._events(form, request)
         choices = new_choices(form.generation)
         async with aclosing(pieces(self._backend, form.generation)) as made:
             async for piece in made:
                 choices[piece.index].take(piece)
+        return await self.whole(form, choices)
+
+    async def whole(self, form: AnswerForm, choices: Sequence[Choice]) -> bytes:
+        """The body of an answer whose choices are complete."""
         for choice in choices:
             await self._estimate(form.generation, choice)
         return await form.whole(choices)
@@ -100,9 +104,18 @@ class ServingGeneration:
                 ask.prompt, choice.token_ids, finished, generation.caller.at(str(choice.index))
             )
 
-    async def _form(
+    def count(self, form: AnswerForm) -> None:
+        """Count the prompts of a request whose work begins."""
+        self._counters.prompt.inc(form.generation.prompt_tokens)
+
+    async def form(
         self, request: ChatRequest | CompletionRequest, raw_request: Request
     ) -> AnswerForm:
+        """How a request is answered.
+
+        Raises:
+            RefusalError: naming the field; no work has been done yet.
+        """
         model = await self._host.model_name(request)
         limits = self._backend.limits()
         confidence = request.resolved_confidence(

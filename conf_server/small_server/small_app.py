@@ -29,6 +29,7 @@ from conf_server.small_server.front_backend import FrontBackend
 from conf_server.small_server.generation_handler import GenerationDefaults, ServingGeneration
 from conf_server.small_server.request_metrics import CountedRequests, TokenCounters, publish_build
 from conf_server.small_server.served_model import ServedModel
+from conf_server.small_server.think_generation import SmallThink
 from conf_server.uncertainty.fitted import Fitted, ModelIdentity
 
 _DESCRIPTION = (
@@ -114,7 +115,7 @@ def _add_handlers(
     judges = all_judges(backend, served.judges)
     estimator = Estimator(backend, judges, settings, fitted=served.fitted, head=served.head)
     state.conf_server_uncertainty = ServingUncertainty(host, estimator, settings.default_methods)
-    state.conf_server_generation = ServingGeneration(
+    generation = state.conf_server_generation = ServingGeneration(
         host,
         backend,
         settings,
@@ -123,3 +124,4 @@ def _add_handlers(
         counters,
         DefaultEstimates(estimator, backend, settings),
     )
+    state.conf_server_think = SmallThink(host, generation, backend, settings)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -135,19 +134,38 @@ def _self_certainty_borda(ballots: Sequence[Ballot]) -> VoteResult | None:
     return _count(ranked, weights, float(np.mean(certainties)) if ranked else None)
 
 
+SCORES: Final[Mapping[str, Score]] = MappingProxyType(
+    {
+        "mean_weighted": lambda scores: scores.mean_conf,
+        "tail_weighted": lambda scores: scores.tail_conf,
+        "bottom_window_weighted": lambda scores: scores.bottom_window_conf,
+        "min_window_weighted": lambda scores: scores.min_conf,
+        "top10_tail_filtered": lambda scores: scores.tail_conf,
+        "top10_bottom_window_filtered": lambda scores: scores.bottom_window_conf,
+        "self_certainty_borda": lambda scores: scores.self_certainty,
+    }
+)
+"""What each vote weighs or ranks traces by; `majority` weighs them alike."""
+
+
+def heaviness(name: str, scores: TraceScores) -> float:
+    """What a trace has to itself in the vote of that name, to tell the heaviest one.
+
+    Where a vote weighs all alike, as `majority` does, it is the mean of the least confident window.
+    """
+    score = SCORES.get(name, SCORES["min_window_weighted"])
+    return score(scores) or 0.0
+
+
+def _by(vote: Callable[[Sequence[Ballot], Score], VoteResult | None], name: str) -> Vote:
+    return lambda ballots: vote(ballots, SCORES[name])
+
+
 VOTES: Final[Mapping[str, Vote]] = MappingProxyType(
     {
         "majority": _majority,
-        "mean_weighted": partial(_weighted, score=lambda scores: scores.mean_conf),
-        "tail_weighted": partial(_weighted, score=lambda scores: scores.tail_conf),
-        "bottom_window_weighted": partial(
-            _weighted, score=lambda scores: scores.bottom_window_conf
-        ),
-        "min_window_weighted": partial(_weighted, score=lambda scores: scores.min_conf),
-        "top10_tail_filtered": partial(_top_tenth, score=lambda scores: scores.tail_conf),
-        "top10_bottom_window_filtered": partial(
-            _top_tenth, score=lambda scores: scores.bottom_window_conf
-        ),
+        **{name: _by(_weighted, name) for name in SCORES if name.endswith("_weighted")},
+        **{name: _by(_top_tenth, name) for name in SCORES if name.startswith("top10_")},
         "self_certainty_borda": _self_certainty_borda,
     }
 )

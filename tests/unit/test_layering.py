@@ -157,6 +157,7 @@ VLLM_SEAM = {
     "early_stops",
     *("requests", "responses", "response_trace", "responses_handler", "responses_request"),
     "routes",
+    *("think_chat", "think_handler", "think_request"),
     *("stock_routes", "version", "vllm_host"),
 }
 """Modules of `serving` that are made of vLLM's handlers and routes; all others need a `Backend`."""

@@ -40,6 +40,13 @@ class SampleTrace:
     def __init__(self, layout: RowLayout) -> None:
         self.trace = TokenTrace(layout.candidates, layout.groups)
 
+    @classmethod
+    def of(cls, trace: TokenTrace) -> SampleTrace:
+        """A trace that is complete, as the request's output has it."""
+        made = cls(trace.layout)
+        made.trace = trace
+        return made
+
     def __len__(self) -> int:
         return len(self.trace)
 

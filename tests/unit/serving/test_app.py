@@ -128,6 +128,7 @@ def test_every_route_of_vllms_is_there_once(app: FastAPI) -> None:
     stock = app.state.stock_routes
     ours = {
         ("/v1/score", "POST"),
+        ("/v1/think/chat/completions", "POST"),
         ("/v1/hidden_states", "GET"),
         ("/v1/hidden_states", "POST"),
         ("/v1/uncertainty", "POST"),
