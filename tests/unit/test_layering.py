@@ -1,7 +1,7 @@
 """Who may import whom: arrows run down only.
 
 small_server -> serving -> gathering -> judges, backends -> engine -> stats;
-gathering -> uncertainty -> stats.
+gathering -> uncertainty -> stats; gathering -> thinking -> stats.
 """
 
 import ast
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PURE = ("stats", "uncertainty")
+PURE = ("stats", "uncertainty", "thinking")
 
 
 def modules(folder: str = "") -> Iterator[Path]:
@@ -107,23 +107,28 @@ def loaded_with(*names: str) -> set[str]:
 ROOMS = {
     "stats": set[str](),
     "uncertainty": {"stats"},
+    "thinking": {"stats"},
     "engine": {"stats"},
     "backends": {"engine", "stats"},
     "scorer": {"backends", "stats"},
     "judges": {"backends", "uncertainty", "stats"},
     "heads": {"backends", "uncertainty", "stats"},
-    "gathering": {"judges", "heads", "backends", "uncertainty", "stats"},
+    "gathering": {"judges", "heads", "backends", "uncertainty", "thinking", "stats"},
     "serving": {
         *("scorer", "gathering", "judges", "heads", "backends", "uncertainty", "engine", "stats"),
+        "thinking",
     },
     "small_server": {
         *("serving", "gathering", "judges", "heads", "backends", "uncertainty", "engine", "stats"),
-        *("draining", "flags", "systemd"),
+        *("draining", "flags", "systemd", "thinking"),
         *("before_start", "commands", "installation", "vllm_flags"),
     },
-    "report": {"uncertainty", "stats", "command_parser"},
+    "report": {"uncertainty", "thinking", "stats", "command_parser"},
     "client": set(),
-    "batch": {"client", "report", "uncertainty", "stats", "command_parser", "early_refusal"},
+    "batch": {
+        *("client", "report", "uncertainty", "thinking", "stats", "command_parser"),
+        "early_refusal",
+    },
     "integrations": {"client"},
     "fit": {"batch", "command_parser", "heads", "report", "uncertainty", "stats"},
 }
