@@ -77,8 +77,7 @@ THINK: Final = Endpoint(
     command="think",
     path="/v1/think/chat/completions",
     object="chat.completion",
-    body="a body of POST /v1/think/chat/completions, or one with a text `prompt` instead of "
-    "`messages`",
+    body="a chat request with `think`, or one with a text `prompt` in place of `messages`",
     repeated=("messages",),
     refused={
         "question": "its name is `prompt`",

@@ -13,7 +13,11 @@ from typing import Any, Final
 
 from conf_server.batch.endpoint import SCORE, THINK, UNCERTAINTY, Endpoint
 from conf_server.batch.flag_values import above_zero, positive, whole
-from conf_server.batch.request_flags import add_request_flags, request_defaults
+from conf_server.batch.request_flags import (
+    add_request_flags,
+    check_request_flags,
+    request_defaults,
+)
 from conf_server.client import base_url
 from conf_server.command_parser import CommandParser
 from conf_server.nearest import did_you_mean
@@ -106,6 +110,8 @@ def parse_options(endpoint: Endpoint, arguments: Sequence[str]) -> BatchOptions:
     parser = _parser(endpoint)
     given, others = parser.parse_known_args(list(arguments))
     _check(parser, given, others)
+    if endpoint.filled:
+        check_request_flags(parser, given, endpoint.filled)
     return batch_options(
         parser,
         given,

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from conf_server.batch.flag_values import above_zero, finite, names, positive, share
+from conf_server.nearest import did_you_mean
+from conf_server.thinking.consensus import RULES
+from conf_server.thinking.votes import VOTES
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class RequestFlag:
         help: what it says, a sentence.
         type: makes the value of a word.
         choices: all words that it takes; empty where it takes any.
+        only_with: another flag and the value without which this one means nothing.
     """
 
     flag: str
@@ -29,11 +33,21 @@ class RequestFlag:
     help: str
     type: Callable[[str], Any] = str
     choices: Sequence[str] = ()
+    only_with: tuple[str, str] | None = None
 
-    @property
-    def name(self) -> str:
-        """Of the value among the parsed words."""
-        return self.flag.removeprefix("--").replace("-", "_")
+    def value_in(self, given: argparse.Namespace) -> Any:
+        """Its value among parsed words; None where it is not there."""
+        return getattr(given, self.flag.removeprefix("--").replace("-", "_"))
+
+
+def _votes(text: str) -> list[str]:
+    """Names of votes parted by commas."""
+    found = names(text)
+    for name in found:
+        if name not in VOTES:
+            hint = did_you_mean(name, VOTES)
+            raise argparse.ArgumentTypeError(f"there is no vote {name!r}{hint}")
+    return found
 
 
 UNCERTAINTY_FLAGS: Final = (
@@ -44,7 +58,7 @@ UNCERTAINTY_FLAGS: Final = (
 )
 
 CALIBRATIONS: Final = ("warmup", "finishers", "fixed", "none")
-RULES: Final = ("weighted_share", "beta", "unanimous_window", "certain", "none")
+
 EXTRACTIONS: Final = ("boxed", "regex", "choice", "json", "text")
 EQUALITIES: Final = ("exact", "number", "latex")
 
@@ -64,7 +78,14 @@ THINK_FLAGS: Final = (
     RequestFlag(
         "--keep-top", ("keep_top",), "SHARE", "Share of traces that the threshold keeps.", share
     ),
-    RequestFlag("--below", ("below",), "NATS", "The threshold, of --calibrate fixed.", finite),
+    RequestFlag(
+        "--below",
+        ("below",),
+        "NATS",
+        "The threshold, with --calibrate fixed.",
+        finite,
+        only_with=("--calibrate", "fixed"),
+    ),
     RequestFlag(
         "--window", ("window",), "TOKENS", "Tokens that confidence is the mean of.", positive
     ),
@@ -76,7 +97,7 @@ THINK_FLAGS: Final = (
         ("consensus", "rule"),
         "RULE",
         "When traces have agreed enough to end the others.",
-        choices=RULES,
+        choices=tuple(RULES),
     ),
     RequestFlag(
         "--consensus-threshold", ("consensus", "threshold"), "SHARE", "Of that rule.", share
@@ -84,7 +105,7 @@ THINK_FLAGS: Final = (
     RequestFlag(
         "--min-finished", ("consensus", "min_finished"), "N", "Traces it waits for.", positive
     ),
-    RequestFlag("--vote", ("vote",), "A,B", "Ways of voting; the first one decides.", names),
+    RequestFlag("--vote", ("vote",), "A,B", "Ways of voting; the first one decides.", _votes),
     RequestFlag(
         "--min-voters", ("min_voters",), "N", "With fewer, all that ended by themselves.", positive
     ),
@@ -95,7 +116,28 @@ THINK_FLAGS: Final = (
         "How the answer is found in a trace.",
         choices=EXTRACTIONS,
     ),
-    RequestFlag("--pattern", ("answer", "pattern"), "REGEX", "Of --extract regex."),
+    RequestFlag(
+        "--pattern",
+        ("answer", "pattern"),
+        "REGEX",
+        "Of --extract regex, in RE2's syntax.",
+        only_with=("--extract", "regex"),
+    ),
+    RequestFlag(
+        "--choices",
+        ("answer", "choices"),
+        "A,B",
+        "Of --extract choice.",
+        names,
+        only_with=("--extract", "choice"),
+    ),
+    RequestFlag(
+        "--key",
+        ("answer", "key"),
+        "NAME",
+        "Of --extract json: the member that is the answer.",
+        only_with=("--extract", "json"),
+    ),
     RequestFlag(
         "--equal", ("answer", "equal"), "HOW", "When two answers are one.", choices=EQUALITIES
     ),
@@ -136,6 +178,22 @@ def add_request_flags(parser: argparse.ArgumentParser, filled: str) -> None:
         )
 
 
+def check_request_flags(
+    parser: argparse.ArgumentParser, given: argparse.Namespace, filled: str
+) -> None:
+    """Refuse flags of `add_request_flags` that mean nothing without another one.
+
+    Raises:
+        SystemExit: with 2.
+    """
+    by_name = {one.flag: one for one in FLAGS[filled]}
+    for one in FLAGS[filled]:
+        if one.only_with is not None and one.value_in(given) is not None:
+            flag, value = one.only_with
+            if by_name[flag].value_in(given) != value:
+                parser.error(f"{one.flag}: goes with {flag} {value}")
+
+
 def request_defaults(given: argparse.Namespace, filled: str) -> dict[str, Any]:
     """The object that the flags say.
 
@@ -145,7 +203,7 @@ def request_defaults(given: argparse.Namespace, filled: str) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for one in FLAGS[filled]:
-        value = getattr(given, one.name)
+        value = one.value_in(given)
         if value is not None:
             *way, last = one.place
             at = found
