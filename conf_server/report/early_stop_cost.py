@@ -52,6 +52,7 @@ class StopCosts:
         right, wrong: complete traces with a right answer, and with a wrong one or none.
         from_warmup: questions whose threshold comes from their warm-up traces; that of the others
             comes from all their complete traces.
+        accuracy: share of questions that the vote of all complete traces answers rightly.
         costs: by `SHARES`.
     """
 
@@ -60,6 +61,7 @@ class StopCosts:
     right: int
     wrong: int
     from_warmup: int
+    accuracy: Figure
     costs: tuple[StopCost, ...]
 
 
@@ -79,14 +81,17 @@ def stop_costs(questions: Sequence[Question], vote: str, seed: int) -> StopCosts
         return None
     counts = np.array([[_counts(one, vote, share) for share in SHARES] for one in kept])
     means, draws = counts.mean(axis=0), bootstrap_means(counts, seed=seed)
+
+    def accuracy(place: int, column: int) -> Figure:
+        drawn = draws[:, place, column]
+        return Figure(float(means[place, column]), interval=percentile_interval(drawn))
+
     costs = [
         StopCost(
             keep_top=share,
             right_dropped=_ratio(means[place], draws[:, place], 0, 1),
             wrong_dropped=_ratio(means[place], draws[:, place], 2, 3),
-            accuracy=Figure(
-                float(means[place, 5]), interval=percentile_interval(draws[:, place, 5])
-            ),
+            accuracy=accuracy(place, 5),
             lost=int((counts[:, place, 4] > counts[:, place, 5]).sum()),
             won=int((counts[:, place, 4] < counts[:, place, 5]).sum()),
         )
@@ -98,6 +103,7 @@ def stop_costs(questions: Sequence[Question], vote: str, seed: int) -> StopCosts
         right=int(counts[:, 0, 1].sum()),
         wrong=int(counts[:, 0, 3].sum()),
         from_warmup=sum(any(trace.is_warmup for trace in _calibrators(one)) for one in kept),
+        accuracy=accuracy(0, 4),
         costs=tuple(costs),
     )
 

@@ -22,7 +22,7 @@ SIGNS: Final = {"more uncertain": 1, "less uncertain": -1}
 def read_output(
     path: str, labels_file: LabelsFile | None = None, questions: Questions | None = None
 ) -> Answers:
-    """Read an output of `score`, `uncertainty` or `think`; whether answers are correct is left open.
+    """Read an output of a batch command; whether answers are correct is left open.
 
     Args:
         labels_file: labels in place of those of the lines.
