@@ -125,6 +125,7 @@ def _sections(
     """All that is said of one file below its headline."""
     if findings.thinking is not None:
         yield from think_section(findings.thinking, prefix, has_plots)
+        yield "<h2>Does agreement tell right answers from wrong ones?</h2>"
     if has_plots and findings.standing.ranked:
         yield '<div class="pair charts">'
         plots = forest(findings.standing), risk_coverage_chart(findings.standing)

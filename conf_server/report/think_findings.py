@@ -169,8 +169,8 @@ def _cost(costs: StopCosts | None) -> str:
     return (
         f"Early stopping at `keep_top` {LOW_SHARE} would drop {_share(one.right_dropped)} of the "
         f"complete traces with a right answer and {_share(one.wrong_dropped)} of the others. Of "
-        f"{costs.num_questions} questions, `{costs.vote}` would then answer {one.lost} wrongly that "
-        f"all traces answer rightly, and {one.won} the other way round."
+        f"{costs.num_questions} questions, `{costs.vote}` would then answer {one.lost} wrongly "
+        f"that all traces answer rightly, and {one.won} the other way round."
     )
 
 
