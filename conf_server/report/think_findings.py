@@ -68,12 +68,13 @@ def think_findings(answers: Answers, choice: MatchChoice, seed: int) -> ThinkFin
     }
     questions = list(labelled.values())
     curves = vote_curves(questions, seed)
-    costs = stop_costs(questions, _deciding(votes), seed)
+    costs = stop_costs(questions, _deciding(votes, curves), seed)
     return ThinkFindings(votes, curves, costs, tuple(_remarks(thinkings, questions, curves, votes)))
 
 
-def _deciding(votes: Sequence[str]) -> str:
-    return next((name for name in votes if name in VOTES), MAJORITY)
+def _deciding(votes: Sequence[str], curves: VoteCurves | None) -> str:
+    """The first vote of the run that can be held again; else the majority, which always can."""
+    return next((name for name in votes if curves and curves.of(name)), MAJORITY)
 
 
 def _remarks(
@@ -87,8 +88,8 @@ def _remarks(
     ends = Counter(one.stopped_by for one in thinkings)
     tokens = sum(trace.scores.num_tokens for trace in traces)
     yield (
-        f"{len(traces)} traces of {len(thinkings)} questions, {tokens} tokens: {_counts(states)}. "
-        f"Questions were ended by {_counts(ends)}."
+        f"{len(traces)} traces of {len(thinkings)} questions, {tokens:,} tokens: "
+        f"{_counts(states)}. Questions ended by: {_counts(ends)}."
     )
     if bare := sum(not one.traces for one in thinkings):
         yield (
