@@ -28,8 +28,8 @@ SERVING_WITHOUT_VLLM: Final = f"""\
       not yet: {installation.NO_VLLM}.
       Without it this help cannot list the server's flags.
 
-score, uncertainty and fit ask a running server with --url URL. With --model they start
-one, which needs vLLM unless --backend transformers stands beside it."""
+score, uncertainty, think and fit ask a running server with --url URL. With --model they
+start one, which needs vLLM unless --backend transformers stands beside it."""
 
 VERSION: Final = ("-V", "--version")
 HELP: Final = ("-h", "--help")

@@ -54,6 +54,12 @@ COMMANDS: Final[Mapping[str, Command]] = {
         "IN -o OUT",
         "POST /v1/uncertainty for every line of a file",
     ),
+    "think": Command(
+        "conf_server.batch.command:think",
+        "conf_server.batch.options:think_parser",
+        "IN -o OUT",
+        "think many times about every line, and vote",
+    ),
     "report": Command(
         "conf_server.report.command:main",
         "conf_server.report.command:make_parser",

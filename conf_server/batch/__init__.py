@@ -1,1 +1,1 @@
-"""`conf-server score` and `conf-server uncertainty`: a file of requests, a file of answers."""
+"""`conf-server score`, `uncertainty` and `think`: a file of requests, a file of answers."""

@@ -1,4 +1,4 @@
-"""`conf-server score` and `conf-server uncertainty`, from the command line to the exit status."""
+"""`conf-server score`, `uncertainty` and `think`, from the command line to the exit status."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from conf_server.batch.batch_client import BatchClient
-from conf_server.batch.endpoint import SCORE, UNCERTAINTY, Endpoint
+from conf_server.batch.endpoint import SCORE, THINK, UNCERTAINTY, Endpoint
 from conf_server.batch.file_job import FileJob
 from conf_server.batch.named_methods import require_methods, require_own_methods
 from conf_server.batch.options import (
@@ -33,6 +33,11 @@ def score(arguments: Sequence[str]) -> int:
 def uncertainty(arguments: Sequence[str]) -> int:
     """POST /v1/uncertainty for every line of a file, and return the exit status."""
     return run(UNCERTAINTY, arguments)
+
+
+def think(arguments: Sequence[str]) -> int:
+    """POST /v1/think/chat/completions for every line of a file, and return the exit status."""
+    return run(THINK, arguments)
 
 
 def run(endpoint: Endpoint, arguments: Sequence[str]) -> int:

@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 
+class LineError(ValueError):
+    """A line that cannot be sent. The message says why."""
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """What a batch command posts to, and what is special about its lines.
@@ -22,8 +26,8 @@ class Endpoint:
         refused: fields that the server takes and a line may not have, with what to do instead.
         rewritten: makes the request of a line's own fields.
         fields: that every request gets.
-        has_uncertainty: whether the request has an object `uncertainty`, and the command the
-            flags that fill it in.
+        filled: the object of the request that flags of the command fill in; empty for none.
+        concurrency: requests under way at once, unless the command line says otherwise.
     """
 
     command: str
@@ -34,7 +38,8 @@ class Endpoint:
     refused: Mapping[str, str] = field(default_factory=dict)
     rewritten: Callable[[dict[str, Any]], dict[str, Any]] = dict
     fields: Mapping[str, Any] = field(default_factory=dict)
-    has_uncertainty: bool = False
+    filled: str = ""
+    concurrency: int = 32
 
 
 SCORE: Final = Endpoint(
@@ -52,8 +57,36 @@ UNCERTAINTY: Final = Endpoint(
     object="uncertainty",
     body="a body of POST /v1/uncertainty",
     repeated=("messages", "prompt"),
-    has_uncertainty=True,
+    filled="uncertainty",
 )
 
-REPEATED: Final = tuple(name for one in (SCORE, UNCERTAINTY) for name in one.repeated)
+
+def _chat_of_prompt(body: dict[str, Any]) -> dict[str, Any]:
+    """A request with a `prompt` as the only message of a chat."""
+    if "prompt" not in body:
+        return body
+    if "messages" in body:
+        raise LineError("`prompt`: give either `prompt` or `messages`")
+    rest = {name: value for name, value in body.items() if name != "prompt"}
+    if not isinstance(body["prompt"], str):
+        raise LineError("`prompt`: must be a text, which becomes the message of a chat")
+    return {"messages": [{"role": "user", "content": body["prompt"]}], **rest}
+
+
+THINK: Final = Endpoint(
+    command="think",
+    path="/v1/think/chat/completions",
+    object="chat.completion",
+    body="a chat request with `think`, or one with a text `prompt` in place of `messages`",
+    repeated=("messages",),
+    refused={
+        "question": "its name is `prompt`",
+        "answer": "the right answer is `reference`; how one is found is `think.answer`",
+    },
+    rewritten=_chat_of_prompt,
+    filled="think",
+    concurrency=4,
+)
+
+REPEATED: Final = tuple(name for one in (SCORE, UNCERTAINTY, THINK) for name in one.repeated)
 """All fields of requests that some command's output repeats."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import re
 import shlex
@@ -12,7 +11,13 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
-from conf_server.batch.endpoint import SCORE, UNCERTAINTY, Endpoint
+from conf_server.batch.endpoint import SCORE, THINK, UNCERTAINTY, Endpoint
+from conf_server.batch.flag_values import above_zero, positive, whole
+from conf_server.batch.request_flags import (
+    add_request_flags,
+    check_request_flags,
+    request_defaults,
+)
 from conf_server.client import base_url
 from conf_server.command_parser import CommandParser
 from conf_server.nearest import did_you_mean
@@ -73,7 +78,7 @@ class BatchOptions:
         timeout: how long one request may take, in seconds.
         overwrite: whether to start anew although the output holds answers.
         progress: whether to show the bar; None shows it where stderr is a terminal.
-        defaults: fields of `uncertainty` for lines that do not say otherwise.
+        defaults: fields of the endpoint's `filled` object for lines that do not say otherwise.
     """
 
     endpoint: Endpoint
@@ -105,6 +110,8 @@ def parse_options(endpoint: Endpoint, arguments: Sequence[str]) -> BatchOptions:
     parser = _parser(endpoint)
     given, others = parser.parse_known_args(list(arguments))
     _check(parser, given, others)
+    if endpoint.filled:
+        check_request_flags(parser, given, endpoint.filled)
     return batch_options(
         parser,
         given,
@@ -112,7 +119,7 @@ def parse_options(endpoint: Endpoint, arguments: Sequence[str]) -> BatchOptions:
         endpoint=endpoint,
         source=given.input,
         output=given.output,
-        defaults=_uncertainty_defaults(given) if endpoint.has_uncertainty else {},
+        defaults=request_defaults(given, endpoint.filled) if endpoint.filled else {},
     )
 
 
@@ -222,16 +229,6 @@ def served_model(model: str, flags: Sequence[str]) -> str:
     return " ".join([*settings, shlex.join([path, *told])])
 
 
-def _uncertainty_defaults(given: argparse.Namespace) -> dict[str, Any]:
-    fields = {
-        "methods": given.methods,
-        "n_samples": given.n_samples,
-        "similarity": given.similarity,
-        "temperature": given.temperature,
-    }
-    return {name: value for name, value in fields.items() if value is not None}
-
-
 def score_parser() -> argparse.ArgumentParser:
     """That of `conf-server score`."""
     return _parser(SCORE)
@@ -240,6 +237,11 @@ def score_parser() -> argparse.ArgumentParser:
 def uncertainty_parser() -> argparse.ArgumentParser:
     """That of `conf-server uncertainty`."""
     return _parser(UNCERTAINTY)
+
+
+def think_parser() -> argparse.ArgumentParser:
+    """That of `conf-server think`."""
+    return _parser(THINK)
 
 
 def _parser(endpoint: Endpoint) -> argparse.ArgumentParser:
@@ -257,9 +259,9 @@ def _parser(endpoint: Endpoint) -> argparse.ArgumentParser:
         "-o", "--output", metavar="OUT", required=True, help="JSON lines, .gz or not; - is stdout."
     )
     add_server_flags(parser)
-    if endpoint.has_uncertainty:
-        _add_uncertainty(parser)
-    add_run_flags(parser)
+    if endpoint.filled:
+        add_request_flags(parser, endpoint.filled)
+    add_run_flags(parser, endpoint.concurrency)
     return parser
 
 
@@ -278,30 +280,24 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_uncertainty(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("uncertainty", "For lines that do not say otherwise.")
-    group.add_argument("--methods", metavar="A,B", type=names, help="Methods, parted by commas.")
-    group.add_argument("--n-samples", metavar="N", type=positive, help="Answers to sample.")
-    group.add_argument("--similarity", metavar="NAME", help="How answers are compared.")
-    group.add_argument(
-        "--temperature", metavar="T", type=_above_zero, help="Of the sampled answers."
-    )
+def add_run_flags(parser: argparse.ArgumentParser, concurrency: int) -> None:
+    """Add the flags that say how requests are sent.
 
-
-def add_run_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say how requests are sent."""
+    Args:
+        concurrency: requests under way at once where the flags do not say it.
+    """
     group = parser.add_argument_group("run")
     group.add_argument(
         "--concurrency",
         metavar="N",
         type=positive,
-        default=32,
-        help="Most requests under way at once. Default: 32.",
+        default=concurrency,
+        help=f"Most requests under way at once. Default: {concurrency}.",
     )
     group.add_argument(
         "--retries",
         metavar="N",
-        type=_whole,
+        type=whole,
         default=10,
         help="How often to send a request again while the server is away or busy; then the run "
         "stops. Default: 10, which take two and a half minutes at least.",
@@ -309,7 +305,7 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--timeout",
         metavar="SECONDS",
-        type=_above_zero,
+        type=above_zero,
         default=3600.0,
         help="Of one request; its line then fails. Default: 3600.",
     )
@@ -321,34 +317,3 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="Show the bar on stderr. Default: where stderr is a terminal.",
     )
-
-
-def names(text: str) -> list[str]:
-    """Names parted by commas, for `add_argument`."""
-    found = [name.strip() for name in text.split(",")]
-    if not all(found):
-        raise argparse.ArgumentTypeError(f"must be names parted by commas, got {text!r}")
-    return found
-
-
-def _whole(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}")
-    return int(text)
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1, for `add_argument`."""
-    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
-    return int(text)
-
-
-def _above_zero(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not (math.isfinite(number) and number > 0):
-        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
-    return number

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from conf_server.batch.endpoint import REPEATED, Endpoint
+from conf_server.batch.endpoint import REPEATED, Endpoint, LineError
 from conf_server.report.labels import LabelError, parse_label
 
 USERS: Final[tuple[str, ...]] = ("id", "correct", "reference", "metadata")
@@ -21,10 +21,6 @@ JUDGED: Final = ("correct", "reference")
 
 MOST_LINES: Final = 10**9
 """No file has as many lines: a larger number is a mistake."""
-
-
-class LineError(ValueError):
-    """A line that cannot be sent. The message says why."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +123,7 @@ def parse_record(endpoint: Endpoint, line: int, text: bytes, defaults: Mapping[s
 
     Args:
         line: its number, counted from 1.
-        defaults: fields of `uncertainty` where the line has none of that name.
+        defaults: fields of the endpoint's `filled` object where the line has none of that name.
 
     Raises:
         LineError: the line is not a JSON object (NaN and infinities are no JSON), or asks for
@@ -144,9 +140,9 @@ def parse_record(endpoint: Endpoint, line: int, text: bytes, defaults: Mapping[s
     if not kept.keys().isdisjoint(JUDGED):
         kept |= {name: body[name] for name in endpoint.repeated if name in body}
     if defaults:
-        given = body.setdefault("uncertainty", {})
+        given = body.setdefault(endpoint.filled, {})
         if isinstance(given, dict):  # The server refuses anything else.
-            body["uncertainty"] = {**defaults, **given}
+            body[endpoint.filled] = {**defaults, **given}
     completions = body.get("completions")
     return Record(
         line=line,

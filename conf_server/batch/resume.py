@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
 
+from conf_server.batch.endpoint import LineError
 from conf_server.batch.options import BatchOptions, UsageError
 from conf_server.batch.output import Found
-from conf_server.batch.records import LineError, parse_record
+from conf_server.batch.records import parse_record
 
 NumberedLine = tuple[int, bytes]
 """A line of the input and its number, counted from 1."""

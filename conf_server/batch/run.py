@@ -12,9 +12,10 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from conf_server import terminal
 from conf_server.batch.batch_client import BatchClient
+from conf_server.batch.endpoint import LineError
 from conf_server.batch.options import BatchOptions, StopRunError
 from conf_server.batch.output import Output
-from conf_server.batch.records import LineError, Record, parse_record
+from conf_server.batch.records import Record, parse_record
 from conf_server.client.server_error import ServerError
 from conf_server.concurrency import cancel_all
 from conf_server.signals import Signals

@@ -15,11 +15,13 @@ from conf_server.client.results import Results
 from conf_server.client.scored import Scored
 from conf_server.client.served_model import ServedModel
 from conf_server.client.server_error import ServerError, UnavailableError
+from conf_server.client.thought import AnswerGroup, Thought, Trace, Vote
 from conf_server.client.tokens import Candidate, Metric, Token
 from conf_server.client.uncertain import Answer, Estimate, Method, Methods, Sample, Uncertainty
 
 __all__ = [
     "Answer",
+    "AnswerGroup",
     "AsyncClient",
     "Candidate",
     "Chat",
@@ -35,7 +37,10 @@ __all__ = [
     "Scored",
     "ServedModel",
     "ServerError",
+    "Thought",
     "Token",
+    "Trace",
     "UnavailableError",
     "Uncertainty",
+    "Vote",
 ]

@@ -16,6 +16,7 @@ from conf_server.client.calls import (
     hidden_states_call,
     object_of,
     score_call,
+    think_call,
     uncertainty_call,
 )
 from conf_server.client.chat_answer import Chat, chat_of
@@ -29,6 +30,7 @@ from conf_server.client.scored import Scored
 from conf_server.client.served_model import MODELS, ServedModel, served_model_of
 from conf_server.client.server_error import ServerError
 from conf_server.client.stream_events import event_of
+from conf_server.client.thought import Thought
 from conf_server.client.tokens import Json
 from conf_server.client.uncertain import Methods, Uncertainty, methods_of
 from conf_server.concurrency import together
@@ -158,6 +160,20 @@ class AsyncClient:
     async def chat(self, *, messages: Messages, **options: Any) -> Chat:
         """As `Client.chat`."""
         return await self._done(chat_call({"messages": messages, **options}), None)
+
+    @overload
+    async def think(self, *, messages: Messages, **options: Any) -> Thought: ...
+
+    @overload
+    async def think(
+        self, *, items: Sequence[Mapping[str, Any]], progress: Progress = None, **options: Any
+    ) -> Results[Thought]: ...
+
+    async def think(
+        self, *, progress: Progress = None, **fields: Any
+    ) -> Thought | Results[Thought]:
+        """As `Client.think`."""
+        return await self._done(think_call(fields), progress)
 
     async def stream_chat(self, *, messages: Messages, **options: Any) -> AsyncIterator[Chat]:
         """As `Client.stream_chat`."""

@@ -17,6 +17,7 @@ from conf_server.client.calls import (
     hidden_states_call,
     object_of,
     score_call,
+    think_call,
     uncertainty_call,
 )
 from conf_server.client.chat_answer import Chat, chat_of
@@ -30,6 +31,7 @@ from conf_server.client.scored import Scored
 from conf_server.client.served_model import MODELS, ServedModel, served_model_of
 from conf_server.client.server_error import ServerError
 from conf_server.client.stream_events import event_of
+from conf_server.client.thought import Thought
 from conf_server.client.tokens import Json
 from conf_server.client.uncertain import Methods, Uncertainty, methods_of
 
@@ -220,6 +222,32 @@ class Client:
             ServerError, UnavailableError: as `score`.
         """
         return self._done(chat_call({"messages": messages, **options}), None)
+
+    @overload
+    def think(self, *, messages: Messages, **options: Any) -> Thought: ...
+
+    @overload
+    def think(
+        self, *, items: Sequence[Mapping[str, Any]], progress: Progress = None, **options: Any
+    ) -> Results[Thought]: ...
+
+    def think(self, *, progress: Progress = None, **fields: Any) -> Thought | Results[Thought]:
+        """Think many times about a chat and vote, by POST /v1/think/chat/completions.
+
+        Args:
+            messages: a chat. Or
+            items: many requests, each a mapping with what is its own of all these arguments.
+            budget, concurrency, calibrate, warmup, keep_top, below, window, consensus, vote,
+                min_voters, answer, max_total_tokens, traces: these stand in the object `think` of
+                the request. Its `top_k` goes there by `think={"top_k": 20}`: `top_k` alone is
+                that of sampling.
+            progress: true for a bar, or a function of the number of answers done and of all.
+            options: all other fields of the request: `max_tokens`, `temperature`, `seed`, ...
+
+        Raises:
+            ServerError, UnavailableError: as `score`. `timeout` is that of all traces together.
+        """
+        return self._done(think_call(fields), progress)
 
     def stream_chat(self, *, messages: Messages, **options: Any) -> Iterator[Chat]:
         """As `chat`, in chunks as they come. The summary of an answer is in its last one.

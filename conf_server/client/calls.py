@@ -12,6 +12,7 @@ from conf_server.client.hidden import HiddenStates, hidden_states_of
 from conf_server.client.results import Results
 from conf_server.client.scored import Scored, scored_of
 from conf_server.client.server_error import json_object, not_ours
+from conf_server.client.thought import Thought, thought_of
 from conf_server.client.tokens import Json
 from conf_server.client.uncertain import Uncertainty, uncertainty_of
 
@@ -25,6 +26,15 @@ UNCERTAINTY_OPTIONS: Final = frozenset(
     }
 )
 """Arguments that stand in the object `uncertainty` of a request; all others stand beside it."""
+
+THINK_OPTIONS: Final = frozenset(
+    {
+        *("budget", "concurrency", "calibrate", "warmup", "keep_top", "below", "window"),
+        *("consensus", "vote", "min_voters", "answer", "max_total_tokens", "traces"),
+    }
+)
+"""Arguments that stand in the object `think` of a request. Its `top_k` is none of them: beside
+`think` that is a parameter of sampling, which requests have as well."""
 
 _CONTEXT_AND_TEXTS: Final = ("prompt", "messages", "completion", "completions", "items")
 
@@ -104,21 +114,30 @@ def hidden_states_call(
 def uncertainty_call(fields: Mapping[str, Any]) -> Call[Uncertainty | Results[Uncertainty]]:
     """POST /v1/uncertainty. A list for a list of prompts and for `items`, else one result."""
     given = _given(fields, ("prompt", "messages", "items", "answer", "samples"))
-    items, prompt = given.pop("items", None), given.get("prompt")
-    if items is not None and ("prompt" in given or "messages" in given):
-        raise TypeError("items: a prompt or messages beside them belong into each item")
-    if items is None and _is_list_of_texts(prompt):
-        items = [{"prompt": one} for one in given.pop("prompt")]
-    bodies = [given] if items is None else [{**given, **item} for item in items]
-    parts = [
-        Part(_uncertainty_body(body), 1, ((index, index),)) for index, body in enumerate(bodies)
-    ]
+    prompt = given.get("prompt")
+    if "items" not in given and _is_list_of_texts(prompt):
+        given["items"] = [{"prompt": one} for one in given.pop("prompt")]
+    parts, is_list = _item_parts(given, "uncertainty", UNCERTAINTY_OPTIONS)
 
     def result(answers: list[Json]) -> Uncertainty | Results[Uncertainty]:
         found = Results(map(uncertainty_of, answers))
-        return found[0] if items is None else found
+        return found if is_list else found[0]
 
     return Call("/v1/uncertainty", "uncertainty", parts, result)
+
+
+def think_call(fields: Mapping[str, Any]) -> Call[Thought | Results[Thought]]:
+    """POST /v1/think/chat/completions, answered whole. A list for `items`, else one result."""
+    if fields.get("stream"):
+        raise TypeError("stream: think() answers whole")
+    given = _given(fields, ("messages", "items"))
+    parts, is_list = _item_parts(given, "think", THINK_OPTIONS)
+
+    def result(answers: list[Json]) -> Thought | Results[Thought]:
+        found = Results(map(thought_of, answers))
+        return found if is_list else found[0]
+
+    return Call("/v1/think/chat/completions", "chat.completion", parts, result)
 
 
 def chat_call(fields: Mapping[str, Any]) -> Call[Chat]:
@@ -179,12 +198,31 @@ def _is_list_of_texts(prompt: Any) -> bool:
     return is_list and isinstance(prompt[0], str | list | tuple)
 
 
-def _uncertainty_body(fields: Mapping[str, Any]) -> dict[str, Any]:
-    body = {name: value for name, value in fields.items() if name not in UNCERTAINTY_OPTIONS}
-    options = {name: value for name, value in fields.items() if name in UNCERTAINTY_OPTIONS}
-    given = {name: value for name, value in options.items() if value is not None}
+def _item_parts(
+    given: dict[str, Any], name: str, options: frozenset[str]
+) -> tuple[list[Part], bool]:
+    """A request for each of `items`, or the only one, and whether there were items.
+
+    Args:
+        name: the object of the request that `options` stand in.
+    """
+    items = given.pop("items", None)
+    if items is not None and ("prompt" in given or "messages" in given):
+        raise TypeError("items: a prompt or messages beside them belong into each item")
+    bodies = [given] if items is None else [{**given, **item} for item in items]
+    parts = [
+        Part(_with_object(body, name, options), 1, ((index, index),))
+        for index, body in enumerate(bodies)
+    ]
+    return parts, items is not None
+
+
+def _with_object(fields: Mapping[str, Any], name: str, options: frozenset[str]) -> dict[str, Any]:
+    """A body whose object of this name holds the options that are given."""
+    body = {key: value for key, value in fields.items() if key not in options}
+    given = {key: fields[key] for key in fields if key in options and fields[key] is not None}
     if given:
-        body["uncertainty"] = {**body.get("uncertainty", {}), **given}
+        body[name] = {**body.get(name, {}), **given}
     return body
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from conf_server.batch.batch_client import BatchClient
+from conf_server.batch.endpoint import LineError
 from conf_server.batch.file_job import FileJob
 from conf_server.batch.options import StopRunError, UsageError
 from conf_server.batch.own_server import with_server
-from conf_server.batch.records import LineError, parse_record
+from conf_server.batch.records import parse_record
 from conf_server.batch.run import Counts
 from conf_server.batch.streams import open_input
 from conf_server.fit.options import FitOptions

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from conf_server.batch.flag_values import names, positive
 from conf_server.batch.options import (
     STANDARD_STREAM,
     BatchOptions,
@@ -17,8 +18,6 @@ from conf_server.batch.options import (
     add_server_flags,
     batch_options,
     check_server_flags,
-    names,
-    positive,
 )
 from conf_server.command_parser import CommandParser
 from conf_server.fit.errors import FitError
@@ -227,7 +226,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_server_flags(parser)
     _add_learning(parser)
-    add_run_flags(parser)
+    add_run_flags(parser, ASKING.concurrency)
     return parser
 
 

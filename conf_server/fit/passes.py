@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from conf_server.batch.endpoint import SCORE, Endpoint
-from conf_server.batch.records import LineError
+from conf_server.batch.endpoint import SCORE, Endpoint, LineError
 from conf_server.heads.features import FeatureRow
 from conf_server.uncertainty.fitted import FITTABLE, Learner, Pooled
 

@@ -14,9 +14,13 @@ from numpy.typing import NDArray
 
 from conf_server.report.labels import Label
 from conf_server.report.matching import Match
+from conf_server.report.recorded_traces import Thinking
 from conf_server.report.run_record import RunRecord
 
 Floats = NDArray[np.float64]
+
+NO_ANSWER: Final = ""
+"""The text of an answer that was asked for and not found: no reference agrees with it."""
 
 LONGEST_NAME: Final = 200
 """Characters of a method's name: plots and tables show it."""
@@ -103,6 +107,7 @@ class Answers:
             not count.
         unavailable: methods that the server could not compute with its reasons, and how often.
         record: what the lines say of how they were made.
+        thinking: by the place of an answer that traces have voted for, what is recorded of them.
     """
 
     path: str = ""
@@ -116,6 +121,7 @@ class Answers:
     repeated: array[int] = field(default_factory=lambda: array("Q"))
     unavailable: Counter[tuple[str, str]] = field(default_factory=Counter)
     record: RunRecord = field(default_factory=RunRecord)
+    thinking: dict[int, Thinking] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.answers)

@@ -55,8 +55,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="conf-server report",
         description="How well does each uncertainty tell right answers from wrong ones? Reads an "
-        "output of `conf-server uncertainty` or `conf-server score`, prints a table and writes a "
-        "page with plots. Of several files it compares the methods.",
+        "output of `conf-server uncertainty`, `score` or `think`, prints a table and writes a page "
+        "with plots. Of `think` it shows accuracy against tokens, and what early stopping costs. "
+        "Of several files it compares the methods.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -174,13 +175,18 @@ def _plot_notes(files: Sequence[Findings]) -> list[str]:
     return [f"No distribution: values too large to be drawn ({', '.join(names)})."] if names else []
 
 
+def _title(paths: Sequence[str], files: Sequence[Findings]) -> str:
+    what = "Thinking" if all(file.thinking for file in files) else "Uncertainty"
+    return f"{what}: {', '.join(Path(path).name for path in paths)}"
+
+
 def _write_page(
     options: argparse.Namespace, files: Sequence[Findings], comparison: Compared | None
 ) -> None:
     notes = _plot_notes(files)
     shown = [replace(file, remarks=[*file.remarks, *notes]) for file in files]
     text = page(
-        options.title or f"Uncertainty: {', '.join(Path(path).name for path in options.inputs)}",
+        options.title or _title(options.inputs, files),
         shown,
         comparison,
         comparison_headline(comparison) if comparison else files[0].headline,

@@ -15,7 +15,12 @@ from conf_server.report.answers import Answer, Answers
 from conf_server.report.evaluation_metrics import Levels, UndefinedError, auroc
 from conf_server.report.figures import Figure, told_apart
 from conf_server.report.findings import Findings
-from conf_server.report.resampling import RESAMPLES, bootstrap_draws, percentile_interval
+from conf_server.report.resampling import (
+    RESAMPLES,
+    bootstrap_draws,
+    bootstrap_means,
+    percentile_interval,
+)
 
 Floats = NDArray[np.float64]
 
@@ -154,9 +159,7 @@ class _Side:
         right = self.answers.labels()[self.rows]
         if not right.size:
             raise UndefinedError("no labelled answer")
-        rng = np.random.default_rng(self.seed)
-        drawn = [right[rng.integers(right.size, size=right.size)] for _ in range(self.resamples)]
-        return float(right.mean()), np.array([one.mean() for one in drawn])
+        return float(right.mean()), bootstrap_means(right, self.resamples, self.seed)
 
 
 def _subtracted(sides: Sequence[_Side], figure: Callable[[_Side], tuple[float, Floats]]) -> Figure:

@@ -13,6 +13,7 @@ from conf_server.report.match_choice import MatchChoice
 from conf_server.report.questions import Questions
 from conf_server.report.remarks import remarks, warnings
 from conf_server.report.standing import Standing, standing_of
+from conf_server.report.think_findings import ThinkFindings, think_findings, think_headline
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Findings:
         headline: what came out.
         warnings: what is likely a mistake.
         remarks: what the table leaves open; the first one counts the answers.
+        thinking: what the traces of `conf-server think` show; None of any other file.
     """
 
     label: str
@@ -38,6 +40,7 @@ class Findings:
     headline: Headline
     warnings: Sequence[str]
     remarks: Sequence[str]
+    thinking: ThinkFindings | None = None
 
 
 def findings_of(
@@ -60,13 +63,16 @@ def findings_of(
     answers.judge(choice.match)
     methods = method_figures(answers, seed, progress=progress)
     standing = standing_of(methods, answers.labels(), seed)
+    thinking = think_findings(answers, choice, seed)
+    of_methods = headline(answers, standing)
     return Findings(
         label=label,
         answers=answers,
         methods=methods,
         standing=standing,
         choice=choice,
-        headline=headline(answers, standing),
+        headline=think_headline(thinking, of_methods) if thinking else of_methods,
         warnings=warnings(answers, choice),
         remarks=remarks(answers, standing, choice, labels_file, questions),
+        thinking=thinking,
     )

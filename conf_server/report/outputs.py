@@ -1,18 +1,19 @@
-"""Reads an output of `score` or `uncertainty`."""
+"""Reads an output of `score`, `uncertainty` or `think`."""
 
 from __future__ import annotations
 
 import json
 import math
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from conf_server.report.answers import Answer, Answers, Estimate
+from conf_server.report.answers import NO_ANSWER, Answer, Answers, Estimate
 from conf_server.report.json_lines import ReportError, read_objects
 from conf_server.report.labels import LabelError, parse_label
 from conf_server.report.labels_file import LabelsFile
 from conf_server.report.questions import TEXTS, Questions, question_of
+from conf_server.report.recorded_traces import thinking_of
 
 SIGNS: Final = {"more uncertain": 1, "less uncertain": -1}
 """`higher_is` of an estimate."""
@@ -21,7 +22,7 @@ SIGNS: Final = {"more uncertain": 1, "less uncertain": -1}
 def read_output(
     path: str, labels_file: LabelsFile | None = None, questions: Questions | None = None
 ) -> Answers:
-    """Read an output of `score` or `uncertainty`; whether answers are correct is left open.
+    """Read an output of a batch command; whether answers are correct is left open.
 
     Args:
         labels_file: labels in place of those of the lines.
@@ -78,6 +79,8 @@ def _add_line(answers: Answers, number: int, line: Mapping[str, Any], question: 
     answers.record.add_result(line, result)
     answers.unavailable.update((result.get("unavailable") or {}).items())
     rows = list(_rows(line, result))
+    if "think" in result:
+        answers.thinking[len(answers)] = thinking_of(result["think"])
     try:
         label = parse_label(line, len(rows))
     except LabelError as error:
@@ -108,6 +111,8 @@ def _rows(
         texts = line.get("completions") or [line.get("completion")] * len(result["data"])
         for scored, text in zip(result["data"], texts, strict=True):
             yield _score_estimates(scored), _text_of(text)
+    elif kind == "chat.completion" and "think" in result:
+        yield _vote_estimates(result["think"]), result["think"]["answer"] or NO_ANSWER
     else:
         raise ValueError(f"object {kind!r} is neither 'score' nor 'uncertainty'")
 
@@ -135,6 +140,24 @@ def _score_estimates(scored: Mapping[str, Any]) -> dict[str, Estimate]:
     for name, value in (scored.get("confidence_summary") or {}).items():
         found[name] = Estimate(_number(value), True, -1)
     return found
+
+
+def _vote_estimates(think: Mapping[str, Any]) -> dict[str, Estimate]:
+    """How much of the traces, and of what their votes weigh, agrees with the answer."""
+    shares = {
+        name: _share_of_winner(think["answer"], think["groups"], of)
+        for name, of in (("vote_share", "votes"), ("weight_share", "weight"))
+    }
+    return {name: Estimate(share, True, -1) for name, share in shares.items()}
+
+
+def _share_of_winner(
+    answer: str | None, groups: Sequence[Mapping[str, Any]], of: str
+) -> float | None:
+    """What the winner's group has of all; None where there is nothing to divide."""
+    given = {str(group["answer"]): _number(group[of]) or 0.0 for group in groups}
+    total = sum(given.values())
+    return None if answer not in given or not total > 0 else given[answer] / total
 
 
 def _number(value: object) -> float | None:

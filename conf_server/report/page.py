@@ -15,6 +15,7 @@ from conf_server.report.page_comparison import comparison_section
 from conf_server.report.page_methods import method_sections
 from conf_server.report.page_style import SCRIPT, STYLE
 from conf_server.report.page_table import table
+from conf_server.report.page_think import think_section
 from conf_server.report.side_by_side import Compared
 from conf_server.report.standing import is_at_chance
 
@@ -104,7 +105,9 @@ def _navigation(
         for file, prefix in zip(files, prefixes, strict=True):
             yield f'<a href="#{prefix}top">{plain(file.label)}</a>'
     else:
+        votes = [("think", "accuracy against tokens")] if files[0].thinking else []
         for place, name in (
+            *votes,
             *(("answers", "answers to look at"), ("table", "table")),
             *(("run", "what was run"), ("notes", "notes"), ("methods", "each method")),
         ):
@@ -120,6 +123,9 @@ def _sections(
     has_plots: bool,
 ) -> Iterator[str]:
     """All that is said of one file below its headline."""
+    if findings.thinking is not None:
+        yield from think_section(findings.thinking, prefix, has_plots)
+        yield "<h2>Does agreement tell right answers from wrong ones?</h2>"
     if has_plots and findings.standing.ranked:
         yield '<div class="pair charts">'
         plots = forest(findings.standing), risk_coverage_chart(findings.standing)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
+from conf_server.report.answers import NO_ANSWER
 from conf_server.report.examples import Example, Examples
 from conf_server.report.headline import percent
 from conf_server.report.markup import plain, stranger
+
+_SAID: Final[Mapping[str | None, str]] = {
+    None: '<p class="soft">not in the file</p>',
+    NO_ANSWER: '<p class="soft">none</p>',
+}
+"""Instead of an answer's text."""
 
 
 def two_lists(examples: Examples) -> Iterator[str]:
@@ -31,7 +39,7 @@ def _card(example: Example, method: str) -> Iterator[str]:
     yield '<article class="answer"><dl class="facts">'
     if answer.question is not None:
         yield f"<dt>question</dt><dd>{stranger(answer.question)}</dd>"
-    said = '<p class="soft">not in the file</p>' if answer.text is None else stranger(answer.text)
+    said = _SAID.get(answer.text) or stranger(answer.text or NO_ANSWER)
     yield f'<dt>answer</dt><dd class="said">{said}</dd>'
     if references := answer.label.references if answer.label else ():
         yield f"<dt>reference</dt><dd>{''.join(map(stranger, references))}</dd>"

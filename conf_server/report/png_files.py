@@ -12,6 +12,7 @@ from conf_server.report.overview_plots import correlation_map, forest, risk_cove
 from conf_server.report.page_comparison import comparison_plot
 from conf_server.report.plots import plots_of
 from conf_server.report.side_by_side import Compared
+from conf_server.report.think_plots import think_plots
 
 
 def write_pngs(folder: Path, files: Sequence[Findings], comparison: Compared | None) -> None:
@@ -28,6 +29,8 @@ def write_pngs(folder: Path, files: Sequence[Findings], comparison: Compared | N
 
 def _plots(findings: Findings) -> Iterator[tuple[str, Plot]]:
     standing = findings.standing
+    if findings.thinking is not None:
+        yield from think_plots(findings.thinking).items()
     if standing.ranked:
         yield "forest", forest(standing)
         yield "risk-coverage", risk_coverage_chart(standing)

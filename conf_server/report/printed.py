@@ -11,6 +11,7 @@ from conf_server.report.findings import Findings
 from conf_server.report.headline import Headline
 from conf_server.report.side_by_side import Compared, comparison_headline, comparison_rows
 from conf_server.report.table import aligned, as_text
+from conf_server.report.think_findings import ThinkFindings, cost_rows, vote_rows
 from conf_server.terminal import shortened
 
 
@@ -28,8 +29,17 @@ def printed(files: Sequence[Findings], comparison: Compared | None, notes: Seque
         if comparison:
             blocks.append(f"{file.label}:\n{_lines(file.remarks)}")
         else:
-            blocks += [_words(file.headline), as_text(file.standing), _lines(file.remarks)]
+            blocks.append(_words(file.headline))
+            if file.thinking is not None:
+                blocks += _of_traces(file.thinking)
+            blocks += [as_text(file.standing), _lines(file.remarks)]
     return "\n\n".join(filter(None, [*blocks, "\n".join(notes)]))
+
+
+def _of_traces(found: ThinkFindings) -> list[str]:
+    """Tables of votes and of early stopping, and what is not known."""
+    tables = [aligned(rows, words=(0,)) for rows in (vote_rows(found), cost_rows(found)) if rows]
+    return [*tables, _lines(found.remarks)]
 
 
 def _words(headline: Headline) -> str:

@@ -94,6 +94,22 @@ def bootstrap_draws(
     ]
 
 
+def bootstrap_means(values: ArrayLike, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
+    """Means over rows drawn with replacement, the same rows as `bootstrap_draws` of as many.
+
+    Args:
+        values: (n, ...) with n of at least 1.
+
+    Returns:
+        (resamples, ...).
+    """
+    rows = np.asarray(values, np.float64)
+    rng = np.random.default_rng(seed)
+    return np.array(
+        [rows[rng.integers(len(rows), size=len(rows))].mean(axis=0) for _ in range(resamples)]
+    )
+
+
 def _cells(uncertainty: ArrayLike, wrong: ArrayLike) -> tuple[NDArray[np.intp], int]:
     """As `level_cells`, with a level beyond the last one for answers without a value."""
     values, wrongs = np.asarray(uncertainty, np.float64), np.asarray(wrong, bool)

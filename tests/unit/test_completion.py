@@ -23,7 +23,7 @@ done
 """
 
 OFFERED = {
-    "conf-server ": "serve score uncertainty report fit check config completion",
+    "conf-server ": "serve score uncertainty think report fit check config completion",
     "conf-server sc": "score",
     "conf-server score --con": "--concurrency",
     "conf-server fit --keep": "--keep-states",

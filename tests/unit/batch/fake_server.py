@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from tests.processes import until
+from tests.unit.thoughts import thought, trace
 
 
 class FakeServer:
@@ -45,6 +46,7 @@ class FakeServer:
             *self.more_routes(),  # first: a subclass may answer something else
             Route("/v1/score", self._score, methods=["POST"]),
             Route("/v1/uncertainty", self._uncertainty, methods=["POST"]),
+            Route("/v1/think/chat/completions", self._think, methods=["POST"]),
             Route("/v1/uncertainty/methods", self._methods),
             Route("/health", lambda _: Response()),
             Route("/v1/models", self._models),
@@ -84,6 +86,13 @@ class FakeServer:
         body = await request.json()
         answer = {"object": "uncertainty", "estimates": {}, "asked": body.get("uncertainty")}
         return await self._answer(request, body, answer)
+
+    async def _think(self, request: Request) -> Response:
+        body = await request.json()
+        said = body["messages"][-1]["content"]
+        traces = [trace(0, said, phase="warmup"), trace(1, None, status="length")]
+        answer = thought(traces, {"majority": said}, threshold=9.5, warnings=["filter_relaxed"])
+        return await self._answer(request, body, {**answer, "model": body.get("model", self.model)})
 
     async def _methods(self, _: Request) -> Response:
         return JSONResponse(

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from starlette.responses import JSONResponse
 
-from conf_server.client import Candidate, Estimate, Metric, ServerError
+from conf_server.client import AnswerGroup, Candidate, Estimate, Metric, ServerError, Vote
 from conf_server.client.calls import UNCERTAINTY_OPTIONS
 from conf_server.serving.uncertainty_protocol import UncertaintyOptions
 from tests.processes import until
 from tests.unit.client.answering_server import STATES, SUMMARY, AnsweringServer
 from tests.unit.client.conftest import Connect
+from tests.unit.thoughts import thought
 
 TURN = {"role": "assistant", "content": "The river is the"}
 
@@ -213,6 +214,55 @@ def test_chat_answers_whole(client: Any) -> None:
         client.chat(messages=[TURN], stream=True)
 
 
+# Thinking
+
+
+def test_a_chat_that_is_thought_about(client: Any, server: AnsweringServer) -> None:
+    found = client.think(messages=[TURN], budget=8, top_k=40, think={"top_k": 20}, seed=1)
+    assert server.bodies == [
+        {
+            **{"messages": [TURN], "top_k": 40, "seed": 1, "model": "m"},
+            "think": {"top_k": 20, "budget": 8},
+        }
+    ]
+    said = TURN["content"]
+    assert (found.answer, found.text) == (said, f"So it is {said}.")
+    assert (found.stopped_by, found.threshold) == ("budget", 9.5)
+    assert found.groups == [AnswerGroup(said, 1, 10.0, (0,))]
+    assert found.votes == {"majority": Vote(said, 1, None)}
+    assert found.warnings == ("filter_relaxed",)
+    assert [(one.phase, one.status, one.voted) for one in found.traces] == [
+        ("warmup", "finished", True),
+        ("final", "length", False),
+    ]
+    assert (found.traces[0].min_conf, found.traces[0].text) == (10.0, None)
+    assert found.raw["think"]["usage"] == found.usage
+
+
+def test_many_chats_that_are_thought_about(client: Any, server: AnsweringServer) -> None:
+    items = [{"messages": [{"content": text}]} for text in "abc"]
+    items[1]["budget"] = 3
+    done: list[tuple[int, int]] = []
+    found = client.think(items=items, budget=8, progress=lambda *told: done.append(told))
+    assert [one.answer for one in found] == ["a", "b", "c"]
+    asked = {body["messages"][0]["content"]: body["think"] for body in server.bodies}
+    assert asked == {"a": {"budget": 8}, "b": {"budget": 3}, "c": {"budget": 8}}
+    assert sorted(done)[-1] == (3, 3)
+
+
+def test_a_trace_less_thought_has_no_traces(client: Any, server: AnsweringServer) -> None:
+    bare = thought([], {"majority": None})
+    del bare["think"]["traces"]
+    server.behave = lambda body: JSONResponse(bare)
+    found = client.think(messages=[TURN], traces="none")
+    assert (found.answer, found.traces, found.groups) == (None, [], [])
+
+
+def test_thinking_answers_whole(client: Any) -> None:
+    with pytest.raises(TypeError, match=r"think\(\) answers whole"):
+        client.think(messages=[TURN], stream=True)
+
+
 # Hidden states
 
 
@@ -259,6 +309,9 @@ def test_tables(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.to_pandas()[0]["rauq"] == 1.5
     assert [row["method"] for row in found[0].to_pandas()] == ["p_true", "rauq"]
     assert client.methods().to_pandas()[0]["name"] == "sar"
+    found = client.think(items=[{"messages": [TURN]}])
+    assert found.to_pandas()[0]["vote.majority"] == TURN["content"]
+    assert [row["index"] for row in found[0].traces.to_pandas()] == [0, 1]
     assert client.chat(messages=[TURN]).tokens.to_pandas()[0]["confidence"] == 4.5
 
 

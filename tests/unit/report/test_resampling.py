@@ -12,6 +12,7 @@ from conf_server.report.evaluation_metrics import Levels, auroc, prr
 from conf_server.report.resampling import (
     bootstrap_draws,
     bootstrap_intervals,
+    bootstrap_means,
     chance_of_the_best,
     percentile_interval,
 )
@@ -128,3 +129,15 @@ def test_a_method_that_knows_has_the_least_chance() -> None:
     wrong = np.arange(60) < 25
     methods = [wrong + np.arange(60) / 100, np.arange(60.0) % 7]
     assert chance_of_the_best(methods, wrong, 199) == 1 / 200
+
+
+def test_means_are_over_the_rows_that_figures_are_drawn_over() -> None:
+    wrong = np.random.default_rng(1).random(50) < 0.4
+
+    def share_of_wrong(levels: Levels) -> float:
+        return float(levels.wrong.sum() / levels.total.sum())
+
+    (drawn,) = bootstrap_draws([share_of_wrong], np.arange(50), wrong, 30, 5)
+    both = bootstrap_means(np.stack([wrong, ~wrong], axis=1), 30, 5)
+    assert both[:, 0] == pytest.approx(drawn.figures)
+    assert both.sum(axis=1) == pytest.approx(1)
