@@ -107,8 +107,14 @@ def test_it_equals_a_slow_look_at_every_window(confidence: list[float], window: 
     assert found.min_conf <= found.bottom_window_conf
 
 
-def test_a_long_trace_is_added_up_as_exactly_as_a_short_one() -> None:
-    """The lowest window stands at the end, after a hundred times as much as it holds."""
-    draw = np.random.default_rng(0).gamma(2, 6, 200_000)
-    draw[-2048:] = 0.1
-    assert trace_scores(draw).min_conf == 0.1
+def test_windows_are_told_apart_that_a_running_sum_cannot() -> None:
+    """Nats of 100,000 tokens are added up to 1e-10, and each of these windows is 1e-12 lower."""
+    step = 2.0**-40
+    rng = np.random.default_rng(0)
+    confidence = [40.1] * 100_000
+    for number in range(50):
+        three = (2 + rng.integers(2**39, size=3) * step).tolist()
+        confidence += [40.1] * 4 + [*three, 8 - number * step - math.fsum(three)]
+    lowest = trace_scores(confidence, window=4).min_conf
+    assert lowest == (8 - 49 * step) / 4
+    assert is_ended(EarlyStop(2.0, 4, 4), confidence)

@@ -52,11 +52,14 @@ def test_one_sure_trace_outweighs_two_unsure_ones() -> None:
 
 
 def test_the_surest_tenth_votes_alone() -> None:
-    """Of ten traces the 90th percentile lies between the two surest."""
+    """Of ten traces the 90th percentile lies between the two surest; of 101 it is the 91st."""
     voters = [ballot(trace, "a", 1.0) for trace in range(9)] + [ballot(9, "b", 2.0)]
     found = hold_vote("top10_tail_filtered", voters)
     assert found is not None
     assert (found.winner, found.num_votes, found.weights) == ("b", 1, {"b": 2.0})
+    found = hold_vote("top10_tail_filtered", [ballot(i, "a", float(i)) for i in range(101)])
+    assert found is not None
+    assert (found.num_votes, found.confidence) == (11, 95.0)
 
 
 def test_a_tie_goes_to_the_earliest_trace_whatever_finished_first() -> None:
