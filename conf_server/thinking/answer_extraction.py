@@ -57,8 +57,8 @@ def extractor(rule: AnswerRule) -> Extract:
     """What finds the answer in the text of a trace, and returns None where there is none.
 
     It never raises. An answer has no white space around it, is not empty, has at most
-    `LONGEST_ANSWER` characters and can be written as UTF-8. It may take tenths of a second for a
-    hostile `regex`, in which the interpreter is free: call it in a thread.
+    `LONGEST_ANSWER` characters and can be written as UTF-8. It may take a second or two for
+    a hostile `regex`, in which the interpreter is free: call it in a thread.
 
     Raises:
         RefusalError: the rule makes no sense, or needs a library that is not installed.

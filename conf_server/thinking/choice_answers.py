@@ -95,7 +95,7 @@ class _Choices:
         return choice
 
     def _last(self, text: str, lowered: str, start: int) -> str | None:
-        """The one that ends last. Each search goes backwards from where the one before ended."""
+        """The one that ends last. Each search goes on backwards from where the last has ended."""
         best, found = start, None
         for choice, form in self._forms:
             there = text if len(choice) == 1 else lowered

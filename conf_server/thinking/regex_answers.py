@@ -7,9 +7,9 @@ time: each looks for a "b" to the end. The last match is therefore found in one 
 character, as a search for all matches goes. An empty match is none. (A pattern that would rather
 match nothing, such as `a*?b*?`, may so be found at other places than by such a search.)
 
-What one pass costs is bounded by how much is read and how large a program a pattern becomes.
-Measured on one core of a server: 0.4 s for the worst of the patterns that are let through,
-milliseconds for those that people write. RE2 frees the interpreter while it runs.
+What one pass costs is bounded by how much is read and by how large a program a pattern becomes.
+On one core, the worst of the patterns that are let through took one to two seconds, those that
+people write milliseconds. RE2 frees the interpreter while it runs.
 """
 
 from __future__ import annotations
@@ -23,8 +23,12 @@ from conf_server.refusal import RefusalError
 FIELD: Final = "think.answer.pattern"
 LONGEST_PATTERN: Final = 1000
 """Characters."""
-LARGEST_PROGRAM: Final = 1 << 18
-"""Bytes that RE2 may use for a pattern, some 3,600 instructions."""
+MOST_GROUPS: Final = 9
+"""The time for a character grows with the groups, too."""
+LARGEST_PROGRAM: Final = 2500
+"""Instructions: some sixty for a pattern that people write, a thousand for each `\\pL`."""
+MEMORY: Final = 1 << 18
+"""Bytes that RE2 may use for a pattern. It compiles none that is much larger than the largest."""
 
 
 def regex_finder(pattern: str) -> Callable[[str, int], str | None]:
@@ -44,10 +48,14 @@ def regex_finder(pattern: str) -> Callable[[str, int], str | None]:
     if len(pattern) > LONGEST_PATTERN:
         raise RefusalError(FIELD, f"it has more than {LONGEST_PATTERN} characters")
     alone = _compiled(pattern)
+    if alone.groups > MOST_GROUPS:
+        raise RefusalError(FIELD, f"it has more than {MOST_GROUPS} groups; (?:...) is none")
     try:
         every = _compiled(rf"(?:({pattern})|(?s:.))*\z")
     except RefusalError as error:
         raise RefusalError(FIELD, r"it is too large, or a \Q in it is not closed") from error
+    if every.programsize > LARGEST_PROGRAM:
+        raise RefusalError(FIELD, "it is too large: it becomes too many instructions of RE2's")
     named = "answer" in alone.groupindex
 
     def find(text: str, start: int) -> str | None:
@@ -72,7 +80,7 @@ def _compiled(pattern: str) -> Any:
 
     options = re2.Options()
     options.log_errors = False
-    options.max_mem = LARGEST_PROGRAM
+    options.max_mem = MEMORY
     try:
         return re2.compile(pattern, options)
     except re2.error as error:

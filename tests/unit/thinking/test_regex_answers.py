@@ -63,6 +63,8 @@ def test_patterns_that_take_other_engines_years(pattern: str) -> None:
         (r"(a)\1", "invalid escape"),
         ("a{1001}", "invalid repetition size"),
         (r"\pL{500}", "too large"),
+        (r"(.{0,300})x", "too large"),
+        ("(a)" * 10, "more than 9 groups"),
         (r"\Qa", r"\\Q"),
         ("a" * (LONGEST_PATTERN + 1), "more than 1000 characters"),
         ("\ud800", "surrogate"),
