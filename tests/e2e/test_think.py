@@ -146,7 +146,7 @@ def test_an_agreement_ends_what_runs(server: Server) -> None:
 
 
 def test_what_still_runs_is_ended_and_counted(server: Server) -> None:
-    """One trace that ends at once is enough here, and the others would take long."""
+    """One trace is enough here; of these three it has 8 tokens, and the first would have 136."""
     think = {
         "budget": 3,
         "concurrency": 3,
@@ -154,12 +154,12 @@ def test_what_still_runs_is_ended_and_counted(server: Server) -> None:
         "answer": {"extract": "regex", "pattern": "."},
         "consensus": {"rule": "weighted_share", "min_finished": 1},
     }
-    answer = thought(server, think, max_tokens=600, temperature=2.0, seed=3)
+    answer = thought(server, think, max_tokens=200)
     statuses = [trace["status"] for trace in answer["think"]["traces"]]
     assert "cancelled" in statuses
     for trace in answer["think"]["traces"]:
         if trace["status"] == "cancelled":
-            assert 0 < trace["num_tokens"] < 600
+            assert 0 < trace["num_tokens"] < 200
             assert (trace["min_conf"], trace["answer"], trace["voted"]) == (None, None, False)
     assert server.unfinished() == 0
 
