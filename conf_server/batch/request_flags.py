@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from conf_server.batch.flag_values import above_zero, finite, names, positive, share
 from conf_server.nearest import did_you_mean
+from conf_server.thinking.answer_extraction import EXTRACTS
+from conf_server.thinking.answer_groups import EQUALS
 from conf_server.thinking.consensus import RULES
+from conf_server.thinking.think_plan import Calibrate
 from conf_server.thinking.votes import VOTES
 
 
@@ -57,11 +60,6 @@ UNCERTAINTY_FLAGS: Final = (
     RequestFlag("--temperature", ("temperature",), "T", "Of the sampled answers.", above_zero),
 )
 
-CALIBRATIONS: Final = ("warmup", "finishers", "fixed", "none")
-
-EXTRACTIONS: Final = ("boxed", "regex", "choice", "json", "text")
-EQUALITIES: Final = ("exact", "number", "latex")
-
 THINK_FLAGS: Final = (
     RequestFlag("--budget", ("budget",), "N", "Traces in all.", positive),
     RequestFlag(
@@ -72,7 +70,7 @@ THINK_FLAGS: Final = (
         ("calibrate",),
         "HOW",
         "Where the threshold comes from.",
-        choices=CALIBRATIONS,
+        choices=get_args(Calibrate),
     ),
     RequestFlag("--warmup", ("warmup",), "N", "Traces that set the threshold.", positive),
     RequestFlag(
@@ -114,7 +112,7 @@ THINK_FLAGS: Final = (
         ("answer", "extract"),
         "HOW",
         "How the answer is found in a trace.",
-        choices=EXTRACTIONS,
+        choices=EXTRACTS,
     ),
     RequestFlag(
         "--pattern",
@@ -138,9 +136,7 @@ THINK_FLAGS: Final = (
         "Of --extract json: the member that is the answer.",
         only_with=("--extract", "json"),
     ),
-    RequestFlag(
-        "--equal", ("answer", "equal"), "HOW", "When two answers are one.", choices=EQUALITIES
-    ),
+    RequestFlag("--equal", ("answer", "equal"), "HOW", "When two answers are one.", choices=EQUALS),
     RequestFlag(
         "--max-total-tokens", ("max_total_tokens",), "N", "Tokens of all traces.", positive
     ),

@@ -61,7 +61,7 @@ class Trace:
         mean_conf: mean confidence of its tokens.
         tail_conf: that of its last tokens.
         bottom_window_conf: that of its least confident windows.
-        self_certainty: mean divergence of its tokens' distributions from the uniform one, in nats.
+        certainty: mean divergence of its tokens' distributions from the uniform one, in nats.
         voted: whether its answer counted.
         text: what it said; None without `traces="full"`.
     """
@@ -75,7 +75,7 @@ class Trace:
     mean_conf: float | None
     tail_conf: float | None
     bottom_window_conf: float | None
-    self_certainty: float | None
+    certainty: float | None
     voted: bool
     text: str | None
 
@@ -160,7 +160,7 @@ def _trace(found: Json) -> Trace:
         mean_conf=found.get("mean_conf"),
         tail_conf=found.get("tail_conf"),
         bottom_window_conf=found.get("bottom_window_conf"),
-        self_certainty=found.get("self_certainty"),
+        certainty=found.get("certainty"),
         voted=found["voted"],
         text=found.get("text"),
     )

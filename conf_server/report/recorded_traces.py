@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from conf_server.report.labels import Label
 from conf_server.report.matching import Match, matches
 from conf_server.thinking.trace_scores import TraceScores
+from conf_server.thinking.traces import is_whole
 from conf_server.thinking.votes import Ballot
-
-COMPLETE: Final = ("finished", "length")
-"""States of traces that nobody has ended early: at their own end, or at the most tokens."""
-
-STOPPED: Final = "stopped_low_confidence"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +35,8 @@ class RecordedTrace:
 
     @property
     def is_complete(self) -> bool:
-        return self.status in COMPLETE
+        """Whether nobody has ended it early: it is at its own end, or at the most tokens."""
+        return is_whole(self.status)
 
 
 @dataclass(frozen=True)
@@ -119,7 +116,7 @@ def _trace(row: Mapping[str, Any], group: int | None) -> RecordedTrace:
             tail_conf=row.get("tail_conf"),
             bottom_window_conf=row.get("bottom_window_conf"),
             min_conf=row.get("min_conf"),
-            self_certainty=row.get("self_certainty"),
+            certainty=row.get("certainty"),
         ),
         voted=bool(row["voted"]),
     )

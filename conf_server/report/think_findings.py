@@ -12,9 +12,10 @@ from conf_server.report.early_stop_cost import StopCosts, stop_costs
 from conf_server.report.figures import Figure
 from conf_server.report.headline import Headline, percent
 from conf_server.report.match_choice import MatchChoice
-from conf_server.report.recorded_traces import STOPPED, Question, Thinking, question_behind
+from conf_server.report.recorded_traces import Question, Thinking, question_behind
 from conf_server.report.table import NONE, figure_text
 from conf_server.report.vote_curves import MAJORITY, VoteCurve, VoteCurves, vote_curves, voters
+from conf_server.thinking.traces import STOPPED
 from conf_server.thinking.votes import VOTES, hold_vote
 
 LOW_SHARE: Final = 0.1

@@ -166,7 +166,7 @@ def _summary(trace: Trace, voted: bool, text: str | None) -> TraceSummary:
         mean_conf=None if scores is None else scores.mean_conf,
         tail_conf=None if scores is None else scores.tail_conf,
         bottom_window_conf=None if scores is None else scores.bottom_window_conf,
-        certainty=None if scores is None else scores.self_certainty,
+        certainty=None if scores is None else scores.certainty,
         voted=voted,
         **({} if text is None else {"text": text}),
     )

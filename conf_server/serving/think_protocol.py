@@ -13,7 +13,7 @@ from conf_server.serving.confidence import AnswerConfidenceOptions, Confidence
 from conf_server.settings import MAX_WINDOW, ConfidenceSettings
 from conf_server.stats.trace import TokenTrace
 from conf_server.thinking.answer_extraction import AnswerRule
-from conf_server.thinking.consensus import Consensus
+from conf_server.thinking.consensus import Consensus, can_be_certain_of
 from conf_server.thinking.think_plan import Calibrate, ThinkPlan
 
 _WARMUP: Final = 16
@@ -171,6 +171,12 @@ class ThinkOptions(_Strict):
                 "think.max_total_tokens",
                 f"at most {total} tokens (--max-think-tokens).",
                 self.max_total_tokens,
+            )
+        if self.consensus.rule == "certain" and not can_be_certain_of(self.vote[0]):
+            raise RefusalError(
+                "think.consensus.rule",
+                "`certain` is known of `majority` alone, and `think.vote` begins with another.",
+                self.consensus.rule,
             )
         if self.calibrate != "none" and no_early_stop is not None:
             raise RefusalError("think.calibrate", f"only `none`: {no_early_stop}")

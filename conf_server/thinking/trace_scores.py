@@ -41,7 +41,7 @@ class TraceScores:
         bottom_window_conf: mean of the lowest tenth of the full windows' means, of
             max(1, floor(m / 10)) among m windows.
         min_conf: the lowest mean of a full window. It is what an early stop looks at.
-        self_certainty: mean of the tokens' KL(uniform || p), at least 0 (arXiv 2502.18581).
+        certainty: mean of the tokens' KL(uniform || p), at least 0 (arXiv 2502.18581).
 
     Raises:
         ValueError: a score is NaN or infinite.
@@ -52,7 +52,7 @@ class TraceScores:
     tail_conf: float | None
     bottom_window_conf: float | None
     min_conf: float | None
-    self_certainty: float | None = None
+    certainty: float | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -63,7 +63,7 @@ class TraceScores:
 
 def trace_scores(
     confidence: ArrayLike,
-    self_certainty_tokens: ArrayLike | None = None,
+    certainties: ArrayLike | None = None,
     window: int = WINDOW,
     tail: int | None = None,
 ) -> TraceScores:
@@ -78,7 +78,7 @@ def trace_scores(
 
     Args:
         confidence: (n,) token confidences in nats, any n.
-        self_certainty_tokens: (n,) KL(uniform || p) of each token in nats, higher is surer. The
+        certainties: (n,) KL(uniform || p) of each token in nats, higher is surer. The
             metric `self_certainty` of this server has the other sign.
         window: length of a window in tokens, at least 1.
         tail: how many tokens are the tail, at least 1; `window` by default. DeepConf's code has
@@ -93,7 +93,7 @@ def trace_scores(
         raise ValueError(f"window and tail must be at least 1, got {window} and {tail}")
     values = np.asarray(confidence, dtype=np.float64)
     finite = values[np.isfinite(values)]
-    certainty = _self_certainty(self_certainty_tokens)
+    certainty = _mean_certainty(certainties)
     if finite.size == 0:
         return TraceScores(values.size, None, None, None, None, certainty)
     window = min(window, finite.size)
@@ -105,7 +105,7 @@ def trace_scores(
         tail_conf=window_mean(finite[-tail:]),
         bottom_window_conf=_bottom_window_conf(means, lowest),
         min_conf=lowest,
-        self_certainty=certainty,
+        certainty=certainty,
     )
 
 
@@ -137,7 +137,7 @@ def _bottom_window_conf(means: Floats, lowest: float) -> float:
     return max(lowest, float(np.partition(means, count - 1)[:count].mean()))
 
 
-def _self_certainty(tokens: ArrayLike | None) -> float | None:
+def _mean_certainty(tokens: ArrayLike | None) -> float | None:
     values = np.asarray([] if tokens is None else tokens, dtype=np.float64)
     values = values[np.isfinite(values)]
     if values.size == 0:

@@ -125,8 +125,8 @@ def _self_certainty_borda(ballots: Sequence[Ballot]) -> VoteResult | None:
     ballots; in their code it counts the traces without an answer too. A ballot without a
     self-certainty has no rank and is not counted.
     """
-    ranked = [ballot for ballot in ballots if ballot.scores.self_certainty is not None]
-    certainties = [ballot.scores.self_certainty or 0.0 for ballot in ranked]
+    ranked = [ballot for ballot in ballots if ballot.scores.certainty is not None]
+    certainties = [ballot.scores.certainty or 0.0 for ballot in ranked]
     surest_first = sorted(range(len(ranked)), key=lambda i: -certainties[i])
     weights = [0.0] * len(ranked)
     for rank, i in enumerate(surest_first, 1):
@@ -142,7 +142,7 @@ SCORES: Final[Mapping[str, Score]] = MappingProxyType(
         "min_window_weighted": lambda scores: scores.min_conf,
         "top10_tail_filtered": lambda scores: scores.tail_conf,
         "top10_bottom_window_filtered": lambda scores: scores.bottom_window_conf,
-        "self_certainty_borda": lambda scores: scores.self_certainty,
+        "self_certainty_borda": lambda scores: scores.certainty,
     }
 )
 """What each vote weighs or ranks traces by; `majority` weighs them alike."""

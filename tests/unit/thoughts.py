@@ -14,7 +14,7 @@ def trace(
         **{"index": index, "phase": "final", "status": "finished", "answer": answer},
         **{"num_tokens": 100, "min_conf": confidence, "mean_conf": confidence},
         **{"tail_conf": confidence, "bottom_window_conf": confidence},
-        **{"self_certainty": confidence, "voted": answer is not None},
+        **{"certainty": confidence, "voted": answer is not None},
         **fields,
     }
 

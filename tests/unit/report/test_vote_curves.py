@@ -73,7 +73,7 @@ def test_a_question_that_ended_early_keeps_what_it_has() -> None:
 
 
 def test_a_vote_without_its_scores_is_silent() -> None:
-    found = vote_curves([answers("70", "9", self_certainty=None)], 0)
+    found = vote_curves([answers("70", "9", certainty=None)], 0)
     assert found is not None
     assert found.silent == ("self_certainty_borda",)
     assert found.of("self_certainty_borda") is None

@@ -49,9 +49,9 @@ def test_nothing_is_said_of_a_trace_without_a_confidence(confidence: list[float]
     assert trace_scores(confidence) == TraceScores(len(confidence), None, None, None, None)
 
 
-def test_self_certainty_is_a_mean_too() -> None:
-    assert trace_scores([], [1.0, math.nan, 2.0]).self_certainty == 1.5
-    assert trace_scores([], [math.nan]).self_certainty is None
+def test_certainty_is_a_mean_too() -> None:
+    assert trace_scores([], [1.0, math.nan, 2.0]).certainty == 1.5
+    assert trace_scores([], [math.nan]).certainty is None
 
 
 @pytest.mark.parametrize(
