@@ -102,6 +102,42 @@ UNCERTAINTIES: list[dict[str, Any]] = [
     {"messages": [USER], "uncertainty": {"temperature": 0.7}, "stream": True},
     {"messages": [USER], **SAMPLING, "temperature": None, "n": 1},
 ]
+THOUGHTS: list[dict[str, Any]] = [
+    {"messages": [USER], "think": {"budget": 4, "warmup": 2, "window": 2, "keep_top": 0.5}},
+    {
+        "messages": [USER],
+        "think": {
+            "budget": 3,
+            "calibrate": "fixed",
+            "below": 4.5,
+            "vote": ["majority", "self_certainty_borda"],
+            "consensus": {"rule": "beta", "threshold": 0.9, "min_finished": 1},
+            "answer": {"extract": "regex", "pattern": "(a+)+$", "equal": "number"},
+            "traces": "full",
+        },
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    },
+    {
+        "messages": [USER],
+        "logprobs": True,
+        "think": {
+            "budget": 2,
+            "calibrate": "none",
+            "max_total_tokens": 3,
+            "answer": {"extract": "choice", "choices": ["yes", "no"]},
+        },
+    },
+    {
+        "messages": [USER],
+        "response_format": SCHEMA,
+        "think": {
+            "budget": 2,
+            "calibrate": "none",
+            "answer": {"extract": "json", "key": "a", "equal": "latex"},
+        },
+    },
+]
 BATCH = {"messages": [[USER], [USER]], "temperature": 0}
 
 HIDDEN_STATES: list[dict[str, Any]] = [
@@ -116,6 +152,7 @@ SEEDS: dict[str, list[dict[str, Any]]] = {
     "/v1/score": SCORES,
     "/v1/hidden_states": HIDDEN_STATES,
     "/v1/uncertainty": UNCERTAINTIES,
+    "/v1/think/chat/completions": THOUGHTS,
     "/v1/responses": [
         {"input": "Say hi.", "max_output_tokens": 2, "store": False},
         {"input": [{"role": "user", "content": "Hi"}], "tools": [], "stream": True},
@@ -139,14 +176,17 @@ SEEDS: dict[str, list[dict[str, Any]]] = {
     ],
 }
 LENGTHS = {"/v1/responses": "max_output_tokens", "/v1/messages": "max_tokens"} | dict.fromkeys(
-    ("/v1/chat/completions", "/v1/chat/completions/batch", "/v1/completions", "/v1/uncertainty"),
+    (
+        *("/v1/chat/completions", "/v1/chat/completions/batch", "/v1/completions"),
+        *("/v1/uncertainty", "/v1/think/chat/completions"),
+    ),
     "max_tokens",
 )
 """By route, the field without which an answer may be as long as the model."""
 
 OURS = (
     *("/v1/chat/completions", "/v1/completions"),
-    *("/v1/score", "/v1/hidden_states", "/v1/uncertainty"),
+    *("/v1/score", "/v1/hidden_states", "/v1/uncertainty", "/v1/think/chat/completions"),
 )
 GETS = (
     "/v1/models/{}",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf_server.backends.base import Limits
-from conf_server.stats.columns import NUM_TOKEN_STATISTICS
+from conf_server.stats.columns import NUM_TOKEN_STATISTICS, TokenStatistic
 from conf_server.stats.forced import (
     ForcedAttention,
     ForcedLabels,
@@ -23,7 +23,8 @@ from conf_server.stats.trace import TraceRows
 
 NUM_HEADS: Final = 2
 CONFIDENCE: Final = 1.0
-"""Of every token, and so is every other statistic."""
+"""Of every token, and so is every other statistic but the mean log-probability, which is at most
+-log V of any distribution."""
 LIMITS: Final = Limits(
     max_len=64,
     vocab_size=1000,
@@ -41,6 +42,7 @@ def made_up_rows(ids: Sequence[int], wanted: WantedRows) -> TraceRows:
     """Token i has the log-probability -(i + 1) / 10 wherever it stands."""
     table = np.array([[i, *range(wanted.width)] for i in ids], np.int32)
     ones = np.full((len(table), NUM_TOKEN_STATISTICS), CONFIDENCE, np.float32)
+    ones[:, TokenStatistic.MEAN_LOGPROB] = -np.log(LIMITS.vocab_size) - CONFIDENCE
     return TraceRows(table, -(table + 1) / 10, table[:, 0], ones if wanted.statistics else None)
 
 

@@ -6,6 +6,8 @@ here are for the schema only.
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import ConfigDict, Field
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionLogProbs,
@@ -21,7 +23,35 @@ from vllm.entrypoints.openai.completion.protocol import (
 )
 
 from conf_server.serving.summaries import WithEarlyStop, WithSummary
-from conf_server.serving.think_response import WithThinking
+from conf_server.serving.think_response import THOUGHT_EXAMPLE, WithThinking
+
+_CHAT_EXAMPLE: Final[Any] = {
+    "id": "chatcmpl-9f1d",
+    "object": "chat.completion",
+    "created": 1767225600,
+    "model": "smol",
+    "choices": [
+        {
+            "index": 0,
+            "message": {
+                "role": "assistant",
+                "content": "The capital of France is Paris.",
+            },
+            "finish_reason": "stop",
+            "logprobs": {
+                "content": [],
+                "confidence_summary": {
+                    "mean_confidence": 7.07,
+                    "tail_2048_mean_conf": 7.07,
+                    "min_sliding_2048_mean_conf": 3.7,
+                    "bottom_0.1_sliding_2048_mean_conf": 3.7,
+                    "bottom_0.5_sliding_2048_mean_conf": 5.84,
+                },
+            },
+        }
+    ],
+    "usage": {"prompt_tokens": 37, "completion_tokens": 8, "total_tokens": 45},
+}
 
 
 class ConfidenceToken(ChatCompletionLogProbsContent):
@@ -60,45 +90,17 @@ class ConfidenceChatChoice(WithEarlyStop, ChatCompletionResponseChoice):
 class ConfidenceChatCompletionResponse(ChatCompletionResponse):
     """OpenAI's answer of a chat, with confidence beside the log-probabilities."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": "chatcmpl-9f1d",
-                    "object": "chat.completion",
-                    "created": 1767225600,
-                    "model": "smol",
-                    "choices": [
-                        {
-                            "index": 0,
-                            "message": {
-                                "role": "assistant",
-                                "content": "The capital of France is Paris.",
-                            },
-                            "finish_reason": "stop",
-                            "logprobs": {
-                                "content": [],
-                                "confidence_summary": {
-                                    "mean_confidence": 7.07,
-                                    "tail_2048_mean_conf": 7.07,
-                                    "min_sliding_2048_mean_conf": 3.7,
-                                    "bottom_0.1_sliding_2048_mean_conf": 3.7,
-                                    "bottom_0.5_sliding_2048_mean_conf": 5.84,
-                                },
-                            },
-                        }
-                    ],
-                    "usage": {"prompt_tokens": 37, "completion_tokens": 8, "total_tokens": 45},
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [_CHAT_EXAMPLE]})
 
     choices: list[ConfidenceChatChoice]  # type: ignore[assignment]  # of a subclass
 
 
 class ThinkChatCompletionResponse(WithThinking, ConfidenceChatCompletionResponse):
     """A chat's answer that many traces have voted for."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [_CHAT_EXAMPLE | {"think": THOUGHT_EXAMPLE}]}
+    )
 
 
 class ConfidenceCompletionLogProbs(WithSummary, CompletionLogProbs):

@@ -88,6 +88,19 @@ class AnswerOptions(_Strict):
 class ThinkOptions(_Strict):
     """How often a question is thought about, which traces are ended, and how they vote."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "budget": 32,
+                    "warmup": 8,
+                    "keep_top": 0.1,
+                    "answer": {"extract": "boxed", "equal": "number"},
+                }
+            ]
+        }
+    )
+
     budget: Annotated[int, Field(ge=1)] = Field(default=16, description="Traces at most.")
     concurrency: Annotated[int, Field(ge=1)] = Field(
         default=16, description="Traces that run at a time, at most."

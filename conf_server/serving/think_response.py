@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
+
+THOUGHT_EXAMPLE: Final[Any] = {
+    "answer": "70",
+    "stopped_by": "consensus",
+    "threshold": 14.2,
+    "groups": [{"answer": "70", "votes": 2, "weight": 29.4, "traces": [0, 1]}],
+    "votes": {"min_window_weighted": {"answer": "70", "num_votes": 2, "confidence": 14.7}},
+    "traces": [
+        {
+            "index": 0,
+            "phase": "warmup",
+            "status": "finished",
+            "answer": "70",
+            "num_tokens": 9120,
+            "min_conf": 14.9,
+            "mean_conf": 17.3,
+            "tail_conf": 18.1,
+            "bottom_window_conf": 15.2,
+            "certainty": 21.0,
+            "voted": True,
+        }
+    ],
+    "usage": {"warmup_tokens": 9120, "final_tokens": 8741},
+    "warnings": [],
+}
 
 
 class AnswerGroup(BaseModel):
@@ -57,6 +82,8 @@ class PhaseTokens(BaseModel):
 
 class Thinking(BaseModel):
     """What has come of a question that was thought about many times."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [THOUGHT_EXAMPLE]})
 
     answer: str | None = Field(description="The winner of the first vote; null where there is none")
     stopped_by: Literal["budget", "consensus", "max_total_tokens"] = Field(

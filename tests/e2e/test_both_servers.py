@@ -109,6 +109,13 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
             "/v1/uncertainty",
             {"messages": CHAT["messages"], "uncertainty": {"methods": ["fast"]}, "max_tokens": 8},
         ),
+        # Greedy: three times the same, so that the threshold is what each trace has at least.
+        (
+            "/v1/think/chat/completions",
+            CHAT
+            | {"think": {"budget": 3, "warmup": 1, "window": 4, "answer": {"extract": "text"}}}
+            | {"max_tokens": 40},
+        ),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )

@@ -22,6 +22,7 @@ WHOLE: dict[str, Any] = {
     "/v1/chat/completions": CHAT | {"n": 8},
     "/v1/completions": LONG | {"prompt": "One, two,", "n": 8},
     "/v1/uncertainty": CHAT,
+    "/v1/think/chat/completions": CHAT,
     "/v1/score": {"items": [{"prompt": [n] * 900, "completion": [5] * 90} for n in range(60)]},
 }
 STREAMS = {path: WHOLE[path] | {"stream": True} for path in WHOLE if path != "/v1/score"}

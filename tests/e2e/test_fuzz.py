@@ -20,6 +20,7 @@ ROUTES = {
     "/v1/score": "ScoreRequest",
     "/v1/hidden_states": "HiddenStatesRequest",
     "/v1/uncertainty": "UncertaintyRequest",
+    "/v1/think/chat/completions": "ThinkRequest",
 }
 # vLLM's own fields are vLLM's to fuzz: of its two routes only what meets ours stays.
 OURS = {
@@ -68,12 +69,17 @@ def api_schema(server: Server) -> Any:
             model["additionalProperties"] = False
             model["required"] = ["max_tokens"]
         elif path not in ("/v1/score", "/v1/hidden_states"):
-            kept = {"confidence", "logprobs", *OURS} & set(model["properties"])
+            kept = {"confidence", "logprobs", "think", *OURS} & set(model["properties"])
             model["properties"] = {
                 field: OURS.get(field, model["properties"][field]) for field in kept
             }
             model["additionalProperties"] = False
             model["required"] = ["max_tokens", "messages" if "chat" in path else "prompt"]
+            if "think" in path:
+                options = models["ThinkOptions"]
+                options["properties"]["budget"] = N_SAMPLES
+                options["required"] = ["budget"]
+                model["required"].append("think")
     return schemathesis.openapi.from_dict(document)
 
 

@@ -26,6 +26,7 @@ POSTS = [
     "/v1/score",
     "/v1/hidden_states",
     "/v1/uncertainty",
+    "/v1/think/chat/completions",
     "/v1/responses",
     "/tokenize",
 ]

@@ -16,8 +16,11 @@ from conf_server.serving.hidden_states_protocol import (
 from conf_server.serving.responses import (
     ConfidenceChatCompletionResponse,
     ConfidenceCompletionResponse,
+    ThinkChatCompletionResponse,
 )
 from conf_server.serving.score_protocol import ScoreRequest, ScoreResponse
+from conf_server.serving.think_protocol import ThinkOptions
+from conf_server.serving.think_response import Thinking
 from conf_server.serving.uncertainty_protocol import (
     MethodList,
     UncertaintyRequest,
@@ -34,8 +37,11 @@ OURS = [
     UncertaintyRequest,
     UncertaintyResponse,
     MethodList,
+    ThinkOptions,
+    Thinking,
 ]
 OF_VLLM = [ConfidenceChatCompletionResponse, ConfidenceCompletionResponse]
+EXTENDED = [*OF_VLLM, ThinkChatCompletionResponse]
 ROUTES = {
     "/v1/score": ("post", "ScoreRequest", "ScoreResponse"),
     "/v1/hidden_states": ("post", "HiddenStatesRequest", "HiddenStatesResponse"),
@@ -46,6 +52,7 @@ ROUTES = {
         "ConfidenceChatCompletionResponse",
     ),
     "/v1/completions": ("post", "ConfidenceCompletionRequest", "ConfidenceCompletionResponse"),
+    "/v1/think/chat/completions": ("post", "ThinkRequest", "ThinkChatCompletionResponse"),
     "/v1/uncertainty/methods": ("get", None, "MethodList"),
 }
 
@@ -103,7 +110,7 @@ def test_everything_of_ours_is_described(document: dict[str, Any], model: type[B
             assert schema.get("description") or says_itself, (name, field)
 
 
-@pytest.mark.parametrize("model", [*OURS, *OF_VLLM], ids=lambda model: model.__name__)
+@pytest.mark.parametrize("model", [*OURS, *EXTENDED], ids=lambda model: model.__name__)
 def test_examples_are_right(document: dict[str, Any], model: type[BaseModel]) -> None:
     (example,) = document["components"]["schemas"][model.__name__]["examples"]
     model.model_validate(example)
