@@ -54,6 +54,12 @@ COMMANDS: Final[Mapping[str, Command]] = {
         "IN -o OUT",
         "POST /v1/uncertainty for every line of a file",
     ),
+    "allocate": Command(
+        "conf_server.allocate.command:main",
+        "conf_server.allocate.command:make_parser",
+        "IN --budget N",
+        "which question should be answered how often again?",
+    ),
     "report": Command(
         "conf_server.report.command:main",
         "conf_server.report.command:make_parser",

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PURE = ("stats", "uncertainty")
+PURE = ("stats", "uncertainty", "thinking")
 
 
 def modules(folder: str = "") -> Iterator[Path]:
@@ -107,6 +107,7 @@ def loaded_with(*names: str) -> set[str]:
 ROOMS = {
     "stats": set[str](),
     "uncertainty": {"stats"},
+    "thinking": {"stats"},
     "engine": {"stats"},
     "backends": {"engine", "stats"},
     "scorer": {"backends", "stats"},
@@ -122,6 +123,7 @@ ROOMS = {
         *("before_start", "commands", "installation", "vllm_flags"),
     },
     "report": {"uncertainty", "stats", "command_parser"},
+    "allocate": {"report", "thinking", "uncertainty", "stats", "command_parser"},
     "client": set(),
     "batch": {"client", "report", "uncertainty", "stats", "command_parser", "early_refusal"},
     "integrations": {"client"},

@@ -1,0 +1,1 @@
+"""Thinking many times and voting: the pure parts."""
