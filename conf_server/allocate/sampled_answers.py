@@ -19,6 +19,10 @@ ENDED: Final = ("finished", "length")
 """`status` of a trace that had come to its end, or to the end of its room."""
 
 
+MOST_VOTES: Final = 10**9
+"""No answer has as many: a larger number is a mistake."""
+
+
 @dataclass
 class SampledQuestion:
     """A question and the answers of its samples.
@@ -208,8 +212,10 @@ def _add_groups(question: SampledQuestion, think: Mapping[str, Any]) -> None:
         raise ValueError("`think.groups`: must be a list")
     for index, group in enumerate(groups):
         votes = group.get("votes") if isinstance(group, dict) else None
-        if type(votes) is not int or votes < 0:
-            raise ValueError(f"`think.groups.{index}.votes`: must be a whole number of at least 0")
+        if type(votes) is not int or not 0 <= votes <= MOST_VOTES:
+            raise ValueError(
+                f"`think.groups.{index}.votes`: must be a whole number from 0 to {MOST_VOTES}"
+            )
         if text := _text(group.get("answer")):
             question.votes[text] += votes
         else:
