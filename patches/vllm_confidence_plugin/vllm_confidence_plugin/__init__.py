@@ -56,4 +56,4 @@ class ConfidencePlugin:
 
 def _is_conf_server(args: Namespace) -> bool:
     """Whether the server's flags are ours: a stock server does not know them."""
-    return hasattr(args, "confidence_mode")
+    return hasattr(args, "token_statistics")
