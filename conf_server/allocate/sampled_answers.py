@@ -8,16 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from conf_server.batch.records import USERS
 from conf_server.report.json_lines import ReportError, read_objects
+from conf_server.report.outputs import is_repeated
 from conf_server.report.questions import REQUEST, Questions, is_request
 from conf_server.thinking.allocation import Tally
 
-USERS: Final = ("id", "correct", "reference", "metadata")
-"""Fields that an output of a batch command repeats of its input, beside the question."""
-
 ENDED: Final = ("finished", "length")
 """`status` of a trace that had come to its end, or to the end of its room."""
-
 
 MOST_VOTES: Final = 10**9
 """No answer has as many: a larger number is a mistake."""
@@ -33,6 +31,7 @@ class SampledQuestion:
         is_uncertainty: whether its samples are of /v1/uncertainty.
         votes: how many samples have given each answer, as text.
         missing: samples without an answer.
+        uncounted: traces that were stopped or cancelled, and say nothing.
     """
 
     name: tuple[str, Any]
@@ -40,6 +39,7 @@ class SampledQuestion:
     is_uncertainty: bool = False
     votes: Counter[str] = field(default_factory=Counter)
     missing: int = 0
+    uncounted: int = 0
 
     @property
     def tally(self) -> Tally:
@@ -54,7 +54,7 @@ class SampledQuestion:
         line = dict(self.request)
         if type(line.get("seed")) is int:
             # The same seed would draw the same samples again.
-            line["seed"] += self.votes.total() + self.missing
+            line["seed"] += self.votes.total() + self.missing + self.uncounted
         if self.is_uncertainty:
             line["uncertainty"] = {
                 **_object(line, "uncertainty"),
@@ -107,10 +107,10 @@ def read_answers(paths: Sequence[str], asked: Questions | None = None) -> Sample
     """
     found = SampledAnswers()
     for path in paths:
-        seen: set[tuple[Any, ...]] = set()
+        seen: set[int] = set()
         for number, line in read_objects(path):
             try:
-                if _is_repeated(line, seen):
+                if is_repeated(line, seen):
                     continue
                 _add(found, number, line, asked, len(paths) > 1)
             except ValueError as error:
@@ -119,17 +119,6 @@ def read_answers(paths: Sequence[str], asked: Questions | None = None) -> Sample
     if not found.questions:
         raise ReportError(f"{', '.join(paths)}: no question in it")
     return found
-
-
-def _is_repeated(line: Mapping[str, Any], seen: set[tuple[Any, ...]]) -> bool:
-    """Whether a run has written the same answer before."""
-    if "request" not in line or "result" not in line:
-        return False
-    key = (line.get("line"), line["request"], line.get("server"))
-    if key in seen:
-        return True
-    seen.add(key)
-    return False
 
 
 def _add(
@@ -222,8 +211,10 @@ def _add_groups(question: SampledQuestion, think: Mapping[str, Any]) -> None:
             question.missing += votes
     traces = think.get("traces")
     for trace in traces if isinstance(traces, list) else ():
-        if isinstance(trace, dict) and trace.get("status") in ENDED:
-            question.missing += trace.get("answer") is None
+        if isinstance(trace, dict):
+            ended = trace.get("status") in ENDED
+            question.missing += ended and trace.get("answer") is None
+            question.uncounted += not ended
 
 
 def _text(answer: object) -> str:

@@ -123,7 +123,7 @@ ROOMS = {
         *("before_start", "commands", "installation", "vllm_flags"),
     },
     "report": {"uncertainty", "stats", "command_parser"},
-    "allocate": {"report", "thinking", "uncertainty", "stats", "command_parser"},
+    "allocate": {"batch", "report", "thinking", "uncertainty", "stats", "command_parser"},
     "client": set(),
     "batch": {"client", "report", "uncertainty", "stats", "command_parser", "early_refusal"},
     "integrations": {"client"},

@@ -15,7 +15,7 @@ from conf_server import cli
 
 SURE = {"id": "sure", "answers": ["70"] * 8}
 TORN = {"id": "torn", "answers": ["70", "68", None, "70", " 68 "]}
-ASKED = {"messages": [{"role": "user", "content": "1 + 1?"}], "seed": 7}
+ASKED: dict[str, Any] = {"messages": [{"role": "user", "content": "1 + 1?"}], "seed": 7}
 
 
 def written(path: Path, *lines: Any) -> str:
@@ -107,6 +107,20 @@ def test_a_line_with_its_question_is_the_next_request(
     (line,) = allocated(capsys, path)
     think = {"vote": ["majority"], "budget": 10, "calibrate": "none"}
     assert line == {"id": "torn", **ASKED, "seed": 12, "think": think}
+
+
+def test_the_seeds_of_traces_that_were_stopped_are_used_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    statuses = ["finished", "finished", "length", "cancelled", "stopped_low_confidence"]
+    traces = [
+        {"status": status, "answer": None if status == "length" else "1"} for status in statuses
+    ]
+    line = thought(("1", 2), **ASKED, reference="2", think={"traces": traces})
+    questions = written(tmp_path / "questions.jsonl", ASKED)
+    path = written(tmp_path / "in.jsonl", line)
+    (found,) = allocated(capsys, path, f"--questions={questions}")
+    assert found["seed"] == ASKED["seed"] + len(statuses)
 
 
 @pytest.mark.parametrize(
