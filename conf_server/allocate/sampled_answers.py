@@ -180,8 +180,11 @@ def _request(line: Mapping[str, Any], asked: Questions | None) -> dict[str, Any]
     if not is_request(line):
         return {}
     if "result" in line:
-        return {name: line[name] for name in (*USERS, *REQUEST) if name in line}
-    return {name: value for name, value in line.items() if name != "answers"}
+        # Whether the answer there was right says nothing of the next one.
+        kept = [name for name in (*USERS, *REQUEST) if name != "correct"]
+        return {name: line[name] for name in kept if name in line}
+    told = {"answers", "think"} if "groups" in _object(line, "think") else {"answers"}
+    return {name: value for name, value in line.items() if name not in told}
 
 
 def _uncertainty_answers(result: Mapping[str, Any]) -> Iterator[object]:

@@ -109,6 +109,26 @@ def test_a_line_with_its_question_is_the_next_request(
     assert line == {"id": "torn", **ASKED, "seed": 12, "think": think}
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        thought(("1", 2), ("2", 2), **ASKED, id="a", correct=True, reference="2"),
+        {"id": "a", **ASKED, "reference": "2", "think": {"groups": [{"answer": "1", "votes": 4}]}},
+    ],
+)
+def test_what_was_answered_is_no_part_of_the_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: dict[str, Any]
+) -> None:
+    (found,) = allocated(capsys, written(tmp_path / "in.jsonl", line))
+    assert found.pop("seed", 11) == 11
+    assert found == {
+        "id": "a",
+        "messages": ASKED["messages"],
+        "reference": "2",
+        "think": {"budget": 10, "calibrate": "none"},
+    }
+
+
 def test_the_seeds_of_traces_that_were_stopped_are_used_up(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
