@@ -60,6 +60,12 @@ COMMANDS: Final[Mapping[str, Command]] = {
         "IN -o OUT",
         "think many times about every line, and vote",
     ),
+    "allocate": Command(
+        "conf_server.allocate.command:main",
+        "conf_server.allocate.command:make_parser",
+        "IN --budget N",
+        "which question should be answered how often again?",
+    ),
     "report": Command(
         "conf_server.report.command:main",
         "conf_server.report.command:make_parser",

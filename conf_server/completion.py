@@ -18,7 +18,12 @@ from conf_server.vllm_flags import installed_flags
 SHELLS: Final = ("bash", "zsh", "fish")
 NO_SHTAB: Final = "shtab is not installed: pip install 'conf-server[completion]'"
 
-_FILES: Final = frozenset({"input", "train", "file", "output", "labels", "texts", "background"})
+_FILES: Final = frozenset(
+    {
+        *("input", "inputs", "train", "file", "output", "labels", "questions", "texts"),
+        "background",
+    }
+)
 _FOLDERS: Final = frozenset({"model", "model_tag", "png", "reference", "fitted", "uhead"})
 
 

@@ -36,7 +36,7 @@ def read_output(
     seen: set[int] = set()
     for number, line in read_objects(path):
         try:
-            if _is_repeated(line, seen):
+            if is_repeated(line, seen):
                 answers.repeated.append(number)
                 continue
             request = questions.behind(line) if questions else {}
@@ -56,7 +56,7 @@ def read_output(
     return answers
 
 
-def _is_repeated(line: Mapping[str, Any], seen: set[int]) -> bool:
+def is_repeated(line: Mapping[str, Any], seen: set[int]) -> bool:
     """Whether the same server's answer to the same request and line was there before."""
     if "request" not in line:
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -13,7 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from conf_server.refusal import RefusalError
 from conf_server.settings import MAX_WINDOW, ConfidenceSettings, Mode
 from conf_server.stats.columns import TokenStatistic
-from conf_server.stats.confidence import confidence_summary, token_confidence
+from conf_server.stats.confidence import (
+    confidence_summary,
+    token_confidence,
+    with_sampled_token,
+)
 from conf_server.stats.early_stop import STOP_REASON, EarlyStop
 from conf_server.stats.metrics import LOGPROB_METRICS, METRICS, MetricValues, metric_values
 from conf_server.stats.trace import TraceRows
@@ -96,6 +100,11 @@ class AnswerConfidenceOptions(ConfidenceOptions):
     early_stop: EarlyStopOptions | None = Field(
         default=None, description="End the answer where its confidence becomes low."
     )
+    include_sampled: bool | None = Field(
+        default=None,
+        description="Let the sampled token count beside the `top_k` likeliest, twice where it is "
+        "one of them. Default: false.",
+    )
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,7 @@ class Confidence:
         takes_defaults: the request names no metrics, so that it gets what the server has by
             default.
         early_stop: when the answer is ended; None for never.
+        include_sampled: whether a token's confidence is that of `with_sampled_token`.
     """
 
     mode: Mode
@@ -122,6 +132,7 @@ class Confidence:
     masked: bool = False
     takes_defaults: bool = True
     early_stop: EarlyStop | None = None
+    include_sampled: bool = False
 
     @classmethod
     def resolve(
@@ -137,8 +148,8 @@ class Confidence:
             candidates: most of the likeliest tokens that a row can name.
 
         Raises:
-            RefusalError: `top_k` is above what the engine may be asked for, or answers cannot be
-                ended early.
+            RefusalError: `top_k` is above what the engine may be asked for, answers cannot be
+                ended early, or an early stop would go by another number than the answer's.
         """
         given = options or ConfidenceOptions()
         top_k = given.top_k or settings.top_k
@@ -149,7 +160,15 @@ class Confidence:
                 top_k,
             )
         mode, window = given.mode or settings.mode, given.window or settings.window
-        early = given.early_stop if isinstance(given, AnswerConfidenceOptions) else None
+        early, include_sampled = None, False
+        if isinstance(given, AnswerConfidenceOptions):
+            early, include_sampled = given.early_stop, bool(given.include_sampled)
+        if early is not None and include_sampled:
+            raise RefusalError(
+                "confidence.include_sampled",
+                "not together with `early_stop`, which goes by the confidence of the likeliest "
+                "alone.",
+            )
         if early is not None and (obstacle := no_early_stop(mode, settings)):
             raise RefusalError("confidence.early_stop", obstacle)
         return cls(
@@ -161,7 +180,23 @@ class Confidence:
             vocab_size=vocab_size,
             takes_defaults=given.metrics is None,
             early_stop=None if early is None else early.resolved(window),
+            include_sampled=include_sampled,
         )
+
+    def under_grammar(self) -> Confidence:
+        """The same for an answer whose logits a grammar masks.
+
+        Raises:
+            RefusalError: the sampled token is to count. Its log-probability is of what the grammar
+                allows, and a confidence is of what the model thinks.
+        """
+        if self.include_sampled:
+            raise RefusalError(
+                "confidence.include_sampled",
+                "not where a grammar masks the logits: the sampled token's log-probability is then "
+                "of what the grammar allows, not of what the model thinks.",
+            )
+        return replace(self, masked=True)
 
     def width(self, shown: int) -> int:
         """How many candidates a row has to hold, if the client wants to see `shown` (-1: all)."""
@@ -173,9 +208,14 @@ class Confidence:
 
     def confidences(self, rows: TraceRows) -> NDArray[np.floating]:
         """Confidence of each token in nats, higher for a surer model; NaN where it has none."""
+        of_likeliest: NDArray[np.floating]
         if rows.statistics is not None:
-            return rows.statistics[:, TokenStatistic.CONFIDENCE]
-        return token_confidence(rows.candidate_logprobs, self.top_k)
+            of_likeliest = rows.statistics[:, TokenStatistic.CONFIDENCE]
+        else:
+            of_likeliest = token_confidence(rows.candidate_logprobs, self.top_k)
+        if not self.include_sampled:
+            return of_likeliest
+        return with_sampled_token(of_likeliest, rows.logprobs, self.top_k)
 
     def summary(self, rows: TraceRows) -> dict[str, float | None]:
         """The `confidence_summary` of a whole answer."""

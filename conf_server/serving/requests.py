@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 from fastapi import Request
@@ -114,7 +113,7 @@ class ConfidenceRequest(CheckedBody, SplicedRequest):
         params: SamplingParams = parent.to_sampling_params(*args, **kwargs)
         if self._resolved is not None:
             if params.structured_outputs is not None:
-                self._resolved = replace(self._resolved, masked=True)
+                self._resolved = self._resolved.under_grammar()
             _ask_engine(params, self._resolved, self.shown_candidates)
         return params
 

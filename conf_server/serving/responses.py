@@ -6,7 +6,7 @@ here are for the schema only.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from pydantic import ConfigDict, Field
 from vllm.entrypoints.openai.chat_completion.protocol import (

@@ -257,6 +257,10 @@ def traced_confidence(
     options = given or AnswerConfidenceOptions()
     if options.early_stop is not None:
         raise RefusalError("confidence.early_stop", "traces are ended as `think` says.")
+    if options.include_sampled:
+        raise RefusalError(
+            "confidence.include_sampled", "traces vote with the confidence of the likeliest alone."
+        )
     if options.mode == "empty":
         raise RefusalError("confidence.mode", "traces vote with their confidence: not `empty`.")
     if None not in (think.top_k, options.top_k) and think.top_k != options.top_k:

@@ -40,6 +40,26 @@ def token_confidence(top_logprobs: ArrayLike, k: int) -> Floats:
     return 0.0 - rows[:, :k].mean(axis=1, dtype=np.float64)  # 0.0 -: no negative zero
 
 
+def with_sampled_token(confidence: ArrayLike, logprobs: ArrayLike, k: int) -> Floats:
+    """Confidence over the k likeliest candidates and the sampled token beside them.
+
+    (k C - log p)/(k + 1), with C of `token_confidence` and p the sampled token's probability. It is
+    what the vLLM plugin of PETS (github.com/ZDCSlab/PETS, arXiv 2602.16745) gives of vLLM's flat
+    log-probabilities, whose row is the sampled token and then the k likeliest: a token that is
+    among these counts twice. DeepConf does not add it.
+
+    Args:
+        confidence: (n,) nats, over k candidates.
+        logprobs: (n,) the sampled tokens' log-probabilities in nats, of the same distribution.
+        k: how many candidates.
+
+    Returns:
+        (n,) float64 nats, not finite where one of the two is not.
+    """
+    c, own = np.asarray(confidence, np.float64), np.asarray(logprobs, np.float64)
+    return (k * c - own) / (k + 1)
+
+
 def sliding_mean(values: ArrayLike, window: int) -> Floats:
     """The mean of `values` over max(0, t-window+1)..t, for every t.
 

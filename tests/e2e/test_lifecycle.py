@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import math
 import os
+import shutil
 import socket
 import ssl
 import subprocess
@@ -32,6 +33,7 @@ from vllm.version import __version__ as vllm_version
 import conf_server
 from conf_server.serving.routes import router, server_router
 from conf_server.stats.metrics import METRICS
+from tests.e2e import plugin_client
 from tests.server import START_TIMEOUT_S, Server
 
 pytestmark = pytest.mark.only_vllm("processes, sockets, reasoning, the plugin")
@@ -267,13 +269,46 @@ def check_samples_are_the_models_own(http: httpx.Client, without_config: Server)
 
 
 @pytest.fixture(scope="module")
-def two_processes(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Two API processes before two data-parallel engines."""
+def with_plugin(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of the launcher of PETS, where our plugin is installed."""
+    plugin = Path(__file__).parents[2] / "patches/vllm_confidence_plugin"
+    # Files that setuptools leaves beside what it builds are not to lie in the checkout.
+    copy = shutil.copytree(plugin, tmp_path_factory.mktemp("plugin") / "source")
+    site = tmp_path_factory.mktemp("site")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--target", str(site), str(copy)], check=True)
+    path = os.pathsep.join([str(site), str(plugin.parents[1])])
+    return {**plugin_client.LAUNCHER, "PYTHONPATH": path}
+
+
+@pytest.fixture(scope="module")
+def two_processes(
+    model_path: Path, with_plugin: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """Two API processes before two data-parallel engines, as the launcher of PETS starts them."""
     log = tmp_path_factory.mktemp("two") / "log"
     flags = ["--api-server-count=2", "--data-parallel-size=2", "--max-model-len=1024"]
     # One core an engine: left to itself, vLLM binds each to all there are.
-    with Server(model_path, flags, log, environ={"VLLM_CPU_OMP_THREADS_BIND": "0|1"}) as server:
+    environ = {"VLLM_CPU_OMP_THREADS_BIND": "0|1", **with_plugin}
+    with Server(model_path, flags, log, environ=environ) as server:
         yield server
+
+
+def test_the_plugins_environment_is_honoured_by_conf_server(two_processes: Server) -> None:
+    """And the plugin, where it is still installed, changes nothing."""
+    check_a_client_of_the_plugin(two_processes)
+
+
+def check_a_client_of_the_plugin(server: Server) -> None:
+    """It gets its summaries, and nothing of single tokens, which `VLLM_CONF_MODE` leaves out."""
+    with server.client() as client:
+        assert plugin_client.asked_with_openai(client, 2)
+    assert plugin_client.asked_plainly(server.url, server.api_key, 2)
+    body = CHAT | {"max_tokens": 3, "logprobs": True, "top_logprobs": 20}
+    del body["confidence"]
+    told = server.post("/v1/chat/completions", body).json()["choices"][0]["logprobs"]
+    assert told["content"] == []
+    assert tuple(told["confidence_summary"]) == plugin_client.KEYS
 
 
 def test_two_api_processes_and_two_engines(two_processes: Server) -> None:
@@ -421,12 +456,8 @@ def test_a_dead_engine_is_a_503_and_a_failed_exit(model_path: Path, tmp_path: Pa
 
 
 def test_the_plugin_in_a_stock_server_gives_the_same_numbers(
-    server: Server, model_path: Path, tmp_path: Path
+    server: Server, model_path: Path, with_plugin: dict[str, str], tmp_path: Path
 ) -> None:
-    plugin = Path(__file__).parents[2] / "patches/vllm_confidence_plugin"
-    site = tmp_path / "site"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "--target", str(site), str(plugin)], check=True)
     chat = CHAT | {"max_tokens": 12, "temperature": 0, "confidence": {"mode": "summary"}}
     score = {
         "metrics": ["perplexity", "maximum_sequence_probability"],  # exact from a top k too
@@ -449,10 +480,7 @@ def test_the_plugin_in_a_stock_server_gives_the_same_numbers(
         ["--max-model-len=1024", "--dtype=float32", "--enforce-eager", "--api-key=secret"],
         tmp_path / "log",
         api_key="secret",
-        environ={
-            "VLLM_PLUGINS": "confidence_logprobs",
-            "PYTHONPATH": os.pathsep.join([str(site), str(plugin.parents[1])]),
-        },
+        environ=with_plugin,
         module=("vllm.entrypoints.openai.api_server",),
     )
     with stock:
@@ -476,6 +504,8 @@ def test_the_plugin_in_a_stock_server_gives_the_same_numbers(
             assert stream.complete
             assert "confidence_summary" in "".join(stream.lines)
         check_responses(server, stock)
+        check_a_client_of_the_plugin(stock)
+        check_the_sampled_token_counts(server, stock)
 
 
 def check_responses(server: Server, stock: Server) -> None:
@@ -493,6 +523,13 @@ def check_responses(server: Server, stock: Server) -> None:
     assert parts[0]["confidence_summary"]["mean_confidence"] > 0
     for part in parts[1:]:
         compare(parts[0], part)
+
+
+def check_the_sampled_token_counts(server: Server, stock: Server) -> None:
+    chat = CHAT | {"max_tokens": 12, "temperature": 0}
+    chat["confidence"] = {"mode": "per_token", "include_sampled": True}
+    answers = [each.post("/v1/chat/completions", chat).json() for each in (server, stock)]
+    compare(*map(numbers_of, answers))
 
 
 def check_guarded(server: Server) -> None:

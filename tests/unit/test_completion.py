@@ -23,9 +23,10 @@ done
 """
 
 OFFERED = {
-    "conf-server ": "serve score uncertainty think report fit check config completion",
+    "conf-server ": "serve score uncertainty think allocate report fit check config completion",
     "conf-server sc": "score",
     "conf-server score --con": "--concurrency",
+    "conf-server allocate --num": "--num-answers",
     "conf-server fit --keep": "--keep-states",
     "conf-server serve --confidence-m": "--confidence-mode",
     "conf-server --max-model": "--max-model-len",

@@ -135,6 +135,7 @@ ROOMS = {
         *("before_start", "commands", "installation", "vllm_flags"),
     },
     "report": {"thinking", "uncertainty", "stats", "command_parser"},
+    "allocate": {"batch", "report", "thinking", "uncertainty", "stats", "command_parser"},
     "client": set(),
     "batch": {
         *("client", "report", "thinking", "uncertainty", "stats"),

@@ -1,7 +1,8 @@
 """vLLM's own log-probabilities, a dict of `Logprob` for each token, as a `TokenTrace`.
 
 They come from an output processor of vLLM's: in a stock server with the plugin, and for
-requests that ask for the log-probabilities of the whole vocabulary.
+requests that ask for the log-probabilities of the whole vocabulary. A `FlatLogprobs` makes such a
+dict of each of its rows.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,6 +20,9 @@ def append_stock_rows(
 
     vLLM's dict holds the sampled token once and first, whatever its rank. So the candidates
     are sorted by their log-probability here; those that tie keep vLLM's order.
+
+    Args:
+        rows: a list or a `FlatLogprobs`, where a token without a row has an empty one.
 
     Raises:
         ValueError: a row is missing, or has fewer candidates than the trace is wide.

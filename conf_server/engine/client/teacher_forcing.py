@@ -123,7 +123,7 @@ def _rows(result: RequestOutput, text: ForcedText, wanted: WantedRows) -> TraceR
     else:
         trace = TokenTrace(wanted.width)
         if needed:
-            append_stock_rows(trace, text.token_ids[-needed:], list(given)[-needed:])
+            append_stock_rows(trace, text.token_ids[-needed:], given[-needed:])
     rows = trace.rows(len(trace) - needed, len(trace))
     scored = text.token_ids[text.first_scored :]
     return rows if rows.token_ids.tolist() == scored else None

@@ -12,7 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from vllm.entrypoints.scale_out.token_in_token_out.protocol import GenerateRequest
-from vllm.logprobs import Logprob
+from vllm.logprobs import (
+    FlatLogprobs,
+    Logprob,
+    append_logprobs_for_next_position,
+    create_sample_logprobs,
+)
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
@@ -26,6 +31,7 @@ from conf_server.engine.client.output_processor import ConfidenceOutputProcessor
 from conf_server.engine.client.stock_logprobs import append_stock_rows
 from conf_server.engine.marks import Mark, PromptMark, SamplesMark, mark_of, set_mark
 from conf_server.stats.columns import NUM_TOKEN_STATISTICS
+from conf_server.stats.confidence import token_confidence, with_sampled_token
 from conf_server.stats.row_layout import RowLayout
 from conf_server.stats.trace import TokenTrace
 
@@ -423,3 +429,40 @@ def test_a_token_without_a_rank_has_rank_0() -> None:
     trace = TokenTrace(0)
     append_stock_rows(trace, [7], [{7: Logprob(-0.5)}])
     assert trace.all().ranks.tolist() == [0]
+
+
+def stock_rows(flat: bool) -> Any:
+    """Three tokens as vLLM's output processor keeps them: two among the likeliest, one not."""
+    kept = create_sample_logprobs(flat)
+    for token, own, rank in ((7, -0.5, 1), (9, -2.0, 3), (99, -6.0, 50)):
+        ids, logprobs = [token, *TOP], [own, *TOP.values()]
+        append_logprobs_for_next_position(kept, ids, logprobs, [None] * 4, rank, WIDTH)
+    return kept
+
+
+@pytest.mark.parametrize("part", [slice(None), slice(-2, None)], ids=["whole", "a delta"])
+def test_flat_rows_are_read_as_the_others(part: slice) -> None:
+    tokens = [7, 9, 99]
+    found = []
+    for flat in (True, False):
+        trace = TokenTrace(WIDTH)
+        append_stock_rows(trace, tokens[part], stock_rows(flat)[part])
+        rows = trace.all()
+        found.append([rows.named_ids.tolist(), rows.named_logprobs.tolist(), rows.ranks.tolist()])
+    assert found[0] == found[1]
+
+
+def test_the_mean_of_a_flat_row_is_the_confidence_with_the_sampled_token() -> None:
+    """That is what the plugin of PETS computes of them."""
+    flat = stock_rows(True)
+    assert isinstance(flat, FlatLogprobs)
+    places = zip(flat.start_indices, flat.end_indices, strict=True)
+    segments = [flat.logprobs[start:end] for start, end in places]
+    trace = TokenTrace(WIDTH)
+    append_stock_rows(trace, [7, 9, 99], flat)
+    rows = trace.all()
+    found = with_sampled_token(
+        token_confidence(rows.candidate_logprobs, WIDTH), rows.logprobs, WIDTH
+    )
+    assert found.tolist() == pytest.approx([-np.mean(segment) for segment in segments])
+    assert {len(segment) for segment in segments} == {WIDTH + 1}

@@ -133,6 +133,7 @@ def test_a_server_that_tells_nothing_by_default_still_votes() -> None:
     [
         ({}, {"mode": "empty"}, "confidence.mode"),
         ({}, {"early_stop": {"below": 1.0}}, "confidence.early_stop"),
+        ({}, {"include_sampled": True}, "confidence.include_sampled"),
         ({"top_k": 5}, {"top_k": 6}, "think.top_k"),
     ],
 )

@@ -33,7 +33,7 @@ def test_traces_are_asked_for_and_counted(server: Server) -> None:
     assert group["traces"] == [0, 1, 2]
     metrics = server.client.get("/metrics").text
     assert "conf_server_prompt_tokens_total 3.0" in metrics
-    assert "conf_server_generation_tokens_total 12.0" in metrics
+    assert "conf_server_generated_tokens_total 12.0" in metrics
 
 
 def test_a_trace_that_is_not_sure_enough_is_stopped(server: Server) -> None:

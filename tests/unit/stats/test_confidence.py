@@ -16,6 +16,7 @@ from conf_server.stats.confidence import (
     confidence_summary,
     sliding_mean,
     token_confidence,
+    with_sampled_token,
 )
 
 # Confidences are a few nats; 1e3 is far outside, and tests cancellation in running sums.
@@ -173,3 +174,17 @@ def test_ten_thousand_tokens_lose_no_digits(dtype: type[np.floating]) -> None:
     confidence = np.random.default_rng(0).gamma(2.0, 8.0, 10_000).astype(dtype)
     expected = slow_summary(confidence.tolist(), 2048)
     assert confidence_summary(confidence) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_sampled_token_counts_beside_the_likeliest() -> None:
+    """And twice where it is one of them: the mean of a flat row of vLLM's, which it begins."""
+    top = np.log([[0.5, 0.2, 0.1], [0.5, 0.2, 0.1]])
+    sampled = np.array([top[0, 1], math.log(0.01)])
+    flat = np.column_stack([sampled, top])
+    found = with_sampled_token(token_confidence(top, 3), sampled, 3)
+    assert found.tolist() == close((-flat.mean(axis=1)).tolist())
+
+
+def test_a_sampled_token_without_a_probability_has_no_confidence() -> None:
+    found = with_sampled_token([1.0, math.nan, 2.0], [-math.inf, -1.0, -2.0], 4)
+    assert np.isfinite(found).tolist() == [False, False, True]
