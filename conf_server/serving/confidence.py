@@ -270,8 +270,17 @@ def check_stop_strings(confidence: Confidence, stop: str | Sequence[str] | None)
     Raises:
         RefusalError: naming the field.
     """
-    strings = [stop] if isinstance(stop, str) else stop or ()
-    if confidence.early_stop is not None and STOP_REASON in strings:
+    if confidence.early_stop is not None:
+        refuse_stop_reason(stop)
+
+
+def refuse_stop_reason(stop: str | Sequence[str] | None) -> None:
+    """The same where answers may be ended early.
+
+    Raises:
+        RefusalError: naming the field.
+    """
+    if STOP_REASON in ([stop] if isinstance(stop, str) else stop or ()):
         raise RefusalError("stop", f"{STOP_REASON!r} is the stop_reason of an early stop.")
 
 

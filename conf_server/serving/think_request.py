@@ -13,13 +13,13 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from conf_server.engine.marks import send_rows_early
 from conf_server.gathering.trace_maker import TraceOrder, Watch
 from conf_server.refusal import RefusalError
+from conf_server.serving.confidence import refuse_stop_reason
 from conf_server.serving.requests import ConfidenceChatCompletionRequest
 from conf_server.serving.think_protocol import ThinkOptions, traced_confidence
 from conf_server.settings import ConfidenceSettings
 
 _NOT_HERE: Final = (
     *("use_beam_search", "logprob_token_ids", "prompt_logprobs", "kv_transfer_params", "echo"),
-    *("return_prompt_text",),
 )
 """Fields that have no meaning for many traces, or would cost for each what one needs."""
 
@@ -41,6 +41,7 @@ class ThinkRequest(ConfidenceChatCompletionRequest):
         """
         if self.n not in (None, 1):
             raise RefusalError("n", "must be 1: `think.budget` says how many traces.", self.n)
+        refuse_stop_reason(self.stop)
         for name in _NOT_HERE:
             if getattr(self, name, None):
                 raise RefusalError(name, "not available in /v1/think.")

@@ -14,7 +14,7 @@ from pydantic import Field
 from conf_server.backends.streaming import StreamingBackend
 from conf_server.gathering.trace_maker import MadeTrace, TraceOrder, Watch
 from conf_server.refusal import RefusalError
-from conf_server.serving.confidence import no_early_stop
+from conf_server.serving.confidence import no_early_stop, refuse_stop_reason
 from conf_server.serving.fields import request_id
 from conf_server.serving.host import Host
 from conf_server.serving.think_answer import ThinkJob, ready_reader
@@ -37,6 +37,7 @@ class ThinkChatRequest(ChatRequest):
 
     def check(self) -> None:
         super().check()
+        refuse_stop_reason(self.stop)
         if self.n not in (None, 1):
             raise RefusalError("n", "must be 1: `think.budget` says how many traces.", self.n)
 

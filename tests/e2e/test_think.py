@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import numpy as np
 import openai
 import pytest
@@ -250,9 +251,13 @@ def test_the_stock_client_thinks(vllm_server: Server) -> None:
 
 def test_a_client_that_leaves_ends_every_trace(server: Server) -> None:
     think = {"budget": 8, "concurrency": 4, "calibrate": "none"}
-    request = body(think, stream=True, ignore_eos=True, max_tokens=1500)
-    with server.http() as http, http.stream("POST", PATH, json=request) as response:
-        next(response.iter_lines())
+    request = body(think, ignore_eos=True, max_tokens=1500)
+    with server.http() as http:
+        with http.stream("POST", PATH, json=request | {"stream": True}) as response:
+            next(response.iter_lines())
+        until(lambda: server.unfinished() == 0)
+        with pytest.raises(httpx.ReadTimeout):
+            http.post(PATH, json=request, timeout=2)
     until(lambda: server.unfinished() == 0)
 
 
@@ -267,6 +272,7 @@ def until(done: Callable[[], bool]) -> None:
     ("fields", "field"),
     [
         ({"n": 2}, "n"),
+        ({"stop": ["confidence"]}, "stop"),
         ({"think": {"budget": 0}}, "think.budget"),
         ({"think": {"budget": 513}}, "think.budget"),
         ({"think": {"budget": 4, "warmup": 4}}, "think.warmup"),
