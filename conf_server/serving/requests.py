@@ -98,7 +98,11 @@ class ConfidenceRequest(CheckedBody, SplicedRequest):
         if self.confidence is None and not self._asks_for_logprobs():
             return
         self._resolved = Confidence.resolve(
-            self.confidence, settings, max_candidates(model_config), model_config.get_vocab_size()
+            self.confidence,
+            settings,
+            max_candidates(model_config),
+            model_config.get_vocab_size(),
+            settings.thinking if self.may_think else None,
         )
         check_shown(
             self.shown_candidates,
@@ -115,11 +119,15 @@ class ConfidenceRequest(CheckedBody, SplicedRequest):
         if self._resolved is not None:
             if params.structured_outputs is not None:
                 self._resolved = replace(self._resolved, masked=True)
+            _check_penalties(params, self._resolved)
             _ask_engine(params, self._resolved, self.shown_candidates)
         return params
 
     shown_field: ClassVar[str]
     """Name of the field that says how many candidates the client wants to see."""
+
+    may_think: ClassVar[bool] = False
+    """Whether a reasoning parser reads the answer."""
 
     @property
     def shown_candidates(self) -> int:
@@ -148,10 +156,24 @@ def _ask_engine(params: SamplingParams, confidence: Confidence, shown: int) -> N
     ask_for_rows(params, confidence.width(shown), top_k, at_end, confidence.early_stop)
 
 
+def _check_penalties(params: SamplingParams, confidence: Confidence) -> None:
+    """Refuse penalties for what an answer has said, which would forget a thinking that was ended.
+
+    Raises:
+        RefusalError: naming the field, which may come from the server's own defaults.
+    """
+    if confidence.early_stop is None or confidence.early_stop.thinking is None:
+        return
+    for name in ("presence_penalty", "frequency_penalty"):
+        if getattr(params, name):
+            raise RefusalError(name, "not available with the early_stop action `end_thinking`.")
+
+
 class ConfidenceChatCompletionRequest(ConfidenceRequest, ChatCompletionRequest):
     """POST /v1/chat/completions."""
 
     shown_field: ClassVar[str] = "top_logprobs"
+    may_think: ClassVar[bool] = True
 
     @property
     def shown_candidates(self) -> int:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,6 +23,34 @@ _NEAR: Final = 1e-6
 """Nats between a window's sum and the threshold's, below which the running sum is not trusted."""
 
 
+Action = Literal["stop", "end_thinking"]
+"""What a low confidence ends: the answer, or its thinking, after which the model answers."""
+
+
+@dataclass(frozen=True)
+class ThinkingTokens:
+    """How a model's thinking begins and ends, as tokens.
+
+    Attributes:
+        start: with these it begins.
+        end: with these it ends by itself.
+        forced: these are put in to end it; `end` is their end.
+    """
+
+    start: tuple[int, ...]
+    end: tuple[int, ...]
+    forced: tuple[int, ...]
+
+    def have_ended(self, ids: Sequence[int]) -> bool:
+        """Whether the thinking that `ids` hold, if any, has ended."""
+        return _last_place(ids, self.end) > _last_place(ids, self.start)
+
+    def end_with(self, ids: Sequence[int], new: int) -> bool:
+        """Whether thinking ends with one of the last `new` tokens."""
+        first = max(0, len(ids) - new - len(self.end) + 1)
+        return _last_place(ids[first:], self.end) >= 0
+
+
 @dataclass(frozen=True)
 class EarlyStop:
     """When an answer is ended.
@@ -30,11 +59,19 @@ class EarlyStop:
         below: nats; a full window whose mean confidence is smaller ends the answer.
         window: W, tokens of a window.
         min_tokens: tokens that an answer has at least.
+        thinking: None to end the answer. Otherwise only its thinking is ended, if it has not ended
+            by itself before.
     """
 
     below: float
     window: int
     min_tokens: int
+    thinking: ThinkingTokens | None = None
+
+    @property
+    def action(self) -> Action:
+        """What a low confidence ends."""
+        return "stop" if self.thinking is None else "end_thinking"
 
 
 class ConfidenceWindow:
@@ -76,11 +113,12 @@ def early_stop(rule: EarlyStop, confidences: ArrayLike) -> dict[str, Any]:
     """What is told of an answer that `rule` has ended.
 
     Args:
-        confidences: (n,) nats, of all its tokens.
+        confidences: (n,) nats, of all its tokens; of those before the end that was forced, where
+            only its thinking was ended.
 
     Returns:
-        `token`, how many tokens the answer has; `value`, the mean of the window that has ended it;
-        `below` and `window`, of the rule.
+        `token`, how many tokens these are; `value`, the mean of the window that has ended them;
+        `below`, `window` and `action`, of the rule.
     """
     values = np.asarray(confidences, dtype=np.float64)
     finite = values[np.isfinite(values)]
@@ -89,4 +127,14 @@ def early_stop(rule: EarlyStop, confidences: ArrayLike) -> dict[str, Any]:
         "value": window_mean(finite[-rule.window :]),
         "below": rule.below,
         "window": rule.window,
+        "action": rule.action,
     }
+
+
+def _last_place(ids: Sequence[int], part: Sequence[int]) -> int:
+    """Where `part` begins in `ids` for the last time; -1 where it never does."""
+    width, part = len(part), tuple(part)
+    for start in range(len(ids) - width, -1, -1):
+        if ids[start] == part[0] and tuple(ids[start : start + width]) == part:
+            return start
+    return -1
