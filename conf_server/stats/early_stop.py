@@ -75,28 +75,41 @@ class EarlyStop:
 
 
 class ConfidenceWindow:
-    """The last W confidences of an answer that is being made."""
+    """The last W confidences of an answer that is being made.
+
+    Attributes:
+        rule: when the answer is ended.
+    """
+
+    __slots__ = ("_is_full", "_last", "_limit", "_sum", "_tokens", "rule")
 
     def __init__(self, rule: EarlyStop) -> None:
-        self._rule = rule
+        self.rule = rule
         self._limit = rule.below * rule.window
         self._last: deque[float] = deque(maxlen=rule.window)
+        self._is_full = False
         self._sum = 0.0
         self._tokens = 0
 
     def push(self, confidence: float) -> bool:
-        """Take in the next token's confidence, in nats. Returns whether the answer ends with it."""
+        """Take in the next token's confidence, in nats. Returns whether the answer ends with it.
+
+        This runs for every token of every such answer in a scheduler's step.
+        """
         self._tokens += 1
         if math.isfinite(confidence):
-            if len(self._last) == self._rule.window:
-                self._sum -= self._last[0]
-            self._last.append(confidence)
-            self._sum += confidence
-        if len(self._last) < self._rule.window or self._tokens < self._rule.min_tokens:
+            last = self._last
+            if self._is_full:
+                self._sum += confidence - last[0]
+                last.append(confidence)
+            else:
+                self._sum += confidence
+                last.append(confidence)
+                self._is_full = len(last) == self.rule.window
+        above = self._sum - self._limit
+        if above > _NEAR or not self._is_full or self._tokens < self.rule.min_tokens:
             return False
-        if abs(self._sum - self._limit) > _NEAR:
-            return self._sum < self._limit
-        return window_mean(self._last) < self._rule.below
+        return above < -_NEAR or window_mean(self._last) < self.rule.below
 
 
 def window_mean(confidences: ArrayLike) -> float:
