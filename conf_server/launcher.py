@@ -43,7 +43,6 @@ from conf_server.engine.api_processes import (
 )
 from conf_server.engine.client.async_llm import ConfidenceAsyncLLM
 from conf_server.engine.client.probe import generates
-from conf_server.engine.client.ended_thinking import thinking_tokens
 from conf_server.engine.client.start import (
     ENGINE_STOP_TIMEOUT_S,
     Shutdown,
@@ -183,7 +182,6 @@ async def build_confidence_app(
             settings,
             statistics_obstacle=obstacle,
             early_stop_obstacle="--scheduler-cls is taken." if args.scheduler_cls else None,
-            thinking=thinking_tokens(engine.vllm_config),
         )
         init_confidence_state(app.state, settings, states, scorer)
     return app

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
-from conf_server.stats.early_stop import ThinkingTokens
-
 Mode = Literal["per_token", "summary", "stats", "empty"]
 MODES: Final[tuple[str, ...]] = get_args(Mode)
 
@@ -84,9 +82,6 @@ class ConfidenceSettings:
         similarity_device: where they run, as torch names it.
         statistics_obstacle: why the workers compute no exact token statistics, or None where
             they do. No flag alone decides it: the launcher asks the workers at start.
-        early_stop_obstacle: why no answer can be ended early beside that, or None.
-        thinking: how the model's thinking begins and ends; None without a reasoning parser, or
-            with one that knows it by other signs than fixed tokens.
     """
 
     mode: Mode = "per_token"
@@ -113,7 +108,6 @@ class ConfidenceSettings:
     similarity_device: str = "cpu"
     statistics_obstacle: str | None = "the workers have not been asked for them"
     early_stop_obstacle: str | None = None
-    thinking: ThinkingTokens | None = None
 
     @property
     def engine_statistics(self) -> bool:

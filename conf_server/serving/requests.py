@@ -26,6 +26,7 @@ from conf_server.serving.confidence import (
 from conf_server.serving.fields import RequestId
 from conf_server.serving.splices import SplicedRequest
 from conf_server.settings import ConfidenceSettings
+from conf_server.stats.early_stop import ThinkingTokens
 
 _IN_PROMPT = (
     *("tools", "documents", "reasoning_effort", "mm_processor_kwargs", "truncate_prompt_tokens"),
@@ -81,8 +82,16 @@ class ConfidenceRequest(CheckedBody, SplicedRequest):
         self._resolved = confidence
         self._ask_for_logprobs()
 
-    def resolve_confidence(self, settings: ConfidenceSettings, model_config: ModelConfig) -> None:
+    def resolve_confidence(
+        self,
+        settings: ConfidenceSettings,
+        model_config: ModelConfig,
+        thinking: ThinkingTokens | None = None,
+    ) -> None:
         """Decide what this request gets. The engine has not seen it yet.
+
+        Args:
+            thinking: as in `Confidence.resolve`.
 
         Raises:
             RefusalError: confidence is asked for beside an option that excludes it, or
@@ -102,7 +111,7 @@ class ConfidenceRequest(CheckedBody, SplicedRequest):
             settings,
             max_candidates(model_config),
             model_config.get_vocab_size(),
-            settings.thinking if self.may_think else None,
+            thinking,
         )
         check_shown(
             self.shown_candidates,
@@ -125,9 +134,6 @@ class ConfidenceRequest(CheckedBody, SplicedRequest):
 
     shown_field: ClassVar[str]
     """Name of the field that says how many candidates the client wants to see."""
-
-    may_think: ClassVar[bool] = False
-    """Whether a reasoning parser reads the answer."""
 
     @property
     def shown_candidates(self) -> int:
@@ -173,7 +179,6 @@ class ConfidenceChatCompletionRequest(ConfidenceRequest, ChatCompletionRequest):
     """POST /v1/chat/completions."""
 
     shown_field: ClassVar[str] = "top_logprobs"
-    may_think: ClassVar[bool] = True
 
     @property
     def shown_candidates(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from vllm.inputs import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from conf_server.engine.client.async_llm import ConfidenceAsyncLLM
@@ -82,19 +83,38 @@ async def client(engine: ConfidenceAsyncLLM, folder: Path) -> AsyncIterator[http
         yield http
 
 
+async def leave(engine: ConfidenceAsyncLLM, tokens: int) -> None:
+    """Take so many tokens of two streamed answers and go, as a lost client does."""
+    asked = params({**SAMPLED, "output_kind": DELTA, "n": 2}, RULE)
+    async with aclosing(engine.generate(tokens_input(PROMPT), asked, f"left-{tokens}")) as results:
+        seen = 0
+        async for result in results:
+            seen += len(result.outputs[0].token_ids)
+            if seen > 2 * tokens:
+                return
+
+
 class Run:
-    """What came out of the one engine."""
+    """What came out of the one engine.
+
+    Attributes:
+        left: requests that the client knows after others were left.
+    """
 
     def __init__(self) -> None:
         self.thinking: ThinkingTokens | None = None
         self.answers: dict[str, list[Answer]] = {}
         self.responses: dict[str, httpx.Response] = {}
+        self.left = -1
 
     async def ask(self, folder: Path) -> None:
         async with small_engine(folder, reasoning_parser="qwen3") as engine:
             self.thinking = thinking_tokens(engine.vllm_config)
             for name, (prompt, fields, rule) in ASKED.items():
                 self.answers[name] = await ask(engine, name, prompt, params(fields, rule))
+            for tokens in (2, AT + 3):
+                await leave(engine, tokens)
+            self.left = len(engine.output_processor.request_states)
             (ended,) = self.answers["ended"]
             before, left = ended.ids[: AT + 1], LENGTH - AT - 1
             rest = params({"max_tokens": left}, None)
@@ -217,6 +237,10 @@ def test_over_http_it_is_one_stream(run: Run) -> None:
     assert [c["finish_reason"] for c in choices if c["finish_reason"]] == ["length"]
     assert choices[-1]["early_stop"] == whole["early_stop"]
     assert chunks[-1]["usage"]["completion_tokens"] == LENGTH
+
+
+def test_a_client_that_leaves_ends_what_is_asked_for_it(run: Run) -> None:
+    assert run.left == 0
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,9 @@ class Answer:
         return values
 
 
-async def ask(engine: ConfidenceAsyncLLM, name: str, prompt: list[int], params: SamplingParams) -> list[Answer]:
+async def ask(
+    engine: ConfidenceAsyncLLM, name: str, prompt: list[int], params: SamplingParams
+) -> list[Answer]:
     """The answers to a question by their index."""
     found: dict[int, Answer] = {}
     async for result in engine.generate(tokens_input(prompt), params, name):

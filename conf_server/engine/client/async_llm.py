@@ -45,9 +45,7 @@ class ConfidenceAsyncLLM(AsyncLLM):
         if thinking_to_end(sampling_params) is None:
             return generate(prompt, sampling_params, request_id, **options)
         most = self.model_config.max_model_len
-        return generate_past_thinking(
-            generate, prompt, sampling_params, request_id, most, options
-        )
+        return generate_past_thinking(generate, prompt, sampling_params, request_id, most, options)
 
     async def add_request(self, request_id: str, *args: Any, **kwargs: Any) -> Any:
         """AsyncLLM's; a request that cannot be serialized is refused as one.

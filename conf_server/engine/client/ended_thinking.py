@@ -67,14 +67,15 @@ async def generate_past_thinking(
     Args:
         generate: makes an answer of one request to the engine.
         prompt: with token ids.
+        params: whose outputs are deltas, or one at the end.
         max_model_len: tokens that a prompt and its answer may have together.
         options: of `generate`.
 
     Raises:
-        VLLMValidationError: the prompt has no token ids, or the output kind is cumulative.
+        VLLMValidationError: the prompt has no token ids.
     """
     ids = prompt.get("prompt_token_ids") if isinstance(prompt, dict) else None
-    if ids is None or params.output_kind == RequestOutputKind.CUMULATIVE:
+    if ids is None:
         raise VLLMValidationError("thinking can be ended in answers to a prompt of tokens alone.")
     thinking = thinking_to_end(params)
     assert thinking is not None
@@ -88,23 +89,24 @@ async def generate_past_thinking(
     parts = _Parts(generate, prompt, request_id, max_model_len, options)
     answers = [_Answer(parts, _child(params, n), thinking, n) for n in range(params.n)]
     async with aclosing(merge_async_iterators(*(one.results() for one in answers))) as results:
-        async for result in _together(results, answers, params.output_kind):
+        async for result in _together(results, params):
             yield result
 
 
 async def _together(
-    results: AsyncGenerator[tuple[int, RequestOutput], None],
-    answers: list[_Answer],
-    kind: RequestOutputKind,
+    results: AsyncGenerator[tuple[int, RequestOutput], None], params: SamplingParams
 ) -> AsyncGenerator[RequestOutput, None]:
-    """The results of several answers as vLLM gives those of one request with n > 1."""
+    """The results of n answers as vLLM gives those of one request."""
+    unfinished = params.n
     whole: dict[int, CompletionOutput] = {}
     async for _, result in results:
-        result.finished = all(answer.finished for answer in answers)
-        if kind == RequestOutputKind.DELTA:
+        (output,) = result.outputs
+        if output.finish_reason is not None:
+            unfinished -= 1
+        result.finished = unfinished == 0
+        if params.output_kind == RequestOutputKind.DELTA:
             yield result
             continue
-        (output,) = result.outputs
         whole[output.index] = _appended(whole.get(output.index), output)
         if result.finished:
             result.outputs = [whole[index] for index in sorted(whole)]
@@ -159,11 +161,7 @@ class _Parts:
 
 
 class _Answer:
-    """One answer: its thinking, the tokens that end it, and the rest.
-
-    Attributes:
-        finished: whether it is complete.
-    """
+    """One answer: its thinking, the tokens that end it, and the rest."""
 
     def __init__(
         self, parts: _Parts, params: SamplingParams, thinking: ThinkingTokens, index: int
@@ -175,7 +173,6 @@ class _Answer:
         self._ids: list[int] = []
         self._rows: SampleTrace | None = None
         self._num_parts = 0
-        self.finished = False
 
     async def results(self) -> AsyncGenerator[RequestOutput, None]:
         """Every output of every part, as one answer's; only the last one says that it ends."""
@@ -233,7 +230,6 @@ class _Answer:
             return _rest_params(self._params, len(self._ids), self._left())
         if goes_on:
             output.finish_reason, output.stop_reason = "length", None
-        self.finished = True
         return None
 
     def _left(self) -> int:

@@ -67,7 +67,13 @@ def test_whether_a_thinking_has_ended(ids: list[int], has_ended: bool) -> None:
 
 @pytest.mark.parametrize(
     ("ids", "new", "ends"),
-    [([2, 3], 1, True), ([2, 3], 2, True), ([2, 3, 9], 1, False), ([2, 3, 9], 2, True), ([3], 1, 0)],
+    [
+        ([2, 3], 1, True),
+        ([2, 3], 2, True),
+        ([2, 3, 9], 1, False),
+        ([2, 3, 9], 2, True),
+        ([3], 1, 0),
+    ],
 )
 def test_whether_it_ends_with_the_new_tokens(ids: list[int], new: int, ends: bool) -> None:
     assert THINKING.end_with(ids, new) == ends
