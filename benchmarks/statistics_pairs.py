@@ -1,10 +1,11 @@
-"""What mode `stats` costs, told to a part in a hundred: many short pairs on one server.
+"""What `stats`, or an early stop, costs, to a part in a hundred: many short pairs on one server.
 
-    python -m benchmarks.statistics_pairs [--pairs 60]
+    python -m benchmarks.statistics_pairs [--of stats|early_stop] [--pairs 60]
 
 Table 1 of `make bench` has a handful of rounds, and another machine's load turns a ratio of 1.00
-into 0.97 there. Here one server gets the same prompts with and without confidence, one right after
-the other, in turns. What is printed is the median of the pairs' ratios with its 95 % interval.
+into 0.97 there. Here one server gets the same prompts in two ways, one right after the other, in
+turns: without confidence and with `stats`, or with `stats` and with an early stop beside it that
+never ends an answer. What is printed is the median of the pairs' ratios with its 95 % interval.
 """
 
 from __future__ import annotations
@@ -24,6 +25,23 @@ from benchmarks.plan import CPU, CUDA, EMBEDDED, OUT
 from benchmarks.servers import CONF, PROCESSES, Server, running, runs_on_cuda
 
 RESAMPLES = 10_000
+NEVER = {"below": -1.0, "window": 16}
+"""No confidence is below 0."""
+
+_STATS = chat_cost.method(CONF, "stats")
+PAIRS = {
+    "stats": (chat_cost.method(CONF, chat_cost.NOTHING), _STATS),
+    "early_stop": (
+        _STATS,
+        chat_cost.Method(
+            CONF,
+            "stats and early_stop",
+            {"logprobs": True, "confidence": {"mode": "stats", "early_stop": NEVER}},
+            b'"early_stop":null',
+        ),
+    ),
+}
+"""What is measured: the ways of which the second is to cost no more than the first."""
 
 
 def intervals(ratios: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -34,10 +52,13 @@ def intervals(ratios: NDArray[np.float64]) -> tuple[float, float, float]:
 
 
 async def measure(
-    server: Server, pairs: int, concurrency: int, max_tokens: int
+    server: Server,
+    ways: tuple[chat_cost.Method, chat_cost.Method],
+    pairs: int,
+    concurrency: int,
+    max_tokens: int,
 ) -> list[tuple[Sample, Sample]]:
-    """Pairs of (no log-probabilities, stats)."""
-    ways = [chat_cost.method(CONF, name) for name in (chat_cost.NOTHING, "stats")]
+    """Pairs of samples, one of each way."""
     taken: list[tuple[Sample, Sample]] = []
     async with Client() as client:
         await chat_cost.warm_up(client, {CONF: server}, concurrency, max_tokens)
@@ -61,13 +82,13 @@ async def measure(
 
 
 def table(taken: list[tuple[Sample, Sample]]) -> str:
-    """Ratios of `stats` to nothing, as Markdown."""
+    """Ratios of the second way to the first, as Markdown."""
     measures = {f"{role} CPU per token": (role, Sample.cpu_us_per_token) for role in PROCESSES}
     rows = ["| | median × | 95 % |", "| --- | ---: | ---: |"]
     for name, (role, cpu) in measures.items():
-        ratios = np.array([cpu(stats, role) / cpu(plain, role) for plain, stats in taken])
+        ratios = np.array([cpu(second, role) / cpu(first, role) for first, second in taken])
         rows.append(_row(name, ratios))
-    speeds = [stats.tokens_per_second() / plain.tokens_per_second() for plain, stats in taken]
+    speeds = [second.tokens_per_second() / first.tokens_per_second() for first, second in taken]
     return "\n".join([*rows, _row("tokens/s", np.array(speeds))])
 
 
@@ -80,6 +101,7 @@ def main() -> None:
     machine = CUDA if runs_on_cuda() else CPU
     parser = argparse.ArgumentParser("python -m benchmarks.statistics_pairs", description=__doc__)
     parser.add_argument("--model", default=str(EMBEDDED))
+    parser.add_argument("--of", choices=PAIRS, default="stats")
     parser.add_argument("--pairs", type=int, default=60)
     parser.add_argument("--concurrency", type=int, default=machine.concurrency)
     parser.add_argument("--max-tokens", type=int, default=32)
@@ -88,9 +110,16 @@ def main() -> None:
     print(f"Starting {CONF}; its log is in {logs}", file=sys.stderr, flush=True)
     with running([CONF], given.model, machine.flags.split(), logs) as servers:
         taken = asyncio.run(
-            measure(servers[CONF], given.pairs, given.concurrency, given.max_tokens)
+            measure(
+                servers[CONF],
+                PAIRS[given.of],
+                given.pairs,
+                given.concurrency,
+                given.max_tokens,
+            )
         )
-    print(f"{given.pairs} pairs, {given.concurrency} requests of {given.max_tokens} tokens each.\n")
+    asked = f"{given.concurrency} requests of {given.max_tokens} tokens each"
+    print(f"{given.of}: {given.pairs} pairs, {asked}.\n")
     print(table(taken))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -21,10 +22,16 @@ def adopt(kind: type[T], stock: Any) -> T:
         stock: the object; it must not be of a class with `__slots__`.
     """
     if not issubclass(kind, type(stock)):
-        kind = type(kind.__name__, (kind, type(stock)), {})
+        bases: tuple[Any, Any] = kind, type(stock)
+        kind = _mixed(*bases)
     adopted = kind.__new__(kind)
     adopted.__dict__ = stock.__dict__
     return adopted
+
+
+@cache  # a class for each object would be left to the garbage collector
+def _mixed(kind: Any, base: Any) -> Any:
+    return type(kind.__name__, (kind, base), {})
 
 
 def adopt_copy(kind: type[T], stock: Any) -> T:

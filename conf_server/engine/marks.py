@@ -187,3 +187,9 @@ def sample_statistics_top_k(params: SamplingParams | None) -> int:
     """`SamplesMark.statistics_top_k` of a request; 0 for a request without that mark."""
     mark = mark_of(params)
     return mark.statistics_top_k if isinstance(mark, SamplesMark) else 0
+
+
+def early_stop_of(params: SamplingParams | None) -> EarlyStop | None:
+    """`SamplesMark.early_stop` of a request; None for a request without that mark."""
+    mark = mark_of(params)
+    return mark.early_stop if isinstance(mark, SamplesMark) else None

@@ -21,6 +21,7 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.outputs import RequestOutput
 
 from conf_server.engine.client.decoding import decoder
+from conf_server.engine.client.ended_thinking import thinking_tokens
 from conf_server.serving.answer_estimates import (
     add_estimates,
     estimates_for,
@@ -46,7 +47,8 @@ class ConfidenceServingChat(ConfidentHandler, OpenAIServingChat):
         self, request: ChatCompletionRequest, raw_request: Request | None = None
     ) -> AsyncGenerator[str, None] | ChatCompletionResponse | ErrorResponse:
         request = ConfidenceChatCompletionRequest.from_stock(request)
-        request.resolve_confidence(self.confidence_settings, self.model_config)
+        thinking = thinking_tokens(self.engine_client.vllm_config)
+        request.resolve_confidence(self.confidence_settings, self.model_config, thinking)
         request.note_headers(raw_request)
         return await super().create_chat_completion(request, raw_request)
 

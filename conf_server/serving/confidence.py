@@ -18,7 +18,7 @@ from conf_server.stats.confidence import (
     token_confidence,
     with_sampled_token,
 )
-from conf_server.stats.early_stop import STOP_REASON, EarlyStop
+from conf_server.stats.early_stop import STOP_REASON, Action, EarlyStop, ThinkingTokens
 from conf_server.stats.metrics import LOGPROB_METRICS, METRICS, MetricValues, metric_values
 from conf_server.stats.trace import TraceRows
 
@@ -52,16 +52,30 @@ class EarlyStopOptions(BaseModel):
         description="Tokens that an answer has at least, not less than the window. "
         "Default: the window.",
     )
+    action: Action = Field(
+        default="stop",
+        description="end_thinking: instead of the answer only its thinking is ended, with the "
+        "tokens of the reasoning parser, and the model goes on to answer.",
+    )
 
-    def resolved(self, window: int) -> EarlyStop:
+    def resolved(self, window: int, thinking: ThinkingTokens | None) -> EarlyStop:
         """The rule, with what the request leaves out.
 
         Args:
             window: of the request's summary.
+            thinking: as in `Confidence.resolve`.
 
         Raises:
-            RefusalError: an answer would be ended before a window is full.
+            RefusalError: an answer would be ended before a window is full, or there is no thinking
+                to end.
         """
+        if self.action == "end_thinking" and thinking is None:
+            raise RefusalError(
+                "confidence.early_stop.action",
+                "`end_thinking` needs /v1/chat/completions of a server with --reasoning-parser "
+                "(not --backend transformers), and a parser that ends thinking with fixed tokens.",
+                self.action,
+            )
         window = self.window or window
         least = window if self.min_tokens is None else self.min_tokens
         if least < window:
@@ -70,7 +84,8 @@ class EarlyStopOptions(BaseModel):
                 f"must be at least the window, {window}, got {least}.",
                 least,
             )
-        return EarlyStop(self.below, window, least)
+        ended = thinking if self.action == "end_thinking" else None
+        return EarlyStop(self.below, window, least, ended)
 
 
 class ConfidenceOptions(BaseModel):
@@ -141,11 +156,14 @@ class Confidence:
         settings: ConfidenceSettings,
         candidates: int,
         vocab_size: int,
+        thinking: ThinkingTokens | None = None,
     ) -> Confidence:
         """Fill in the server's defaults where the request says nothing.
 
         Args:
             candidates: most of the likeliest tokens that a row can name.
+            thinking: what begins and ends the thinking of the request's answers, where it can be
+                ended early.
 
         Raises:
             RefusalError: `top_k` is above what the engine may be asked for, answers cannot be
@@ -179,7 +197,7 @@ class Confidence:
             engine_statistics=settings.engine_statistics,
             vocab_size=vocab_size,
             takes_defaults=given.metrics is None,
-            early_stop=None if early is None else early.resolved(window),
+            early_stop=None if early is None else early.resolved(window, thinking),
             include_sampled=include_sampled,
         )
 

@@ -39,6 +39,8 @@ class DeltaTracer:
         for output in result.outputs:
             start = self._seen.get(output.index, 0)
             stop = self._seen[output.index] = start + len(output.token_ids)
+            rows: Any = output.logprobs
+            thinking = rows.thinking_tokens if isinstance(rows, SampleTrace) else None
             trace = None if self._confidence.mode == "empty" else self._trace(output)
             delta = TraceDelta(
                 self._confidence,
@@ -51,7 +53,7 @@ class DeltaTracer:
             logprobs: Any = delta
             output.logprobs = logprobs
             if delta.finished and self._confidence.early_stop is not None:
-                self.early_stops[output.index] = delta.early_stop(output.stop_reason)
+                self.early_stops[output.index] = delta.early_stop(output.stop_reason, thinking)
 
     def _trace(self, output: CompletionOutput) -> TokenTrace:
         rows: Any = output.logprobs

@@ -25,6 +25,7 @@ from conf_server.serving.confidence import (
 from conf_server.serving.fields import RequestId
 from conf_server.serving.splices import SplicedRequest
 from conf_server.settings import ConfidenceSettings
+from conf_server.stats.early_stop import ThinkingTokens
 
 _IN_PROMPT = (
     *("tools", "documents", "reasoning_effort", "mm_processor_kwargs", "truncate_prompt_tokens"),
@@ -80,8 +81,16 @@ class ConfidenceRequest(CheckedBody, SplicedRequest):
         self._resolved = confidence
         self._ask_for_logprobs()
 
-    def resolve_confidence(self, settings: ConfidenceSettings, model_config: ModelConfig) -> None:
+    def resolve_confidence(
+        self,
+        settings: ConfidenceSettings,
+        model_config: ModelConfig,
+        thinking: ThinkingTokens | None = None,
+    ) -> None:
         """Decide what this request gets. The engine has not seen it yet.
+
+        Args:
+            thinking: as in `Confidence.resolve`.
 
         Raises:
             RefusalError: confidence is asked for beside an option that excludes it, or
@@ -97,7 +106,11 @@ class ConfidenceRequest(CheckedBody, SplicedRequest):
         if self.confidence is None and not self._asks_for_logprobs():
             return
         self._resolved = Confidence.resolve(
-            self.confidence, settings, max_candidates(model_config), model_config.get_vocab_size()
+            self.confidence,
+            settings,
+            max_candidates(model_config),
+            model_config.get_vocab_size(),
+            thinking,
         )
         check_shown(
             self.shown_candidates,
@@ -114,6 +127,7 @@ class ConfidenceRequest(CheckedBody, SplicedRequest):
         if self._resolved is not None:
             if params.structured_outputs is not None:
                 self._resolved = self._resolved.under_grammar()
+            _check_penalties(params, self._resolved)
             _ask_engine(params, self._resolved, self.shown_candidates)
         return params
 
@@ -145,6 +159,19 @@ def _ask_engine(params: SamplingParams, confidence: Confidence, shown: int) -> N
     at_end = confidence.mode == "stats" or params.output_kind == RequestOutputKind.FINAL_ONLY
     top_k = confidence.top_k if confidence.engine_statistics else 0
     ask_for_rows(params, confidence.width(shown), top_k, at_end, confidence.early_stop)
+
+
+def _check_penalties(params: SamplingParams, confidence: Confidence) -> None:
+    """Refuse penalties for what an answer has said, which would forget a thinking that was ended.
+
+    Raises:
+        RefusalError: naming the field, which may come from the server's own defaults.
+    """
+    if confidence.early_stop is None or confidence.early_stop.thinking is None:
+        return
+    for name in ("presence_penalty", "frequency_penalty"):
+        if getattr(params, name):
+            raise RefusalError(name, "not available with the early_stop action `end_thinking`.")
 
 
 class ConfidenceChatCompletionRequest(ConfidenceRequest, ChatCompletionRequest):

@@ -91,17 +91,20 @@ class TraceDelta:
             extras["uncertainty"] = {**extras.get("uncertainty", {}), **self.estimates}
         return extras
 
-    def early_stop(self, stop_reason: str | int | None) -> dict[str, float | None] | None:
-        """Where the answer was ended early; None where it has ended otherwise.
+    def early_stop(
+        self, stop_reason: str | int | None, thinking: int | None = None
+    ) -> dict[str, Any] | None:
+        """Where the answer, or its thinking, was ended early; None where neither was.
 
         Args:
             stop_reason: of the answer, which ends with this delta.
+            thinking: tokens of the thinking that was ended; None if none was.
         """
         rule = self.confidence.early_stop
-        if rule is None or stop_reason != STOP_REASON or self.trace is None:
+        tokens = self.stop if stop_reason == STOP_REASON else thinking
+        if rule is None or tokens is None or self.trace is None or len(self.trace) < tokens:
             return None
-        confidences = self.confidence.confidences(self.trace.rows(0, self.stop))
-        return early_stop(rule, confidences)
+        return early_stop(rule, self.confidence.confidences(self.trace.rows(0, tokens)))
 
     def columns(self) -> dict[str, NDArray[np.floating]]:
         """Numbers of each token that an entry has beside OpenAI's."""

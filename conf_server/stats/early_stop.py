@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,6 +23,34 @@ _NEAR: Final = 1e-6
 """Nats between a window's sum and the threshold's, below which the running sum is not trusted."""
 
 
+Action = Literal["stop", "end_thinking"]
+"""What a low confidence ends: the answer, or its thinking, after which the model answers."""
+
+
+@dataclass(frozen=True)
+class ThinkingTokens:
+    """How a model's thinking begins and ends, as tokens.
+
+    Attributes:
+        start: with these it begins.
+        end: with these it ends by itself.
+        forced: these are put in to end it; `end` is their end.
+    """
+
+    start: tuple[int, ...]
+    end: tuple[int, ...]
+    forced: tuple[int, ...]
+
+    def have_ended(self, ids: Sequence[int]) -> bool:
+        """Whether the thinking that `ids` hold, if any, has ended."""
+        return _last_place(ids, self.end) > _last_place(ids, self.start)
+
+    def end_with(self, ids: Sequence[int], new: int) -> bool:
+        """Whether thinking ends with one of the last `new` tokens."""
+        first = max(0, len(ids) - new - len(self.end) + 1)
+        return _last_place(ids[first:], self.end) >= 0
+
+
 @dataclass(frozen=True)
 class EarlyStop:
     """When an answer is ended.
@@ -30,36 +59,57 @@ class EarlyStop:
         below: nats; a full window whose mean confidence is smaller ends the answer.
         window: W, tokens of a window.
         min_tokens: tokens that an answer has at least.
+        thinking: None to end the answer. Otherwise only its thinking is ended, if it has not ended
+            by itself before.
     """
 
     below: float
     window: int
     min_tokens: int
+    thinking: ThinkingTokens | None = None
+
+    @property
+    def action(self) -> Action:
+        """What a low confidence ends."""
+        return "stop" if self.thinking is None else "end_thinking"
 
 
 class ConfidenceWindow:
-    """The last W confidences of an answer that is being made."""
+    """The last W confidences of an answer that is being made.
+
+    Attributes:
+        rule: when the answer is ended.
+    """
+
+    __slots__ = ("_is_full", "_last", "_limit", "_sum", "_tokens", "rule")
 
     def __init__(self, rule: EarlyStop) -> None:
-        self._rule = rule
+        self.rule = rule
         self._limit = rule.below * rule.window
         self._last: deque[float] = deque(maxlen=rule.window)
+        self._is_full = False
         self._sum = 0.0
         self._tokens = 0
 
     def push(self, confidence: float) -> bool:
-        """Take in the next token's confidence, in nats. Returns whether the answer ends with it."""
+        """Take in the next token's confidence, in nats. Returns whether the answer ends with it.
+
+        This runs for every token of every such answer in a scheduler's step.
+        """
         self._tokens += 1
         if math.isfinite(confidence):
-            if len(self._last) == self._rule.window:
-                self._sum -= self._last[0]
-            self._last.append(confidence)
-            self._sum += confidence
-        if len(self._last) < self._rule.window or self._tokens < self._rule.min_tokens:
+            last = self._last
+            if self._is_full:
+                self._sum += confidence - last[0]
+                last.append(confidence)
+            else:
+                self._sum += confidence
+                last.append(confidence)
+                self._is_full = len(last) == self.rule.window
+        above = self._sum - self._limit
+        if above > _NEAR or not self._is_full or self._tokens < self.rule.min_tokens:
             return False
-        if abs(self._sum - self._limit) > _NEAR:
-            return self._sum < self._limit
-        return window_mean(self._last) < self._rule.below
+        return above < -_NEAR or window_mean(self._last) < self.rule.below
 
 
 def window_mean(confidences: ArrayLike) -> float:
@@ -76,11 +126,12 @@ def early_stop(rule: EarlyStop, confidences: ArrayLike) -> dict[str, Any]:
     """What is told of an answer that `rule` has ended.
 
     Args:
-        confidences: (n,) nats, of all its tokens.
+        confidences: (n,) nats, of all its tokens; of those before the end that was forced, where
+            only its thinking was ended.
 
     Returns:
-        `token`, how many tokens the answer has; `value`, the mean of the window that has ended it;
-        `below` and `window`, of the rule.
+        `token`, how many tokens these are; `value`, the mean of the window that has ended them;
+        `below`, `window` and `action`, of the rule.
     """
     values = np.asarray(confidences, dtype=np.float64)
     finite = values[np.isfinite(values)]
@@ -89,4 +140,14 @@ def early_stop(rule: EarlyStop, confidences: ArrayLike) -> dict[str, Any]:
         "value": window_mean(finite[-rule.window :]),
         "below": rule.below,
         "window": rule.window,
+        "action": rule.action,
     }
+
+
+def _last_place(ids: Sequence[int], part: Sequence[int]) -> int:
+    """Where `part` begins in `ids` for the last time; -1 where it never does."""
+    width, part = len(part), tuple(part)
+    for start in range(len(ids) - width, -1, -1):
+        if ids[start] == part[0] and tuple(ids[start : start + width]) == part:
+            return start
+    return -1

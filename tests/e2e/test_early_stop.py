@@ -83,6 +83,7 @@ def assert_ended(choice: dict[str, Any], at: int, below: float, value: float) ->
     assert len(choice["token_ids"]) == at
     told = choice["early_stop"]
     assert (told["token"], told["below"], told["window"]) == (at, below, WINDOW)
+    assert told["action"] == "stop"
     assert told["value"] == pytest.approx(value, abs=1e-3)
 
 
@@ -104,6 +105,16 @@ def test_an_answer_ends_with_the_first_full_window_below(server: Server, route: 
         assert last["token_ids"] == choice["token_ids"]
         shown_text = choice["message"]["content"] if "message" in choice else choice["text"]
         assert last["text"] == shown_text
+        if mode == "per_token":
+            assert shown_text == "".join(shown_tokens(choice))
+
+
+def shown_tokens(choice: dict[str, Any]) -> list[str]:
+    """The texts of an answer's tokens."""
+    logprobs = choice["logprobs"]
+    if "tokens" in logprobs:
+        return logprobs["tokens"]
+    return [token["token"] for token in logprobs["content"]]
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -173,6 +184,9 @@ def test_a_grammar_changes_nothing(server: Server) -> None:
             "confidence.early_stop.min_tokens",
         ),
         ({"early_stop": {"below": 1.0, "above": 2.0}}, "confidence.early_stop.above"),
+        ({"early_stop": {"below": 1.0, "action": "pause"}}, "confidence.early_stop.action"),
+        # Neither server has a reasoning parser.
+        ({"early_stop": {"below": 1.0, "action": "end_thinking"}}, "confidence.early_stop.action"),
         ({"mode": "empty", "early_stop": {"below": 1.0}}, "confidence.early_stop"),
     ],
 )

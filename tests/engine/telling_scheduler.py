@@ -13,5 +13,9 @@ from conf_server.engine.core.scheduler import ConfidenceScheduler
 
 class TellingScheduler(ConfidenceScheduler):
     def reset_prefix_cache(self, *args: Any, **kwargs: Any) -> bool:
-        """Say whether nothing is kept of a request. This call is one that a client can make."""
-        return not self._deferred_rows and not self._early_stops
+        """Say whether nothing is kept of a request, and no block is used.
+
+        This call is one that a client can make.
+        """
+        kept = self._deferred_rows or self._early_stops or self.requests
+        return not kept and self.kv_cache_manager.usage == 0.0

@@ -20,9 +20,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from conf_server.stats.columns import TokenStatistic
 from conf_server.stats.confidence import token_confidence
+from conf_server.stats.early_stop import EarlyStop
 from tests.devices import SMALL_SHARE, TRITON_DEVICES, TritonDevice
 from tests.reference import Reference, token_statistics
+from tests.slow_early_stop import looked_up
 
 pytestmark = pytest.mark.skipif(
     find_spec("triton") is None, reason="V2 needs Triton's interpreter; triton is not installed"
@@ -59,6 +62,16 @@ STATES: dict[str, dict[str, Any]] = {
         **{"first": FIRST, "layers": LAYERS, "pooling": "mean"},
         "attention": ATTENTION,
     },
+}
+
+UNENDED = 10  # tokens of an answer that nothing ends
+NEVER = {"below": -1.0, "window": 2, "min_tokens": 2}
+END_THINK = 5
+THINKING = {"start": (4,), "end": (END_THINK,), "forced": (6, END_THINK)}
+RULES: dict[str, dict[str, Any]] = {
+    "whole": NEVER,
+    **{f"ended {below}": {"below": below, "window": 2, "min_tokens": 3} for below in (8.0, 10.0)},
+    "thought": {"below": 1000.0, "window": 2, "min_tokens": 4, "thinking": THINKING},
 }
 
 # Those of a crowd run at once. Its text takes 6 of the 8 blocks that there are, and the prompts of
@@ -130,6 +143,14 @@ def run(
         "prompt": prompts["generated"],
         "samples": {"statistics_top_k": 7, "deferred": True},
         "params": {"max_tokens": 3, "logprobs": 0},
+    }
+    requests |= {
+        name: {
+            "prompt": prompts["generated"],
+            "samples": {"statistics_top_k": 20, "deferred": True, "early_stop": rule},
+            "params": {"max_tokens": UNENDED, "logprobs": 0, "ignore_eos": True},
+        }
+        for name, rule in RULES.items()
     }
     forced = {"statistics_top_k": 7, "first": FIRST, "candidates": 3, "ranks": True}
     for name in ("forced", "forced again"):
@@ -232,6 +253,28 @@ def test_generated_tokens_with_statistics(run: Run, reference: Reference) -> Non
     assert answer.candidate_ids.shape == (3, 0)
     np.testing.assert_allclose(answer.logprobs, expected.max(axis=1), rtol=0, atol=1e-3)
     np.testing.assert_allclose(answer.statistics, token_statistics(expected, 7), rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", [name for name in RULES if name.startswith("ended")])
+def test_an_answer_ends_where_the_whole_says(run: Run, name: str) -> None:
+    whole, ended = run.answers["whole"], run.answers[name]
+    assert whole.statistics is not None
+    assert len(whole) == UNENDED
+    at = looked_up(
+        EarlyStop(**RULES[name]), whole.statistics[:, TokenStatistic.CONFIDENCE].tolist()
+    )
+    assert at is not None
+    assert ended.token_ids.tolist() == whole.token_ids[:at].tolist()
+
+
+def test_thinking_is_ended(run: Run) -> None:
+    whole, thought = run.answers["whole"], run.answers["thought"]
+    assert thought.token_ids.tolist()[:6] == [*whole.token_ids[:4].tolist(), 6, END_THINK]
+    assert len(thought) == UNENDED
+    assert thought.statistics is not None
+    assert whole.statistics is not None
+    # The row of a token that was put in is of what the model itself thinks.
+    np.testing.assert_allclose(thought.statistics[:5], whole.statistics[:5], rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize("name", ["forced", "forced again"])

@@ -98,7 +98,7 @@ async def answer(
     )
     mark: Mark = PromptMark(**(scored or {}))
     if samples is not None:
-        mark = SamplesMark(**samples)
+        mark = msgspec.convert(samples, SamplesMark)
     if states is not None:
         mark = msgspec.convert(states, StatesMark)
     set_mark(sampling, mark)

@@ -12,6 +12,7 @@ from vllm.v1.engine import EngineCoreRequest, PauseMode
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from conf_server.engine.adoption import adopt
+from conf_server.engine.client.ended_thinking import generate_past_thinking, thinking_to_end
 from conf_server.engine.client.output_processor import ConfidenceOutputProcessor
 
 _CHECKED: Final = ("lora_request", "data_parallel_rank")
@@ -40,7 +41,11 @@ class ConfidenceAsyncLLM(AsyncLLM):
         """
         if sampling_params.output_kind == RequestOutputKind.DELTA:
             self._check(prompt, sampling_params, request_id, options)
-        return super().generate(prompt, sampling_params, request_id, **options)
+        generate = super().generate
+        if thinking_to_end(sampling_params) is None:
+            return generate(prompt, sampling_params, request_id, **options)
+        most = self.model_config.max_model_len
+        return generate_past_thinking(generate, prompt, sampling_params, request_id, most, options)
 
     async def add_request(self, request_id: str, *args: Any, **kwargs: Any) -> Any:
         """AsyncLLM's; a request that cannot be serialized is refused as one.

@@ -14,13 +14,16 @@ from typing import Any
 
 from vllm.logger import init_logger
 from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
+from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 from vllm.v1.engine.logprobs import LogprobsProcessor
 from vllm.v1.engine.output_processor import OutputProcessor, OutputProcessorOutput
 from vllm.v1.engine.parallel_sampling import ParentRequest
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
-from conf_server.engine.marks import PromptMark, StatesMark, mark_of
+from conf_server.engine.adoption import adopt
+from conf_server.engine.marks import PromptMark, StatesMark, early_stop_of, mark_of
 from conf_server.engine.states_wire import taken_states
+from conf_server.stats.early_stop import STOP_REASON
 from conf_server.stats.row_layout import FIRST_CANDIDATE, EngineRows, RowLayout
 from conf_server.stats.trace import TokenTrace
 
@@ -33,12 +36,18 @@ class SampleTrace:
     vLLM slices and extends this field when it cuts a stream into deltas. Both return the
     same object here. A reader counts the tokens of the deltas that it was handed, and so
     knows which rows of the trace are new.
+
+    Attributes:
+        trace: the tokens.
+        thinking_tokens: how many of them are thinking that `EarlyStop` has ended; None where it
+            has ended none.
     """
 
-    __slots__ = ("trace",)
+    __slots__ = ("thinking_tokens", "trace")
 
     def __init__(self, layout: RowLayout) -> None:
         self.trace = TokenTrace(layout.candidates, layout.groups)
+        self.thinking_tokens: int | None = None
 
     @classmethod
     def of(cls, trace: TokenTrace) -> SampleTrace:
@@ -107,6 +116,21 @@ class StatesProcessor(LogprobsProcessor):
         self.prompt_logprobs = states
 
 
+class WholeTextDetokenizer(IncrementalDetokenizer):
+    """Decodes the last token of an answer that is ended early; vLLM takes it for a stop token.
+
+    It is mixed in before one of vLLM's detokenizers.
+
+    Attributes:
+        ends_early: whether the coming tokens end the answer so.
+    """
+
+    ends_early = False
+
+    def update(self, new_token_ids: list[int], stop_terminated: bool) -> str | None:
+        return super().update(new_token_ids, stop_terminated and not self.ends_early)
+
+
 class ConfidenceOutputProcessor(OutputProcessor):
     """vLLM's output processor, with arrays for the requests that ask for them.
 
@@ -132,7 +156,10 @@ class ConfidenceOutputProcessor(OutputProcessor):
         is_new = request.request_id not in self.request_states
         super().add_request(request, prompt, parent_req, request_index, queue)
         if is_new and processor is not None:
-            self.request_states[request.request_id].logprobs_processor = processor
+            state = self.request_states[request.request_id]
+            state.logprobs_processor = processor
+            if early_stop_of(request.sampling_params) is not None and state.detokenizer is not None:
+                state.detokenizer = adopt(WholeTextDetokenizer, state.detokenizer)
 
     def process_outputs(
         self, engine_core_outputs: list[EngineCoreOutput], *args: Any, **kwargs: Any
@@ -145,6 +172,9 @@ class ConfidenceOutputProcessor(OutputProcessor):
             output.new_token_ids = []  # a stop string in them would end the request regularly
             output.new_logprobs = output.new_prompt_logprobs_tensors = None
             output.finish_reason = FinishReason.ERROR
+        for output in engine_core_outputs:
+            if output.stop_reason == STOP_REASON:
+                self._keep_last_token(output)
         processed = super().process_outputs(engine_core_outputs, *args, **kwargs)
         processed.reqs_to_abort.extend(unfinished)
         return processed
@@ -153,6 +183,12 @@ class ConfidenceOutputProcessor(OutputProcessor):
         # vLLM calls this for each of the engine's messages, those without tokens included.
         self.heard_at = time.monotonic()
         super().update_scheduler_stats(scheduler_stats)
+
+    def _keep_last_token(self, output: EngineCoreOutput) -> None:
+        state = self.request_states.get(output.request_id)
+        detokenizer = state.detokenizer if state is not None else None
+        if isinstance(detokenizer, WholeTextDetokenizer):
+            detokenizer.ends_early = True
 
     def _accepts(self, output: EngineCoreOutput) -> bool:
         state = self.request_states.get(output.request_id)

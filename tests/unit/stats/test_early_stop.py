@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from conf_server.stats.confidence import sliding_mean
-from conf_server.stats.early_stop import ConfidenceWindow, EarlyStop, early_stop
+from conf_server.stats.early_stop import ConfidenceWindow, EarlyStop, ThinkingTokens, early_stop
+from tests.slow_early_stop import looked_up
+
+THINKING = ThinkingTokens(start=(1,), end=(2, 3), forced=(7, 2, 3))
 
 CONFIDENCES = st.lists(
     st.floats(0, 40, width=32) | st.sampled_from([math.nan, math.inf, 2.0, 2.5]), max_size=60
@@ -22,17 +26,6 @@ def ended(rule: EarlyStop, confidences: list[float]) -> int | None:
     window = ConfidenceWindow(rule)
     for number, confidence in enumerate(confidences, 1):
         if window.push(confidence):
-            return number
-    return None
-
-
-def looked_up(rule: EarlyStop, confidences: list[float]) -> int | None:
-    """The same, window by window, each added up by itself."""
-    for number in range(1, len(confidences) + 1):
-        finite = [value for value in confidences[:number] if math.isfinite(value)]
-        last = finite[-rule.window :]
-        is_full = len(last) == rule.window and number >= rule.min_tokens
-        if is_full and math.fsum(last) / rule.window < rule.below:
             return number
     return None
 
@@ -59,5 +52,28 @@ def test_what_is_told_of_it() -> None:
     confidences = [9.0, 4.0, math.nan, 1.0]
     assert ended(rule, confidences) == 4
     told = early_stop(rule, confidences)
-    assert told == {"token": 4, "value": 2.5, "below": 3.0, "window": 2}
+    assert told == {"token": 4, "value": 2.5, "below": 3.0, "window": 2, "action": "stop"}
     assert told["value"] == pytest.approx(np.mean([4.0, 1.0]))
+    assert early_stop(replace(rule, thinking=THINKING), confidences)["action"] == "end_thinking"
+
+
+@pytest.mark.parametrize(
+    ("ids", "has_ended"),
+    [([], False), ([1], False), ([1, 8], False), ([1, 8, 2, 3], True), ([1, 2, 3, 7, 1], False)],
+)
+def test_whether_a_thinking_has_ended(ids: list[int], has_ended: bool) -> None:
+    assert THINKING.have_ended(ids) is has_ended
+
+
+@pytest.mark.parametrize(
+    ("ids", "new", "ends"),
+    [
+        ([2, 3], 1, True),
+        ([2, 3], 2, True),
+        ([2, 3, 9], 1, False),
+        ([2, 3, 9], 2, True),
+        ([3], 1, 0),
+    ],
+)
+def test_whether_it_ends_with_the_new_tokens(ids: list[int], new: int, ends: bool) -> None:
+    assert THINKING.end_with(ids, new) == ends
