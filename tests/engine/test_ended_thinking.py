@@ -125,10 +125,17 @@ class Run:
 
 
 ROUTE = "/v1/chat/completions"
+ANY_WORD = {"answer": {"extract": "regex", "pattern": "[a-zA-Z]+"}}
 BODIES: dict[str, tuple[str, dict[str, Any]]] = {
     "whole": (ROUTE, CHAT),
     "ended": (ROUTE, ENDED),
     "streamed": (ROUTE, ENDED | {"stream": True, "stream_options": {"include_usage": True}}),
+    # These two think until they may have no more tokens.
+    "traces": (
+        "/v1/think/chat/completions",
+        CHAT
+        | {"think": {"budget": 2, "calibrate": "none", "window": 3, "traces": "full"} | ANY_WORD},
+    ),
     "penalty": (ROUTE, ENDED | {"presence_penalty": 0.5}),
     "completion": (
         "/v1/completions",
@@ -237,6 +244,16 @@ def test_over_http_it_is_one_stream(run: Run) -> None:
     assert [c["finish_reason"] for c in choices if c["finish_reason"]] == ["length"]
     assert choices[-1]["early_stop"] == whole["early_stop"]
     assert chunks[-1]["usage"]["completion_tokens"] == LENGTH
+
+
+def test_what_was_thought_is_not_read_for_an_answer(run: Run) -> None:
+    answer = run.responses["traces"].json()
+    assert run.responses["traces"].status_code == 200, answer
+    message = answer["choices"][0]["message"]
+    assert message["reasoning"]
+    traces = answer["think"]["traces"]
+    assert [(trace["text"], trace["answer"]) for trace in traces] == [("", None)] * 2
+    assert answer["usage"]["completion_tokens"] == 2 * LENGTH
 
 
 def test_a_client_that_leaves_ends_what_is_asked_for_it(run: Run) -> None:
