@@ -21,6 +21,7 @@ from conf_server.stats.early_stop import STOP_REASON, EarlyStop
 from conf_server.stats.trace import TokenTrace
 from tests.engine.small_engine import CHUNK, answer, small_engine
 from tests.engine.telling_scheduler import TellingScheduler
+from tests.tiny_model import write_tiny_model
 
 PROMPT = list(range(1000, 1020))
 TEXT = list(range(2000, 2000 + 5 * CHUNK))
@@ -37,7 +38,7 @@ class Left:
     Attributes:
         traces: traces in the client's process.
         states: requests in its output processor.
-        no_rows: whether the scheduler keeps no rows.
+        no_rows: whether the scheduler keeps no rows, no request and no block.
         requests: what the worker knows.
     """
 
@@ -92,14 +93,14 @@ async def leave(request: Any, engine: ConfidenceAsyncLLM) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def run(model: Path, how: str) -> Left:
+async def run(model: Path, how: str, **given: Any) -> Left:
     telling = {"scheduler_cls": TellingScheduler, "worker_extension_cls": EXTENSION}
-    async with small_engine(model, **telling) as engine:
+    async with small_engine(model, **telling, **given) as engine:
         before = traces()
         if how == "finished":
             await asyncio.gather(generate(engine, "a", 5), force(engine, "b"))
         elif how == "stopped":
-            await asyncio.gather(*(stop_early(engine, f"{n}") for n in range(20)))
+            await asyncio.gather(*(stop_early(engine, f"{n}") for n in range(1000)))
         elif how == "refused":
             for name in ("one", "two"):
                 await refuse(engine, name, priority=10**30)
@@ -119,6 +120,14 @@ async def run(model: Path, how: str) -> Left:
         )
 
 
-@pytest.mark.parametrize("how", ["finished", "stopped", "aborted", "refused"])
+@pytest.mark.parametrize("how", ["finished", "aborted", "refused"])
 def test_nothing_is_left_of_requests_that_have_ended(model_path: Path, how: str) -> None:
     assert asyncio.run(run(model_path, how)) == Left(0, 0, True, [])
+
+
+def test_nothing_is_left_of_a_thousand_that_were_ended_early(
+    model_path: Path, tmp_path: Path
+) -> None:
+    tiny = write_tiny_model(model_path, tmp_path)
+    crowd = {"max_num_seqs": 64, "max_num_batched_tokens": 512}
+    assert asyncio.run(run(tiny, "stopped", **crowd)) == Left(0, 0, True, [])

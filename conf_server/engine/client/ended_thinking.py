@@ -179,8 +179,9 @@ class _Answer:
         first: RequestOutput | None = None
         following: SamplingParams | None = self._params
         while following is not None:
-            copied, is_rest = 0, self._num_parts > len(self._forced)
+            is_rest = self._num_parts > len(self._forced)
             part = self._parts.part(list(self._ids), following, is_rest)
+            following, copied = None, 0
             async with aclosing(part):
                 async for result in part:
                     (output,) = result.outputs
