@@ -1,0 +1,132 @@
+"""evaluation.thinking: its questions, its settings, and what it says of their answers."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.responses import JSONResponse
+
+from evaluation import sums_in_steps, thinking
+from evaluation.thinking_table import (
+    HEAD,
+    UnpairedError,
+    as_cheap,
+    majority_of,
+    markdown,
+    read_settings,
+)
+from tests.unit.batch.fake_server import FakeServer
+from tests.unit.thoughts import thought, trace
+
+
+def numbers_of(body: Mapping[str, Any]) -> list[int]:
+    question = body["messages"][-1]["content"].strip(".").replace(" and", ",")
+    return [int(one) for one in question.removeprefix("Add ").split(", ")]
+
+
+def answered(body: dict[str, Any]) -> JSONResponse:
+    """Half of the traces are right, the surer ones; those of one seed are the same."""
+    think, right = body["think"], sum(numbers_of(body))
+    traces = []
+    for index in range(think["budget"] if think["consensus"]["rule"] == "none" else 3):
+        draw = random.Random(body["seed"] + index)
+        is_right = draw.random() < 0.5
+        said = right if is_right else right + draw.randint(1, 3)
+        confidence = 9.0 + is_right + draw.random()
+        traces.append(trace(index, str(said), confidence, num_tokens=draw.randint(20, 30)))
+    said = [one["answer"] for one in traces]
+    votes = {name: max(said, key=said.count) for name in think["vote"]}
+    return JSONResponse({**thought(traces, votes), "model": "m", "usage": {}})
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    with FakeServer() as server:
+        server.behave = answered
+        yield server
+
+
+def cells(table: str) -> list[list[str]]:
+    head, _, *rows = ([*map(str.strip, row.strip("|").split("|"))] for row in table.splitlines())
+    assert tuple(head) == HEAD
+    return rows
+
+
+def test_questions_are_others_than_the_examples_and_each_is_asked_once() -> None:
+    lines = [*sums_in_steps.lines()]
+    asked = [line["messages"][-1]["content"] for line in lines]
+    shown = {message["content"] for message in lines[0]["messages"][:-1]}
+    assert len({*asked}) == len(lines) == sums_in_steps.SUMS
+    assert not shown & {*asked}
+    assert all(line["reference"] == str(sum(numbers_of(line))) for line in lines)
+    assert "2 + 3 = 5. 5 + 4 = 9. Answer: 9" == sums_in_steps.worked_out((2, 3, 4))
+
+
+def test_seeds_of_the_traces_of_two_questions_are_not_the_same() -> None:
+    seeds = sorted(line["seed"] for line in sums_in_steps.lines())
+    assert all(b - a >= thinking.BUDGET for a, b in zip(seeds, seeds[1:], strict=False))
+
+
+def test_every_setting_has_a_row_and_a_second_run_asks_nothing(
+    server: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(tmp_path / "run"), "--url", server.url]
+    assert thinking.main(words) == 0
+    table = capsys.readouterr().out
+    assert [row[0] for row in cells(table)] == [f"`{name}`" for name in thinking.SETTINGS]
+    assert (tmp_path / "run" / "accuracy-tokens.png").stat().st_size > 10_000
+    assert len(server.bodies) == sums_in_steps.SUMS * len(thinking.SETTINGS)
+    assert thinking.main(words) == 0
+    assert capsys.readouterr().out == table
+    assert len(server.bodies) == sums_in_steps.SUMS * len(thinking.SETTINGS)
+
+
+def test_a_server_that_fails_is_no_table(
+    server: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.behave = lambda body: JSONResponse({"error": {"message": "no"}}, 500)
+    assert thinking.main([str(tmp_path), "--url", server.url]) == 1
+    assert capsys.readouterr().out == ""
+
+
+def write(path: Path, *questions: Sequence[str | None], first_line: int = 1) -> Path:
+    """An output whose questions have these traces of 10 tokens; "1" is the right answer."""
+    with path.open("w") as file:
+        for number, said in enumerate(questions, first_line):
+            traces = [trace(index, one, num_tokens=10) for index, one in enumerate(said)]
+            known = [one for one in said if one]
+            winner = max(known, key=known.count) if known else None
+            line = {"line": number, "request": f"{number}", "reference": "1"}
+            print(json.dumps(line | {"result": thought(traces, {"majority": winner})}), file=file)
+    return path
+
+
+def test_a_setting_is_held_against_the_majority_of_all_and_of_as_many_tokens(
+    tmp_path: Path,
+) -> None:
+    everything = write(tmp_path / "all", ["2", "1", "1", "1"], ["1", "2", "2", "1"])
+    early = write(tmp_path / "early", ["1", "1"], ["1", None, None])
+    settings = read_settings({"all": everything, "early": early})
+    assert as_cheap(settings[0], settings[1].tokens.mean()) == 2
+    assert majority_of(settings[0], 2)[0].tolist() == [0, 1]
+    assert majority_of(settings[0], 4)[0].tolist() == [1, 1]
+    whole, row = cells(markdown(settings))
+    assert whole[3].startswith("40 ")
+    assert whole[4] == whole[6] == row[4] == "0"
+    assert row[2].startswith("100.0 %")
+    assert row[3].startswith("25 [")
+    assert row[5].startswith("50.0 %")
+    assert row[5].endswith(" of 2")
+    assert row[6].startswith("+50.0 [")
+    assert row[7] == "5 finished"
+
+
+def test_files_of_other_lines_are_not_compared(tmp_path: Path) -> None:
+    one, other = write(tmp_path / "one", ["1"]), write(tmp_path / "other", ["1"], first_line=2)
+    with pytest.raises(UnpairedError, match="other lines"):
+        read_settings({"one": one, "other": other})
