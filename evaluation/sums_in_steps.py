@@ -32,7 +32,7 @@ def worked_out(numbers: Sum) -> str:
     return f"{a} + {b} = {a + b}. {a + b} + {c} = {a + b + c}. Answer: {a + b + c}"
 
 
-def lines() -> Iterator[dict[str, Any]]:
+def lines(temperature: float = 1.0) -> Iterator[dict[str, Any]]:
     """A line for each sum; no sum is an example, and none occurs twice."""
     drawn = random.Random(SEED).sample([*product(NUMBERS, repeat=3)], EXAMPLES + SUMS)
     shown = [
@@ -45,7 +45,7 @@ def lines() -> Iterator[dict[str, Any]]:
             "id": f"sum-{number}",
             "messages": [*shown, {"role": "user", "content": question(numbers)}],
             "max_tokens": 48,
-            "temperature": 1.0,
+            "temperature": temperature,
             "seed": 1000 * number,
             "reference": str(sum(numbers)),
         }

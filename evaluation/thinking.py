@@ -58,18 +58,24 @@ SETTINGS: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
         "weighted_share": (*_NO_STOP, *_SHARE, *_SUREST_FIRST),
         "deepconf_high": (*_deepconf(0.9), *_NO_CONSENSUS),
         "deepconf_low_share": (*_deepconf(0.1), *_SHARE),
+        "greedy": (*("--budget=1", "--vote=majority"), *_NO_STOP, *_NO_CONSENSUS),
     }
 )
-"""The flags of `conf-server think` in each setting, beside those that all have. The first one ends
+"""The flags of `conf-server think` in each setting, after those that all have. The first one ends
 nothing early, and the others are held against it."""
+
+TEMPERATURES: Final[Mapping[str, float]] = MappingProxyType({"greedy": 0.0})
+"""Of settings in which it is not 1."""
 
 
 def run(folder: Path, url: str) -> int:
     """Have the questions answered in every setting, and return the worst exit status."""
-    questions = folder / "questions.jsonl"
-    questions.write_text("".join(json.dumps(line) + "\n" for line in sums_in_steps.lines()))
     status = 0
     for name, flags in SETTINGS.items():
+        temperature = TEMPERATURES.get(name, 1.0)
+        questions = folder / f"questions-{temperature:g}.jsonl"
+        lines = sums_in_steps.lines(temperature)
+        questions.write_text("".join(json.dumps(line) + "\n" for line in lines))
         files = [str(questions), "-o", str(folder / f"{name}.jsonl")]
         status = max(status, think([*files, f"--url={url}", *_COMMON, *flags]))
     return status

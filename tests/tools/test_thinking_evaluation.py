@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +65,12 @@ def test_questions_are_others_than_the_examples_and_each_is_asked_once() -> None
     assert len({*asked}) == len(lines) == sums_in_steps.SUMS
     assert not shown & {*asked}
     assert all(line["reference"] == str(sum(numbers_of(line))) for line in lines)
-    assert "2 + 3 = 5. 5 + 4 = 9. Answer: 9" == sums_in_steps.worked_out((2, 3, 4))
+    assert sums_in_steps.worked_out((2, 3, 4)) == "2 + 3 = 5. 5 + 4 = 9. Answer: 9"
 
 
 def test_seeds_of_the_traces_of_two_questions_are_not_the_same() -> None:
     seeds = sorted(line["seed"] for line in sums_in_steps.lines())
-    assert all(b - a >= thinking.BUDGET for a, b in zip(seeds, seeds[1:], strict=False))
+    assert all(b - a >= thinking.BUDGET for a, b in pairwise(seeds))
 
 
 def test_every_setting_has_a_row_and_a_second_run_asks_nothing(
