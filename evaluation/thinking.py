@@ -21,6 +21,7 @@ from conf_server.batch.command import think
 from conf_server.server_process import ServerProcess
 from evaluation import sums_in_steps
 from evaluation.thinking_table import markdown, read_settings, tokens_plot
+from evaluation.thinking_twins import twins
 
 BUDGET: Final = 32
 WINDOW: Final = 8
@@ -82,9 +83,13 @@ def run(folder: Path, url: str) -> int:
 
 
 def report(folder: Path) -> None:
-    """Print the table of what the settings have come to, and draw it."""
-    settings = read_settings({name: folder / f"{name}.jsonl" for name in SETTINGS})
-    print(markdown(settings))
+    """Print what the settings have come to and whether their traces are the same, and draw it."""
+    files = {name: folder / f"{name}.jsonl" for name in SETTINGS}
+    settings = read_settings(files)
+    print(f"{markdown(settings)}\n")
+    everything, *others = (name for name in SETTINGS if name not in TEMPERATURES)
+    for name in others:
+        print(f"{name}: {twins(files[everything], files[name])}.")
     tokens_plot(settings).png(folder / "accuracy-tokens.png")
 
 

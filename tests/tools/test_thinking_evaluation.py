@@ -21,6 +21,7 @@ from evaluation.thinking_table import (
     markdown,
     read_settings,
 )
+from evaluation.thinking_twins import Twins, twins
 from tests.unit.batch.fake_server import FakeServer
 from tests.unit.thoughts import thought, trace
 
@@ -53,7 +54,8 @@ def server() -> Iterator[FakeServer]:
 
 
 def cells(table: str) -> list[list[str]]:
-    head, _, *rows = ([*map(str.strip, row.strip("|").split("|"))] for row in table.splitlines())
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    head, _, *rows = ([*map(str.strip, line.strip("|").split("|"))] for line in lines)
     assert tuple(head) == HEAD
     return rows
 
@@ -80,6 +82,7 @@ def test_every_setting_has_a_row_and_a_second_run_asks_nothing(
     assert thinking.main(words) == 0
     table = capsys.readouterr().out
     assert [row[0] for row in cells(table)] == [f"`{name}`" for name in thinking.SETTINGS]
+    assert "beta: 360 of 360 whole traces are the same." in table
     assert (tmp_path / "run" / "accuracy-tokens.png").stat().st_size > 10_000
     assert len(server.bodies) == sums_in_steps.SUMS * len(thinking.SETTINGS)
     assert thinking.main(words) == 0
@@ -131,3 +134,22 @@ def test_files_of_other_lines_are_not_compared(tmp_path: Path) -> None:
     one, other = write(tmp_path / "one", ["1"]), write(tmp_path / "other", ["1"], first_line=2)
     with pytest.raises(UnpairedError, match="other lines"):
         read_settings({"one": one, "other": other})
+
+
+def recorded(path: Path, *traces: dict[str, Any], threshold: float | None = None) -> Path:
+    thinking = thought(traces, {"majority": "1"}, threshold=threshold)
+    path.write_text(json.dumps({"line": 1, "request": "1", "result": thinking}))
+    return path
+
+
+def test_traces_are_stopped_where_the_whole_ones_say(tmp_path: Path) -> None:
+    """The third one falls below the threshold with its last token, and has ended by itself."""
+    whole = [trace(0, "1", 11.0), trace(1, "1", 9.0, tail_conf=9.5), trace(2, "1", 9.0)]
+    everything = recorded(tmp_path / "all", *whole)
+    stopped = {"status": "stopped_low_confidence", "num_tokens": 40}
+    right = (whole[0], trace(1, None, 9.2, **stopped), whole[2])
+    path = tmp_path / "other"
+    assert twins(everything, recorded(path, *right, threshold=10.0)) == Twins(2, 2, 3, 3)
+    missed = (trace(0, None, 10.5, **stopped), whole[1], trace(2, "2", 9.0))
+    assert twins(everything, recorded(path, *missed, threshold=10.0)) == Twins(2, 1, 3, 1)
+    assert twins(everything, recorded(path, *whole)) == Twins(3, 3, 0, 0)
