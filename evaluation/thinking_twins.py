@@ -55,8 +55,9 @@ def twins(everything: Path, other: Path) -> Twins:
             if is_whole(row["status"]):
                 names = ("answer", "num_tokens", "min_conf")
                 same.append(all(row[name] == twin[name] for name in names))
-            is_watched = row["phase"] == "final" and threshold is not None
-            if is_watched and (is_whole(row["status"]) or row["status"] == STOPPED):
+            if threshold is None or row["phase"] != "final":
+                continue
+            if is_whole(row["status"]) or row["status"] == STOPPED:
                 foretold.append(_is_foretold(row, twin, threshold))
     return Twins(len(same), sum(same), len(foretold), sum(foretold))
 
