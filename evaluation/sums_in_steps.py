@@ -34,7 +34,7 @@ def worked_out(numbers: Sum) -> str:
 
 def lines(temperature: float = 1.0) -> Iterator[dict[str, Any]]:
     """A line for each sum; no sum is an example, and none occurs twice."""
-    drawn = random.Random(SEED).sample([*product(NUMBERS, repeat=3)], EXAMPLES + SUMS)
+    drawn = random.Random(SEED).sample([*product(NUMBERS, NUMBERS, NUMBERS)], EXAMPLES + SUMS)
     shown = [
         {"role": role, "content": content}
         for numbers in drawn[:EXAMPLES]
