@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from conf_server.report.drawing import GREY, Plot
+from conf_server.report.drawing import SERIES, Plot
 from conf_server.report.outputs import read_output
 from conf_server.report.recorded_traces import Question, question_behind
 from conf_server.report.resampling import bootstrap_means, percentile_interval
@@ -183,17 +183,17 @@ def tokens_plot(settings: Sequence[Setting]) -> Plot:
 
     def draw(axes: Any) -> None:
         lines.draw(axes)
-        for one in others:
+        for one, (colour, _, marker) in zip(others, SERIES, strict=True):
             x, y = one.tokens.mean(), one.right.mean()
             low, high = _interval(one.right)
-            style = {"color": GREY, "marker": "o", "markersize": 4, "elinewidth": 0.8}
-            axes.errorbar([x], [y], yerr=[[y - low], [high - y]], linestyle="none", **style)
-            offset = {"xytext": (4, 3), "textcoords": "offset points"}
-            axes.annotate(one.name, (x, y), fontsize=7, **offset)
+            style = {"color": colour, "marker": marker, "markerfacecolor": "white", "alpha": 0.9}
+            error = {"yerr": [[y - low], [high - y]], "elinewidth": 0.7, "capsize": 2}
+            axes.errorbar([x], [y], linestyle="none", label=one.name, **error, **style)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderpad=0)
 
     return Plot(
         draw,
-        f"{lines.caption}; grey points: settings that end traces early, with their intervals",
+        f"{lines.caption}; hollow: the other settings, with their intervals",
         "accuracy against tokens, of votes over the first traces and of settings that end some",
         (6.4, 4.4),
     )
