@@ -20,7 +20,7 @@ from typing import Final
 from conf_server.batch.command import think
 from conf_server.server_process import ServerProcess
 from evaluation import sums_in_steps
-from evaluation.thinking_table import markdown, read_settings, tokens_plot
+from evaluation.thinking_table import markdown, read_settings, separation, tokens_plot
 from evaluation.thinking_twins import twins
 
 BUDGET: Final = 32
@@ -86,7 +86,7 @@ def report(folder: Path) -> None:
     """Print what the settings have come to and whether their traces are the same, and draw it."""
     files = {name: folder / f"{name}.jsonl" for name in SETTINGS}
     settings = read_settings(files)
-    print(f"{markdown(settings)}\n")
+    print(f"{markdown(settings)}\n\n{separation(settings[0])}")
     everything, *others = (name for name in SETTINGS if name not in TEMPERATURES)
     for name in others:
         print(f"{name}: {twins(files[everything], files[name])}.")

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf_server.report.drawing import SERIES, Plot
+from conf_server.report.evaluation_metrics import Levels, auroc
 from conf_server.report.outputs import read_output
 from conf_server.report.recorded_traces import Question, question_behind
 from conf_server.report.resampling import bootstrap_means, percentile_interval
@@ -163,6 +164,32 @@ def _difference(points: Floats) -> str:
 def _statuses(setting: Setting) -> str:
     counts = Counter(trace.status for one in setting.questions for trace in one.traces)
     return ", ".join(f"{count:,} {status}" for status, count in counts.most_common())
+
+
+def told_apart(everything: Setting) -> Floats:
+    """(m,) how well `min_conf` tells the right traces of a question from its other ones: AUROC by
+    question, of those that have both. 1 is perfect, 0.5 is chance.
+    """
+    found = []
+    for question in everything.questions:
+        known = [one for one in question.traces if one.scores.min_conf is not None]
+        wrong = np.array([not question.is_right(one.group) for one in known])
+        if wrong.any() and not wrong.all():
+            confidence = np.array([one.scores.min_conf for one in known], np.float64)
+            found.append(auroc(Levels.of(-confidence, wrong)))
+    return np.array(found)
+
+
+def separation(everything: Setting) -> str:
+    """The same in words."""
+    found = told_apart(everything)
+    if not found.size:
+        return "No question has both right and wrong traces."
+    low, high = _interval(found)
+    return (
+        f"`min_conf` tells right traces from wrong ones of the same question: AUROC "
+        f"{found.mean():.3f} [{low:.3f}, {high:.3f}], the mean of {found.size} questions."
+    )
 
 
 def markdown(settings: Sequence[Setting]) -> str:

@@ -20,6 +20,7 @@ from evaluation.thinking_table import (
     majority_of,
     markdown,
     read_settings,
+    told_apart,
 )
 from evaluation.thinking_twins import Twins, twins
 from tests.unit.batch.fake_server import FakeServer
@@ -128,6 +129,18 @@ def test_a_setting_is_held_against_the_majority_of_all_and_of_as_many_tokens(
     assert row[5].endswith(" of 2")
     assert row[6].startswith("+50.0 [")
     assert row[7] == "5 finished"
+
+
+def test_how_well_confidence_tells_the_traces_of_a_question_apart(tmp_path: Path) -> None:
+    """Three of four pairs are in order; a question whose traces are all right has no pairs."""
+    said = [(("1", 12.0), ("1", 10.0), ("2", 11.0), (None, 9.0)), (("1", 9.0), ("1", 8.0))]
+    with (tmp_path / "all").open("w") as file:
+        for number, pairs in enumerate(said, 1):
+            traces = [trace(index, *pair) for index, pair in enumerate(pairs)]
+            line = {"line": number, "request": f"{number}", "reference": "1"}
+            print(json.dumps(line | {"result": thought(traces, {"majority": "1"})}), file=file)
+    (everything,) = read_settings({"all": tmp_path / "all"})
+    assert told_apart(everything).tolist() == [0.75]
 
 
 def test_files_of_other_lines_are_not_compared(tmp_path: Path) -> None:
