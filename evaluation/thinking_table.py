@@ -203,6 +203,7 @@ def tokens_plot(settings: Sequence[Setting]) -> Plot:
     that ends nothing early, and a point for each other setting.
     """
     everything, *others = settings
+    assert len(others) <= len(SERIES)
     curves = vote_curves(everything.questions, SEED)
     assert curves is not None  # Every file has questions.
     drawn = [curve for name in DRAWN if (curve := curves.of(name)) is not None]
@@ -210,7 +211,7 @@ def tokens_plot(settings: Sequence[Setting]) -> Plot:
 
     def draw(axes: Any) -> None:
         lines.draw(axes)
-        for one, (colour, _, marker) in zip(others, SERIES, strict=True):
+        for one, (colour, _, marker) in zip(others, SERIES, strict=False):
             x, y = one.tokens.mean(), one.right.mean()
             low, high = _interval(one.right)
             style = {"color": colour, "marker": marker, "markerfacecolor": "white", "alpha": 0.9}
