@@ -20,7 +20,13 @@ from typing import Final
 from conf_server.batch.command import think
 from conf_server.server_process import ServerProcess
 from evaluation import sums_in_steps
-from evaluation.thinking_table import markdown, read_settings, separation, tokens_plot
+from evaluation.thinking_table import (
+    GREEDY,
+    markdown,
+    read_settings,
+    separation,
+    tokens_plot,
+)
 from evaluation.thinking_twins import twins
 
 BUDGET: Final = 32
@@ -59,13 +65,13 @@ SETTINGS: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
         "weighted_share": (*_NO_STOP, *_SHARE, *_SUREST_FIRST),
         "deepconf_high": (*_deepconf(0.9), *_NO_CONSENSUS),
         "deepconf_low_share": (*_deepconf(0.1), *_SHARE),
-        "greedy": (*("--budget=1", "--vote=majority"), *_NO_STOP, *_NO_CONSENSUS),
+        GREEDY: (*("--budget=1", "--vote=majority"), *_NO_STOP, *_NO_CONSENSUS),
     }
 )
 """The flags of `conf-server think` in each setting, after those that all have. The first one ends
 nothing early, and the others are held against it."""
 
-TEMPERATURES: Final[Mapping[str, float]] = MappingProxyType({"greedy": 0.0})
+TEMPERATURES: Final[Mapping[str, float]] = MappingProxyType({GREEDY: 0.0})
 """Of settings in which it is not 1."""
 
 

@@ -32,8 +32,11 @@ SEED: Final = 0
 DRAWN: Final = (MAJORITY, "min_window_weighted")
 """Votes whose accuracy against tokens has a line in the plot."""
 
+GREEDY: Final = "greedy"
+"""The setting that does not sample. The others are held against it, where it is there."""
+
 HEAD: Final = (
-    *("setting", "vote", "right", "tokens", "less the majority of all"),
+    *("setting", "vote", "right", "tokens", "less the majority of all", "less `greedy`"),
     *("majority of as many tokens", "less that", "traces"),
 )
 
@@ -123,6 +126,7 @@ def rows(settings: Sequence[Setting]) -> Iterator[tuple[str, ...]]:
     everything = settings[0]
     most = max(len(one.traces) for one in everything.questions)
     of_all, _ = majority_of(everything, most)
+    greedy = next((one.right for one in settings if one.name == GREEDY), None)
     for one in settings:
         budget = as_cheap(everything, one.tokens.mean())
         equal, _ = majority_of(everything, budget)
@@ -132,6 +136,7 @@ def rows(settings: Sequence[Setting]) -> Iterator[tuple[str, ...]]:
             _share(one.right),
             _mean(one.tokens),
             _difference(one.right - of_all),
+            "" if greedy is None else _difference(one.right - greedy),
             f"{_share(equal)} of {budget}",
             _difference(one.right - equal),
             _statuses(one),

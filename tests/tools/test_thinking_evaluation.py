@@ -116,19 +116,21 @@ def test_a_setting_is_held_against_the_majority_of_all_and_of_as_many_tokens(
 ) -> None:
     everything = write(tmp_path / "all", ["2", "1", "1", "1"], ["1", "2", "2", "1"])
     early = write(tmp_path / "early", ["1", "1"], ["1", None, None])
-    settings = read_settings({"all": everything, "early": early})
+    greedy = write(tmp_path / "greedy", ["2"], ["1"])
+    settings = read_settings({"all": everything, "early": early, "greedy": greedy})
     assert as_cheap(settings[0], settings[1].tokens.mean()) == 2
     assert majority_of(settings[0], 2)[0].tolist() == [0, 1]
     assert majority_of(settings[0], 4)[0].tolist() == [1, 1]
-    whole, row = cells(markdown(settings))
+    whole, row, _ = cells(markdown(settings))
     assert whole[3].startswith("40 ")
-    assert whole[4] == whole[6] == row[4] == "0"
+    assert whole[4] == whole[7] == row[4] == "0"
     assert row[2].startswith("100.0 %")
     assert row[3].startswith("25 [")
-    assert row[5].startswith("50.0 %")
-    assert row[5].endswith(" of 2")
-    assert row[6].startswith("+50.0 [")
-    assert row[7] == "5 finished"
+    assert row[5].startswith("+50.0 [")
+    assert row[6].startswith("50.0 %")
+    assert row[6].endswith(" of 2")
+    assert row[7].startswith("+50.0 [")
+    assert row[8] == "5 finished"
 
 
 def test_how_well_confidence_tells_the_traces_of_a_question_apart(tmp_path: Path) -> None:
