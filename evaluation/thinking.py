@@ -20,6 +20,7 @@ from typing import Final
 from conf_server.batch.command import think
 from conf_server.server_process import ServerProcess
 from evaluation import sums_in_steps
+from evaluation.thinking_replay import replays
 from evaluation.thinking_table import (
     GREEDY,
     markdown,
@@ -93,6 +94,7 @@ def report(folder: Path) -> None:
     files = {name: folder / f"{name}.jsonl" for name in SETTINGS}
     settings = read_settings(files)
     print(f"{markdown(settings)}\n\n{separation(settings[0])}")
+    print("\n".join(replays(settings[0].questions)))
     everything, *others = (name for name in SETTINGS if name not in TEMPERATURES)
     for name in others:
         print(f"{name}: {twins(files[everything], files[name])}.")

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse
 
+from conf_server.report.recorded_traces import Question
 from evaluation import sums_in_steps, thinking
+from evaluation.thinking_replay import replayed
 from evaluation.thinking_table import (
     HEAD,
     UnpairedError,
@@ -168,3 +170,20 @@ def test_traces_are_stopped_where_the_whole_ones_say(tmp_path: Path) -> None:
     missed = (trace(0, None, 10.5, **stopped), whole[1], trace(2, "2", 9.0))
     assert twins(everything, recorded(path, *missed, threshold=10.0)) == Twins(2, 1, 3, 1)
     assert twins(everything, recorded(path, *whole)) == Twins(3, 3, 0, 0)
+
+
+def test_a_threshold_is_taken_from_the_warm_up_alone(tmp_path: Path) -> None:
+    """One of the first eight passes, and four after them. Of the eight alone, all vote."""
+    sure = [trace(0, "2", 20.0), *(trace(n, "2", 1.0) for n in range(1, 8))]
+    surer = [trace(8 + n, "1", 30.0 + n) for n in range(4)]
+    others = [trace(12 + n, "2", 1.0) for n in range(12)]
+    with (tmp_path / "all").open("w") as file:
+        result = thought([*sure, *others, *surer], {"majority": "2"})
+        print(
+            json.dumps({"line": 1, "request": "1", "reference": "1", "result": result}), file=file
+        )
+    (everything,) = read_settings({"all": tmp_path / "all"})
+    (question,) = everything.questions
+    assert replayed(question, 8) == (True, False)
+    few = Question(question.traces[:8], question.right)
+    assert replayed(few, 8) == (False, True)
