@@ -16,7 +16,7 @@ INSTALLED := $(VENV)/.installed-$(EXTRA)
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
 ifeq ($(MODEL),)
 SERVED := --model $(EMBEDDED) --served-model-name $(notdir $(EMBEDDED))
@@ -79,6 +79,12 @@ evaluate: $(INSTALLED)-test $(if $(MODEL),,model) ## Which methods know when MOD
 	$(VENV)/bin/conf-server fit $(FIT) --keep-states --overwrite --progress \
 		$(SERVED) --max-model-len 4096
 	$(VENV)/bin/python -m evaluation.fitted_methods $(FIT)
+
+.PHONY: evaluate-thinking
+evaluate-thinking: FOLDER = build/evaluation/thinking/$(notdir $(patsubst %/,%,$(or $(MODEL),$(EMBEDDED))))
+evaluate-thinking: $(INSTALLED)-test $(if $(MODEL),,model) ## Accuracy against tokens of many traces of MODEL=, with ARGS=
+	$(VENV)/bin/python -m evaluation.thinking $(FOLDER) $(SERVED) --max-model-len 2048 \
+		--max-num-seqs 64 $(ARGS)
 
 .PHONY: soak
 soak: $(INSTALLED)-bench $(if $(MODEL),,model) ## Does memory grow under a load, beside stock vLLM? with MODEL=, ARGS=

@@ -55,13 +55,13 @@ def headline(answers: Answers, standing: Standing) -> Headline:
 
 def _rank(standing: Standing, best: MethodFigures) -> str:
     number = f"(AUROC {_with_interval(best.auroc)})"
-    names = _names([best, *standing.twins.get(best.name, ())])
+    twins = standing.twins.get(best.name, ())
+    names, ending = _names([best, *twins]), "" if twins else "s"
     if len(standing.ranked) == 1:
-        return f"{names} tells wrong answers from right ones {number}."
-    verb = "rank" if best.name in standing.twins else "ranks"
+        return f"{names} tell{ending} wrong answers from right ones {number}."
     if standing.level_with_best:
-        return f"{names} {verb} first, but not clearly {number}."
-    return f"{names} {verb} best {number}."
+        return f"{names} rank{ending} first, but not clearly {number}."
+    return f"{names} rank{ending} best {number}."
 
 
 def _worth(best: MethodFigures) -> str:

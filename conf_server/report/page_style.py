@@ -39,6 +39,7 @@ svg { width: 100%; height: auto; display: block; font-family: system-ui, sans-se
 .plots { display: grid; gap: 1.2rem; margin: 1rem 0;
   grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); }
 .plots figure, .pair figure, .forest { max-width: 35rem; } .charts { margin-top: 1.4rem; }
+.charts + .scroll { margin-top: 1.4rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap;
   font-size: .85rem; min-width: 100%; }

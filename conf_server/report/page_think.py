@@ -20,8 +20,10 @@ HOW_COSTS: Final = (
     "For each question, a threshold is taken as early stopping takes it, and every complete trace "
     "whose least confident window lies below it is dropped: shares of those with a right answer, "
     "and of the others; then the share of questions that `{vote}` of the rest answers rightly, "
-    "and how many right answers it loses and finds. {source} How many tokens a stop would have "
-    "saved is not recorded."
+    "however few they are (a run lets all vote where fewer than `min_voters` are left), and how "
+    "many right answers it loses and finds. {source} A trace at the threshold passes: where many "
+    "traces of a question are the same text, fewer are dropped than the threshold is meant to "
+    "drop. How many tokens a stop would have saved is not recorded."
 )
 
 

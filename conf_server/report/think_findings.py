@@ -194,7 +194,7 @@ def vote_rows(found: ThinkFindings) -> list[tuple[str, ...]]:
     curves = found.curves
     if curves is None:
         return []
-    head = ("traces", *map(str, curves.budgets), f"- {MAJORITY}")
+    head = ("traces", *map(str, curves.budgets), f"less {MAJORITY}")
     tokens = ("tokens a question", *map(_thousands, curves.tokens), "")
     return [head, tokens, *(_vote_row(one) for one in curves.curves)]
 

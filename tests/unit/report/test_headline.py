@@ -94,6 +94,16 @@ def test_one_method_is_not_ranked(tmp_path: Path) -> None:
     )
 
 
+def test_two_methods_of_one_order_are_two(tmp_path: Path) -> None:
+    lines = answers(200, 1, one=0.6)
+    for line in lines:
+        estimates = line["result"]["estimates"]
+        estimates["twin"] = estimates["one"] | {"value": 2 * estimates["one"]["value"]}
+    assert claim(tmp_path, lines).startswith(
+        "one and twin tell wrong answers from right ones (AUROC 0."
+    )
+
+
 def test_errors_that_stay_are_not_cut(tmp_path: Path) -> None:
     """A method that knows some right answers, in a hundredth of all, changes no whole percent."""
     lines = [

@@ -23,7 +23,7 @@ def test_the_page_has_votes_tokens_and_what_a_stop_costs(
     page = report(tmp_path, *think_lines())
     assert page.text.startswith("Thinking: out.jsonl")
     assert "think" in page.ids
-    assert page.row("traces") == ["traces", "1", "2", "4", "8", "16", "- majority"]
+    assert page.row("traces") == ["traces", "1", "2", "4", "8", "16", "less majority"]
     for name in HELD:
         assert re.fullmatch(r"0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]", page.row(name)[5])
     assert page.row("majority")[-1] == ""
