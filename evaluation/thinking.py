@@ -77,16 +77,19 @@ TEMPERATURES: Final[Mapping[str, float]] = MappingProxyType({GREEDY: 0.0})
 
 
 def run(folder: Path, url: str) -> int:
-    """Have the questions answered in every setting, and return the worst exit status."""
-    status = 0
+    """Have the questions answered in every setting, and return the first exit status that is not 0.
+
+    What comes after it is not begun: whoever stops one setting means all of them.
+    """
     for name, flags in SETTINGS.items():
         temperature = TEMPERATURES.get(name, 1.0)
         questions = folder / f"questions-{temperature:g}.jsonl"
         lines = sums_in_steps.lines(temperature)
         questions.write_text("".join(json.dumps(line) + "\n" for line in lines))
         files = [str(questions), "-o", str(folder / f"{name}.jsonl")]
-        status = max(status, think([*files, f"--url={url}", *_COMMON, *flags]))
-    return status
+        if status := think([*files, f"--url={url}", *_COMMON, *flags]):
+            return status
+    return 0
 
 
 def report(folder: Path) -> None:
@@ -102,7 +105,7 @@ def report(folder: Path) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("folder", type=Path)
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--url", help="of a server that runs")

@@ -99,6 +99,9 @@ def test_a_server_that_fails_is_no_table(
     server.behave = lambda body: JSONResponse({"error": {"message": "no"}}, 500)
     assert thinking.main([str(tmp_path), "--url", server.url]) == 1
     assert capsys.readouterr().out == ""
+    assert [path.name for path in tmp_path.glob("*.jsonl") if "questions" not in path.name] == [
+        "all.jsonl"
+    ]
 
 
 def write(path: Path, *questions: Sequence[str | None], first_line: int = 1) -> Path:
