@@ -74,7 +74,8 @@ def trace_scores(
 
     `min_conf` agrees with early stopping: where a trace has a full window, an early stop at
     `below` with the same window (and `min_tokens` no larger) would have ended it if and only if
-    `min_conf < below`. The windows are compared exactly, and the mean is `window_mean`'s.
+    `min_conf < below`; only a trace whose first low window is its last one has ended by itself.
+    The windows are compared exactly, and the mean is `window_mean`'s.
 
     Args:
         confidence: (n,) token confidences in nats, any n.
