@@ -204,6 +204,18 @@ def events(server: Server, request: dict[str, Any]) -> list[dict[str, Any]]:
     return [json.loads(line.removeprefix("data: ")) for line in lines]
 
 
+def alike(one: Any, other: Any) -> bool:
+    """Whether two JSON values are the same but for the rounding of numbers: what else is in a step
+    of the engine may change their last digits."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(alike, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return one == pytest.approx(other, rel=1e-4)
+    return bool(one == other)
+
+
 def test_a_stream_tells_of_traces_and_then_answers(server: Server) -> None:
     think = {"budget": 4, "concurrency": 2, "warmup": 2, "window": 4, "keep_top": 0.5}
     request = body(think, stream=True, stream_options={"include_usage": True}, logprobs=True)
@@ -216,7 +228,7 @@ def test_a_stream_tells_of_traces_and_then_answers(server: Server) -> None:
     assert kinds[-1] == "vote"
     assert kinds.count("threshold") == 1
     assert kinds.count("trace.started") == kinds.count("trace.ended") == 4
-    assert {key: value for key, value in told[-1].items() if key != "type"} == whole["think"]
+    assert alike({key: value for key, value in told[-1].items() if key != "type"}, whole["think"])
     for one in told:
         if one["type"] == "trace.window":
             assert one["token"] % 4 == 0
@@ -224,7 +236,7 @@ def test_a_stream_tells_of_traces_and_then_answers(server: Server) -> None:
     assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""}
     (choice,), (expected,) = last["choices"], whole["choices"]
     assert choice["delta"]["content"] == expected["message"]["content"]
-    assert choice["logprobs"] == expected["logprobs"]
+    assert alike(choice["logprobs"], expected["logprobs"])
     assert choice["finish_reason"] == expected["finish_reason"]
     assert usage["usage"] == whole["usage"]
 
