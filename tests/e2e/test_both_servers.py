@@ -109,12 +109,17 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
             "/v1/uncertainty",
             {"messages": CHAT["messages"], "uncertainty": {"methods": ["fast"]}, "max_tokens": 8},
         ),
-        # Greedy: three times the same, so that the threshold is what each trace has at least.
-        (
-            "/v1/think/chat/completions",
-            CHAT
-            | {"think": {"budget": 3, "warmup": 1, "window": 4, "answer": {"extract": "text"}}}
-            | {"max_tokens": 40},
+        *(
+            (
+                "/v1/think/chat/completions",
+                CHAT
+                | {
+                    "max_tokens": 24,
+                    "think": {"budget": 2, "calibrate": "fixed", "window": 4}
+                    | {"below": below, "answer": {"extract": "text"}},
+                },
+            )
+            for below in (0.0, 99.0)  # no trace is ended, and each
         ),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
