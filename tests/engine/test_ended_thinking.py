@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 from vllm.inputs import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
@@ -79,8 +80,20 @@ async def client(engine: ConfidenceAsyncLLM, folder: Path) -> AsyncIterator[http
     args.structured_outputs_config.reasoning_parser = args.reasoning_parser
     app = await build_confidence_app(engine, args, ConfidenceSettings())
     transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://tiny", timeout=300) as http:
-        yield http
+    try:
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://tiny", timeout=300
+        ) as http:
+            yield http
+    finally:
+        forget_http_metrics()
+
+
+def forget_http_metrics() -> None:
+    """They count the requests of the first app of a process, and other tests have one as well."""
+    known = REGISTRY._names_to_collectors
+    for collector in {one for name, one in known.items() if name.startswith("http_")}:
+        REGISTRY.unregister(collector)
 
 
 async def leave(engine: ConfidenceAsyncLLM, tokens: int) -> None:

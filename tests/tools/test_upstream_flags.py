@@ -68,6 +68,6 @@ OURS = tuple(
         *("enable-hidden-states", "max-hidden-state-values", "max-attention-bytes", "scorer"),
         *("max-uncertainty-", "max-judged-characters", "max-body-bytes", "embedding-model"),
         *("nli-model", "similarity-device", "token-statistics", "logprobs-encoder"),
-        *("max-engine-silence",),
+        *("max-engine-silence", "max-think-"),
     )
 )
