@@ -24,10 +24,12 @@ PATIENT_S = 60.0
 
 
 def child_of(parent: int) -> int:
+    """Its process that compares; other tests may have left some that nobody has waited for."""
     (child,) = (
         child.pid
         for child in psutil.Process(parent).children()
-        if "conf_server.thinking.latex_child" in child.cmdline()
+        if child.status() != psutil.STATUS_ZOMBIE
+        and "conf_server.thinking.latex_child" in child.cmdline()
     )
     return int(child)
 
