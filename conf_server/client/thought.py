@@ -38,8 +38,9 @@ class Vote:
 
     Attributes:
         answer: None where no trace had a vote.
-        num_votes: how many traces voted for the answer.
-        confidence: as the server has it for this way of voting; None where it has none.
+        num_votes: how many traces were counted, whatever their answers are.
+        confidence: the mean of what these were weighted or ranked by, in nats, higher is surer;
+            None where a way of voting weighs all alike.
     """
 
     answer: str | None

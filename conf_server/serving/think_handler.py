@@ -62,7 +62,7 @@ class ServingThink:
             params.seed,
             no_early_stop(confidence.mode, self._settings),
         )
-        self.host.check_room(min(plan.concurrency, plan.budget))
+        self.host.check_room(1)  # the others wait for each other where the queue is full
         name = f"think-{request_id(raw_request, request.request_id)}"
         headers = dict(raw_request.headers)
         options = request.stream_options
